@@ -1,0 +1,1 @@
+"""Where bytes live: the backend contract (`base`) and its implementations."""

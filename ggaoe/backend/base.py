@@ -1,0 +1,92 @@
+"""The backend contract: one object per served device, batches of transfers in, completions out.
+
+A backend need not be a file descriptor: it moves bytes between caller-owned buffers and wherever
+they live, and reports each transfer's result. It knows no frames, no initiators and no order:
+the scheduler never lets two transfers run at once that touch the same granule and write it.
+
+Rules of the contract, which `tests/unit/backend/conformance.py` checks for every implementation:
+
+- Everything is called in the event loop's thread, and completions are delivered there.
+- `submit` never blocks, never raises and takes any number of transfers; a backend that can start
+  only some keeps the rest in order and starts them later.
+- Each submitted transfer completes exactly once, through one call of `complete` for as many
+  transfers as are known to be done; never from within `submit`.
+- `result` is the number of bytes moved (short results are allowed and are continued by the
+  caller), 0 for a flush, or a negated errno. A read at or past the end of the store moves 0 bytes.
+- A completed WRITE may still be volatile; a completed FLUSH makes every write that completed
+  before it was submitted stable, or reports an error.
+- Buffers belong to the backend from `submit` to completion, and to the caller otherwise.
+- `close` is called when no transfer is outstanding, or after the caller gave up on the ones that
+  are: the backend then keeps what the kernel may still write to until it is done with it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+
+from ggaoe.proto.ata import Op
+
+
+class Transfer:
+    """One contiguous range of a device, gathered from or scattered to `buffers` in order.
+
+    `offset_bytes` counts from the start of the exported region; `length_bytes` is the sum of the
+    buffers' lengths (0 for FLUSH); both are multiples of 512. `owner` is the caller's.
+    """
+
+    __slots__ = ("buffers", "length_bytes", "offset_bytes", "op", "owner", "result")
+
+    def __init__(
+        self, op: Op, offset_bytes: int, buffers: list[memoryview], owner: object = None
+    ) -> None:
+        self.op = op
+        self.offset_bytes = offset_bytes
+        self.buffers = buffers
+        self.length_bytes = sum(map(len, buffers))
+        self.owner = owner
+        self.result = 0
+
+
+Complete = Callable[[Sequence[Transfer]], None]
+
+
+class Backend(ABC):
+    """One open store. Implementations are created by an `async` opener that raises BackendError."""
+
+    size_bytes: int
+    """Bytes of the exported region now."""
+    granule_bytes: int = 512
+    """Unit that two transfers must not share while one of them writes (a logical block)."""
+    granule_origin_bytes: int = 0
+    """Where byte 0 of the region lies in the grid of granules."""
+    read_only: bool = False
+    description: str = ""
+    """How the store is accessed, for people: 'direct I/O, Linux AIO', 'buffered, threads'."""
+    warnings: tuple[str, ...] = ()
+    """What the administrator should know about how it was opened."""
+
+    complete: Complete
+    """Set by the engine before the first `submit`; must not raise."""
+
+    @abstractmethod
+    def submit(self, transfers: Sequence[Transfer]) -> None:
+        """Start every transfer of `transfers`; see the module's rules."""
+
+    @abstractmethod
+    def refresh_size_bytes(self) -> int:
+        """Look at the store's size again, set and return `size_bytes`; raises OSError."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Release the store; idempotent."""
+
+    def fileno(self) -> int | None:
+        """The open file whose bytes are the region's, shifted by `file_offset_bytes`, for engines
+        that do file I/O themselves; None where the store is no plain file descriptor."""
+        return None
+
+    @property
+    def file_offset_bytes(self) -> int:
+        """Where the region starts in the file that `fileno` gives."""
+        return 0

@@ -1,0 +1,99 @@
+"""Direct I/O: transfers between the caller's buffers and the device, past the page cache.
+
+Owns: the choice of the way for each transfer. Aligned ones go to the kernel's AIO without a copy;
+those that AIO cannot or would not take at once, and flushes, go to worker threads, which copy
+where alignment demands it. Must not know python-libaio (`aio`), nor how copies are made (`bounce`).
+
+Where the store does not know RWF_NOWAIT, or AIO is not to be had, threads do everything: they are
+slower than AIO, but io_submit from the loop could stop every device, and io_submit from one
+thread would still stop all transfers of this one behind the first that blocks.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ggaoe.backend import bounce
+from ggaoe.backend.base import Transfer
+from ggaoe.backend.store import Store
+from ggaoe.backend.threads import IOV_MAX, ThreadedBackend
+from ggaoe.proto.ata import Op
+
+if TYPE_CHECKING:
+    from ggaoe.backend.aio import AioQueue
+
+
+class DirectBackend(ThreadedBackend):
+    """Transfers on a descriptor with O_DIRECT, whose region begins and ends with whole blocks."""
+
+    def __init__(
+        self,
+        store: Store,
+        name: str,
+        block_bytes: int,
+        nowait: bool,
+        warnings: Sequence[str] = (),
+    ) -> None:
+        super().__init__(store, name, warnings)
+        self.granule_bytes = block_bytes
+        self.description = "direct I/O, worker threads"
+        self._queue = self._open_queue() if nowait else None
+
+    def _open_queue(self) -> AioQueue | None:
+        try:
+            from ggaoe.backend.aio import AioQueue
+
+            queue = AioQueue(
+                self.store.fd, self.store.offset_bytes, self._deliver, self._workers.submit
+            )
+        except (ImportError, OSError) as error:
+            what = "raise fs.aio-max-nr" if isinstance(error, BlockingIOError) else error
+            self.warnings += (f"no Linux AIO, worker threads do all I/O: {what}",)
+            return None
+        self.description = "direct I/O, Linux AIO"
+        return queue
+
+    def _start(self, transfers: Sequence[Transfer]) -> None:
+        if self._queue is None:
+            super()._start(transfers)
+            return
+        aligned = []
+        for transfer in transfers:
+            if self._suits_aio(transfer):
+                aligned.append(transfer)
+            else:
+                self._workers.submit(transfer)
+        self._queue.submit(aligned)
+
+    def _suits_aio(self, transfer: Transfer) -> bool:
+        if transfer.op not in (Op.READ, Op.WRITE) or self._passes_end(transfer):
+            return False
+        buffers = transfer.buffers
+        return (
+            len(buffers) <= IOV_MAX
+            and bounce.is_aligned(buffers, transfer.offset_bytes, self.granule_bytes)
+            and not any(buffer.readonly for buffer in buffers)  # ctypes takes no address of these
+        )
+
+    def _read(self, buffers: Sequence[memoryview], position: int) -> int:
+        return bounce.read_at(self.store.fd, buffers, position, self.granule_bytes)
+
+    def _write(self, buffers: Sequence[memoryview], position: int) -> int:
+        return bounce.write_at(self.store.fd, buffers, position, self.granule_bytes)
+
+    def _stop(self) -> None:
+        if self._queue is not None:
+            for transfer in self._queue.cancel_waiting():
+                self._completions.add(transfer, -errno.ECANCELED)
+        super()._stop()
+
+    def _retire(self) -> None:
+        if self._queue is not None:
+            self._queue.leave_loop()
+
+    def _release(self) -> None:
+        if self._queue is not None:
+            self._queue.close()
+        super()._release()

@@ -1,0 +1,173 @@
+"""Opens a regular file or block device as a backend: which one, which part, and by which way.
+
+Owns: every check of what the administrator asked for against what the store is, and the choice
+between direct and buffered I/O. Must not know the configuration (`FileSpec` is all of it), nor how
+transfers are done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import mmap
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ggaoe.backend.base import Backend
+from ggaoe.backend.direct import DirectBackend
+from ggaoe.backend.store import Store, explain
+from ggaoe.backend.threads import BufferedBackend
+from ggaoe.backend.uuid import find_by_uuid
+from ggaoe.errors import BackendError
+from ggaoe.units import SECTOR_BYTES, format_size
+
+WHOLE_UNIT_BYTES = 8 * SECTOR_BYTES
+"""Sizes are rounded down to pages: an initiator reads no last page that exists only in part."""
+
+
+@dataclass(frozen=True)
+class FileSpec:
+    """What to open: `path`, or the device with `uuid`; `length_bytes` None is up to the end."""
+
+    path: Path | None = None
+    uuid: str | None = None
+    offset_bytes: int = 0
+    length_bytes: int | None = None
+    read_only: bool = False
+    direct_io: bool = True
+    exact_size: bool = False
+    """Export every whole sector, where sizes are otherwise rounded down to 8 sectors."""
+    name: str = "file"
+    """For the names of threads."""
+
+
+@dataclass
+class _Opened:
+    """An open store, and how to do I/O on it: directly if `block_bytes` is not 0."""
+
+    store: Store
+    block_bytes: int = 0
+    nowait: bool = False
+    warnings: list[str] = field(default_factory=list)
+
+
+async def open_file(spec: FileSpec) -> Backend:
+    """Open and lock what `spec` says, without blocking the loop; raises BackendError."""
+    opening = asyncio.ensure_future(asyncio.to_thread(_open, spec))
+    try:
+        opened = await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        opening.add_done_callback(_close_unwanted)
+        raise
+    store, warnings = opened.store, opened.warnings
+    try:
+        if opened.block_bytes:
+            return DirectBackend(store, spec.name, opened.block_bytes, opened.nowait, warnings)
+        return BufferedBackend(store, spec.name, warnings)
+    except OSError as error:
+        store.close()
+        raise explain(store.path, error) from error
+
+
+def _close_unwanted(opening: asyncio.Future[_Opened]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().store.close()
+
+
+def _open(spec: FileSpec) -> _Opened:
+    if spec.uuid is not None:
+        path = find_by_uuid(spec.uuid)
+    elif spec.path is not None:
+        path = spec.path
+    else:
+        raise BackendError("neither path nor uuid: give one of them")
+    store = Store(path, spec.offset_bytes, spec.length_bytes, spec.read_only, spec.direct_io)
+    opened = _Opened(store)
+    try:
+        if not spec.exact_size:
+            store.unit_bytes = WHOLE_UNIT_BYTES
+        opened.warnings.extend(_check_region(store))
+        if not store.lock():
+            opened.warnings.append(
+                f"{path}: the file system has no locks: make sure that nobody else writes to it"
+            )
+        if spec.direct_io:
+            _choose_direct(opened)
+    except OSError as error:
+        store.close()
+        raise explain(path, error) from error
+    except BackendError:
+        store.close()
+        raise
+    return opened
+
+
+def _check_region(store: Store) -> Iterator[str]:
+    """Yields warnings; raises BackendError for a region that does not exist."""
+    file_bytes = store.file_size_bytes()
+    has = f"it has {format_size(file_bytes)} ({file_bytes} bytes)"
+    if store.offset_bytes >= file_bytes > 0:
+        raise BackendError(
+            f"{store.path}: offset {store.offset_bytes} is at or beyond the end: {has}"
+        )
+    if store.length_bytes is not None and store.offset_bytes + store.length_bytes > file_bytes:
+        raise BackendError(
+            f"{store.path}: offset {store.offset_bytes} + length {store.length_bytes} is "
+            f"beyond the end: {has}"
+        )
+    region_bytes, size_bytes = store.region_bytes(), store.size_bytes()
+    if size_bytes == 0:
+        raise BackendError(
+            f"{store.path}: too small: {region_bytes} bytes, needs at least {store.unit_bytes}"
+        )
+    if size_bytes < region_bytes:
+        yield (
+            f"{store.path}: the last {region_bytes - size_bytes} bytes are not exported: sizes are "
+            f"rounded down to a multiple of {store.unit_bytes} bytes"
+        )
+
+
+def _choose_direct(opened: _Opened) -> None:
+    """Settle on direct I/O where it can work, otherwise say why not; raises OSError."""
+    store = opened.store
+    block_bytes = store.direct_block_bytes()
+    refusal = _why_not_direct(store, block_bytes)
+    if refusal is not None:
+        opened.warnings.append(f"{store.path}: {refusal}: buffered I/O is used")
+        if store.is_direct:
+            store.stop_direct()
+        return
+    opened.block_bytes = block_bytes
+    opened.nowait = _knows_nowait(store, block_bytes)
+    # A file may grow to any size, but a block of which the region has a part is never exported.
+    store.unit_bytes = max(store.unit_bytes, block_bytes)
+
+
+def _why_not_direct(store: Store, block_bytes: int) -> str | None:
+    if not store.is_direct or block_bytes == 0:
+        return "the file system refuses direct I/O"
+    # A neighbour's bytes, or the end of the file, in the same block: only the page cache
+    # changes a part of a block without touching the rest.
+    end_bytes = store.offset_bytes + store.size_bytes()
+    if store.offset_bytes % block_bytes or end_bytes % block_bytes:
+        return (
+            f"the exported part does not begin and end with whole blocks of {block_bytes} bytes, "
+            "as direct I/O needs"
+        )
+    try:
+        os.preadv(store.fd, [mmap.mmap(-1, block_bytes)], store.offset_bytes)
+    except OSError as error:
+        # Any other error is the disk's, and belongs to those who read that block.
+        if error.errno == errno.EINVAL:
+            return "the file system refuses direct reads"
+    return None
+
+
+def _knows_nowait(store: Store, block_bytes: int) -> bool:
+    try:
+        os.preadv(store.fd, [mmap.mmap(-1, block_bytes)], store.offset_bytes, os.RWF_NOWAIT)
+    except OSError as error:
+        return error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
+    return True

@@ -1,0 +1,175 @@
+"""Files served by worker threads: what every backend on a file shares, and buffered I/O.
+
+Owns: the region's limits, the life of an open store, and I/O through the page cache. Must not know
+how a store is opened (`file`), nor alignment (`direct`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import mmap
+import os
+import threading
+from collections.abc import Sequence
+
+from ggaoe.backend.base import Backend, Transfer
+from ggaoe.backend.store import Store
+from ggaoe.backend.workers import Completions, Workers
+from ggaoe.proto.ata import Op
+
+IOV_MAX = 1024
+"""Buffers that the kernel takes in one call; a longer transfer has a short result."""
+
+SCRATCH_BYTES = 1 << 20
+"""What VERIFY reads at once, into memory that is dropped."""
+
+
+class ThreadedBackend(Backend):
+    """A store whose transfers run in worker threads; subclasses take some of them away.
+
+    No transfer reaches beyond the region: a neighbour may live in the same file. Reads end where
+    the region ends; a write that passes the end fails with ENOSPC as a whole.
+
+    After `close` what has started still completes, and only then the descriptor is closed: its
+    number must not be given to another file while a thread or the kernel may use it.
+    """
+
+    def __init__(self, store: Store, name: str, warnings: Sequence[str] = ()) -> None:
+        self.store = store
+        self.size_bytes = store.size_bytes()  # raises OSError
+        self.read_only = store.read_only
+        self.warnings = tuple(warnings)
+        self._outstanding = 0
+        self._closed = False
+        self._completions = Completions(self._deliver)
+        self._workers = Workers(name, self._perform, self._completions)
+
+    def submit(self, transfers: Sequence[Transfer]) -> None:
+        self._outstanding += len(transfers)
+        inside = []
+        for transfer in transfers:
+            if transfer.op is Op.WRITE and self._passes_end(transfer):
+                self._completions.add(transfer, -errno.ENOSPC)
+            else:
+                inside.append(transfer)
+        self._start(inside)
+
+    def refresh_size_bytes(self) -> int:
+        self.size_bytes = self.store.size_bytes()
+        return self.size_bytes
+
+    async def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._stop()
+        if self._outstanding == 0:
+            self._retire()
+            await asyncio.to_thread(self._release)
+
+    def fileno(self) -> int | None:
+        return self.store.fd
+
+    @property
+    def file_offset_bytes(self) -> int:
+        return self.store.offset_bytes
+
+    def _start(self, transfers: Sequence[Transfer]) -> None:
+        for transfer in transfers:
+            self._workers.submit(transfer)
+
+    def _passes_end(self, transfer: Transfer) -> bool:
+        return transfer.offset_bytes + transfer.length_bytes > self.size_bytes
+
+    def _deliver(self, done: Sequence[Transfer]) -> None:
+        self._outstanding -= len(done)
+        self.complete(done)
+        if self._closed and self._outstanding == 0:
+            self._retire()
+            threading.Thread(target=self._release, daemon=True).start()
+
+    def _stop(self) -> None:
+        """Closing, in the loop: cancel what has not started."""
+        self._workers.stop()
+
+    def _retire(self) -> None:
+        """Closing, in the loop, nothing outstanding: leave the loop."""
+
+    def _release(self) -> None:
+        """Closing, at last, in a thread: it may write out and wait."""
+        self.store.close()
+
+    def _perform(self, transfer: Transfer) -> int:
+        """In a worker thread: the whole of one transfer."""
+        position = self.store.offset_bytes + transfer.offset_bytes
+        if transfer.op is Op.FLUSH:
+            os.fdatasync(self.store.fd)
+            return 0
+        if transfer.op is Op.WRITE:
+            return self._write(transfer.buffers[:IOV_MAX], position)
+        length_bytes = min(transfer.length_bytes, self.size_bytes - transfer.offset_bytes)
+        if length_bytes <= 0:
+            return 0
+        if transfer.op is Op.VERIFY:
+            return self._verify(position, length_bytes)
+        return self._read(_first(transfer.buffers[:IOV_MAX], length_bytes), position)
+
+    def _read(self, buffers: Sequence[memoryview], position: int) -> int:
+        return os.preadv(self.store.fd, buffers, position)
+
+    def _write(self, buffers: Sequence[memoryview], position: int) -> int:
+        return os.pwritev(self.store.fd, buffers, position)
+
+    def _verify(self, position: int, length_bytes: int) -> int:
+        scratch = memoryview(mmap.mmap(-1, min(length_bytes, SCRATCH_BYTES)))
+        done_bytes = 0
+        while done_bytes < length_bytes:
+            part = scratch[: length_bytes - done_bytes]
+            moved_bytes = self._read([part], position + done_bytes)
+            if moved_bytes == 0:
+                break
+            done_bytes += moved_bytes
+        return done_bytes
+
+
+class BufferedBackend(ThreadedBackend):
+    """I/O through the page cache. What is cached is read in the loop, without changing threads."""
+
+    description = "buffered, worker threads"
+
+    def __init__(self, store: Store, name: str, warnings: Sequence[str] = ()) -> None:
+        super().__init__(store, name, warnings)
+        self._tries_cache = True
+
+    def _start(self, transfers: Sequence[Transfer]) -> None:
+        for transfer in transfers:
+            if not (self._tries_cache and transfer.op is Op.READ and self._read_cached(transfer)):
+                self._workers.submit(transfer)
+
+    def _read_cached(self, transfer: Transfer) -> bool:
+        """Complete a read if all of it is in the page cache; whatever else is a thread's."""
+        if self._passes_end(transfer) or len(transfer.buffers) > IOV_MAX:
+            return False
+        position = self.store.offset_bytes + transfer.offset_bytes
+        try:
+            moved_bytes = os.preadv(self.store.fd, transfer.buffers, position, os.RWF_NOWAIT)
+        except OSError as error:
+            if error.errno in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+                self._tries_cache = False
+            return False
+        if moved_bytes != transfer.length_bytes:
+            return False
+        self._completions.add(transfer, moved_bytes)
+        return True
+
+
+def _first(buffers: Sequence[memoryview], length_bytes: int) -> list[memoryview]:
+    """The leading `length_bytes` of `buffers`, or all there is."""
+    leading = []
+    for buffer in buffers:
+        if length_bytes <= 0:
+            break
+        leading.append(buffer[:length_bytes])
+        length_bytes -= len(buffer)
+    return leading

@@ -1,0 +1,250 @@
+"""The `ggaoe` command: the daemon, and the tools that need no daemon.
+
+Owns the command line and exit statuses; every error of an operator or of the environment is one
+line on stderr (status 1), usage is argparse's (status 2).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import sys
+import tempfile
+from collections.abc import Callable, Coroutine
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from ggaoe import __version__
+from ggaoe.cli.tools import add_tool_parsers
+from ggaoe.config import Config, effective, from_mapping, load
+from ggaoe.errors import ConfigError, GgaoeError
+from ggaoe.units import parse_size_bytes
+
+DEFAULT_CONFIG = Path("/etc/ggaoed.conf")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        status: int = options.run(options)
+    except GgaoeError as error:
+        for line in str(error).splitlines():
+            print(f"ggaoe: {line}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ggaoe",
+        description="ATA-over-Ethernet target: without a command, run the daemon.",
+    )
+    parser.set_defaults(run=_run_daemon)
+    parser.add_argument("-V", "--version", action="version", version=_version())
+    parser.add_argument(
+        "-c", "--config", type=Path, default=DEFAULT_CONFIG, metavar="FILE", help="configuration"
+    )
+    _add_daemon_options(parser)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    check = commands.add_parser("check", help="check a configuration file, and do nothing else")
+    check.add_argument("-c", "--config", type=Path, default=DEFAULT_CONFIG, metavar="FILE")
+    check.add_argument(
+        "--effective", action="store_true", help="print every value in force, and where it is from"
+    )
+    check.set_defaults(run=_check)
+    _add_export_parser(commands)
+    add_tool_parsers(commands)
+    return parser
+
+
+def _version() -> str:
+    from ggaoe.engine.select import ENGINES
+
+    return f"ggaoe {__version__} (engine: {next(iter(ENGINES))})"
+
+
+def _add_daemon_options(parser: argparse.ArgumentParser) -> None:
+    place = parser.add_mutually_exclusive_group()
+    place.add_argument("-d", "--daemon", action="store_true", help="go to the background")
+    place.add_argument(
+        "-n", "--nofork", action="store_true", help="stay in the foreground (the default)"
+    )
+    parser.add_argument("--debug", action="store_true", help="log more, with tracebacks")
+    parser.add_argument("--syslog", action="store_true", help="log to syslog in the foreground")
+
+
+def _add_export_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    export = commands.add_parser(
+        "export",
+        help="serve one file or block device, without a configuration file",
+        description="Serve one file or block device. What hosts set (config string, mask list, "
+        "reservation) is forgotten at the end unless --state-directory is given.",
+    )
+    export.add_argument("file", type=Path, help="file or block device to serve")
+    export.add_argument("--interface", action="append", required=True, metavar="IF")
+    export.add_argument("--shelf", type=int, default=0)
+    export.add_argument("--slot", type=int, default=0)
+    export.add_argument("--read-only", action="store_true", help="refuse writes")
+    export.add_argument("--buffered", action="store_true", help="use the page cache")
+    export.add_argument("--write-cache", action="store_true", help="acknowledge volatile writes")
+    export.add_argument("--exact-size", action="store_true", help="do not round the size to 4 KiB")
+    export.add_argument("--offset", type=_size, metavar="SIZE", help="where the part begins")
+    export.add_argument("--length", type=_size, metavar="SIZE", help="size of the part")
+    export.add_argument("--queue-length", type=int, metavar="N", help="buffer count to announce")
+    export.add_argument(
+        "--accept", action="append", metavar="MAC", help="serve only these hosts (repeatable)"
+    )
+    export.add_argument("--state-directory", type=Path, metavar="DIR")
+    export.add_argument("--control-socket", type=Path, metavar="PATH", help="for ggaoectl")
+    _add_daemon_options(export)
+    export.set_defaults(run=_run_export)
+
+
+def _size(text: str) -> int:
+    try:
+        return parse_size_bytes(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+# --- check -------------------------------------------------------------------------------------
+
+
+def _check(options: argparse.Namespace) -> int:
+    try:
+        config = load(options.config)
+    except ConfigError as error:
+        for problem in error.problems:
+            print(problem, file=sys.stderr)
+        return 1
+    for warning in config.warnings:
+        print(warning, file=sys.stderr)
+    if options.effective:
+        section = None
+        for row in effective(config):
+            if row.section != section:
+                print(f"{'' if section is None else chr(10)}[{row.section}]")
+                section = row.section
+            print(f"{row.key} = {row.value}  # {row.origin}")
+    return 0
+
+
+# --- daemon ------------------------------------------------------------------------------------
+
+
+def _run_daemon(options: argparse.Namespace) -> int:
+    source = options.config.absolute()
+    config = load(source)
+    return _serve(
+        options,
+        config,
+        source=source,
+        state_directory=config.state_directory,
+        control_socket=config.control_socket,
+        pid_file=config.pid_file,
+    )
+
+
+def _run_export(options: argparse.Namespace) -> int:
+    config = from_mapping(_export_mapping(options), "ggaoe export")
+    with ExitStack() as stack:
+        state_directory = options.state_directory
+        if state_directory is None:
+            name = stack.enter_context(tempfile.TemporaryDirectory(prefix="ggaoe-export-"))
+            state_directory = Path(name)
+        socket = options.control_socket
+        return _serve(
+            options,
+            config,
+            source=None,
+            state_directory=state_directory.absolute(),
+            control_socket=socket.absolute() if socket else None,
+            pid_file=None,
+        )
+
+
+def _export_mapping(options: argparse.Namespace) -> dict[str, object]:
+    device: dict[str, object] = {
+        "path": str(options.file.absolute()),
+        "shelf": options.shelf,
+        "slot": options.slot,
+        "interfaces": options.interface,
+        "read-only": options.read_only,
+        "direct-io": not options.buffered,
+        "write-cache": options.write_cache,
+        "exact-size": options.exact_size,
+    }
+    for key in ("offset", "length", "queue_length", "accept"):
+        value = getattr(options, key)
+        if value is not None:
+            device[key.replace("_", "-")] = value
+    return {"devices": {options.file.name: device}}
+
+
+def _serve(
+    options: argparse.Namespace,
+    config: Config,
+    *,
+    source: Path | None,
+    state_directory: Path,
+    control_socket: Path | None,
+    pid_file: Path | None,
+) -> int:
+    """Become the daemon; returns when it has been stopped."""
+    from ggaoe.server import logs, process
+
+    process.require_capability_net_raw()
+    readiness = process.daemonise() if options.daemon else process.Readiness()
+    try:
+        syslog = options.syslog or (options.daemon and logs.has_syslog())
+        logs.configure("syslog" if syslog else "stderr", logging.INFO, options.debug)
+        if options.daemon and not syslog:
+            logging.getLogger("ggaoe").warning("no syslog listens: messages end with the start")
+        with ExitStack() as stack:
+            if pid_file is not None:
+                stack.enter_context(process.PidFile(pid_file))
+            _run_loop(
+                _daemon(readiness, config, source, state_directory, control_socket),
+                debug=options.debug,
+            )
+    except GgaoeError as error:
+        readiness.failed(str(error))
+        return 1
+    return 0
+
+
+async def _daemon(
+    readiness: Any,
+    config: Config,
+    source: Path | None,
+    state_directory: Path,
+    control_socket: Path | None,
+) -> None:
+    from ggaoe.server.app import Daemon
+
+    daemon = Daemon(
+        config, source=source, state_directory=state_directory, control_socket=control_socket
+    )
+    await daemon.run(readiness)
+
+
+def _run_loop(main_coroutine: Coroutine[object, object, None], *, debug: bool) -> None:
+    """On uvloop where it is installed, else on asyncio's own loop."""
+    factory: Callable[[], asyncio.AbstractEventLoop]
+    try:
+        import uvloop
+
+        factory = uvloop.new_event_loop
+    except ImportError:
+        factory = asyncio.new_event_loop
+    with asyncio.Runner(loop_factory=factory, debug=debug) as runner:
+        runner.run(main_coroutine)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,322 @@
+"""ggaoectl: asks a running daemon by its control socket.
+
+Owns the verbs, their arguments, and exit statuses: 0 done, 1 refused by the daemon, 2 wrong usage,
+3 daemon not reachable, 4 partly done. Has to start fast: neither asyncio nor the daemon is
+imported, and the configuration's reader only where the socket's path is looked up in a file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import itertools
+import json
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ggaoe import __version__
+from ggaoe.cli import rates, render
+from ggaoe.errors import ControlError, GgaoeError
+from ggaoe.units import parse_duration_s, printable
+
+CONFIG = Path("/etc/ggaoed.conf")
+MESSAGE_BYTES_MAX = 1 << 20
+"""Longest line either way, without its newline, as the daemon has it."""
+RECEIVE_BYTES = 1 << 16
+ANSWER_TIMEOUT_S = 60.0
+INTERVAL_S = 1.0
+INTERVAL_S_MIN = 0.1
+INTERVAL_S_MAX = 86400.0
+
+DONE, REFUSED, USAGE, UNREACHABLE, PARTLY = range(5)
+
+_REACH_HINTS = {
+    errno.ENOENT: "does the daemon run, and with this control-socket?",
+    errno.ECONNREFUSED: "the daemon has ended: start it again",
+    errno.EACCES: "run it as root, or as the daemon's user",
+    errno.EPROTOTYPE: "it is the socket of another program, maybe of the original ggaoed",
+}
+
+
+class UsageError(GgaoeError):
+    """The command line, or the file it names, does not tell what to do."""
+
+
+class UnreachableError(GgaoeError):
+    """No daemon answers."""
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One verb; its name is the daemon's method, too."""
+
+    name: str
+    doc: str
+    view: render.View
+    names: Literal["none", "optional", "required"] = "optional"
+
+
+VERBS = (
+    Verb("list", "devices and interfaces, and why one does not serve", render.listing, "none"),
+    Verb("show", "everything about devices", render.show, "required"),
+    Verb("stats", "counters since the start or the last clear-stats", render.stats),
+    Verb("monitor", "rates, once per interval", render.monitor),
+    Verb("show-config", "config strings, as hosts have set them", render.config_strings),
+    Verb("show-macmask", "MAC mask lists, as hosts have set them", render.mask_lists),
+    Verb("show-reserve", "reservations", render.reservations),
+    Verb("clear-stats", "set counters to zero", render.cleared),
+    Verb("clear-config", "remove config strings", render.cleared, "required"),
+    Verb("clear-macmask", "remove MAC mask lists", render.cleared, "required"),
+    Verb("clear-reserve", "remove reservations", render.cleared, "required"),
+    Verb("reload", "read the configuration again", render.reload, "none"),
+    Verb("version", "what runs, and since when", render.version, "none"),
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; its exit status."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `ggaoectl stats | head` ends in silence
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    arguments = _parser().parse_args(argv)
+    try:
+        return _run(arguments)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except ControlError as error:
+        _report_refusal(error, arguments.json)
+        return REFUSED
+    except UsageError as error:
+        _complain(str(error))
+        return USAGE
+    except UnreachableError as error:
+        _complain(str(error))
+        return UNREACHABLE
+    except Exception as error:
+        if arguments.debug:
+            raise
+        _complain(f"failed, {type(error).__name__}: {error}: --debug shows where")
+        return REFUSED
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    verb: Verb = arguments.verb
+    path = arguments.socket or _control_socket(arguments.config)
+
+    def call(method: str, **params: object) -> Any:
+        return _call(path, method, params)
+
+    if verb.name == "monitor":
+        return _monitor(arguments, call)
+    if verb.name == "reload":
+        result = call("reload", dry_run=arguments.dry_run)
+        for warning in result["warnings"]:
+            _complain(f"warning: {warning}")
+    elif verb.names == "none":
+        result = call(verb.name)
+    else:
+        result = call(verb.name, names=arguments.names)
+    if arguments.json:
+        print(json.dumps(result, indent=2))
+    else:
+        _print(verb.view(result, render.wants_colour(sys.stdout)))
+    return _report_missing(result)
+
+
+def _monitor(arguments: argparse.Namespace, call: Callable[..., Any]) -> int:
+    interval_s, names = _interval_and_names(arguments.names)
+    before = call("stats", names=names)
+    status = _report_missing(before)
+    try:
+        for _ in _ticks(interval_s, arguments.count):
+            after = call("stats", names=names)
+            found = rates.rates(before, after)
+            before = after
+            if arguments.json:
+                print(json.dumps(found), flush=True)
+                continue
+            lines = render.monitor(found, render.wants_colour(sys.stdout))
+            _print(render.refreshed(lines) if render.is_screen(sys.stdout) else lines)
+    except KeyboardInterrupt:
+        pass  # the way to end it
+    return status
+
+
+def _ticks(interval_s: float, count: int | None) -> Iterator[int]:
+    """Numbers from 0, each after one more interval; those missed are left out."""
+    due_s = time.monotonic()
+    for number in itertools.count() if count is None else range(count):
+        due_s = max(due_s + interval_s, time.monotonic())
+        time.sleep(max(0.0, due_s - time.monotonic()))
+        yield number
+
+
+def _interval_and_names(words: list[str]) -> tuple[float, list[str]]:
+    """The first word is the interval where it can be read as one, otherwise a name."""
+    try:
+        interval_s = parse_duration_s(words[0])
+    except (IndexError, ValueError):
+        return INTERVAL_S, words
+    if not INTERVAL_S_MIN <= interval_s <= INTERVAL_S_MAX:
+        limits = f"{INTERVAL_S_MIN:g} to {INTERVAL_S_MAX:g} s"
+        raise UsageError(f"interval {words[0]} is out of range: {limits}")
+    return interval_s, words[1:]
+
+
+def _call(path: Path, method: str, params: dict[str, object]) -> Any:
+    """The result of one request on a connection of its own. ControlError: refused."""
+    request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(ANSWER_TIMEOUT_S)
+            connection.connect(str(path))
+            connection.sendall(json.dumps(request).encode() + b"\n", socket.MSG_NOSIGNAL)
+            line = _line(connection)
+    except TimeoutError:
+        text = f"{path}: no answer within {ANSWER_TIMEOUT_S:g} s: see the daemon's log"
+        raise UnreachableError(text) from None
+    except OSError as error:
+        hint = _REACH_HINTS.get(error.errno or 0, "name the daemon's socket with --socket")
+        reason = error.strerror or str(error)
+        raise UnreachableError(f"{path}: cannot reach the daemon: {reason}: {hint}") from None
+    try:
+        answer = json.loads(line)
+        if "error" not in answer:
+            return answer["result"]
+        found = answer["error"]
+        refusal = ControlError(found["code"], found["message"], found.get("data"))
+    except (ValueError, KeyError, TypeError):
+        text = f"{path}: the answer is no JSON-RPC: it is the socket of another program"
+        raise UnreachableError(text) from None
+    raise refusal
+
+
+def _line(connection: socket.socket) -> bytes:
+    line = bytearray()
+    while not line.endswith(b"\n"):
+        piece = connection.recv(RECEIVE_BYTES)
+        if not piece:
+            raise OSError("it hung up without an answer")
+        line += piece
+        if len(line) > MESSAGE_BYTES_MAX + 1:
+            raise OSError(f"its answer is longer than {MESSAGE_BYTES_MAX} bytes")
+    return bytes(line)
+
+
+def _control_socket(config: Path | None) -> Path:
+    """The path of the control socket in a configuration file that may have errors elsewhere: the
+    daemon that runs has read a better one, and `reload` is to reach it and hear what is wrong."""
+    from ggaoe.config import document, keyfile, schema, toml
+
+    option = schema.BY_KEY["control-socket"]
+    file = config or CONFIG
+    try:
+        text = file.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        if config is None and isinstance(error, FileNotFoundError):
+            return Path(str(option.default))
+        hint = "name the file with -c, or the socket with --socket"
+        raise UsageError(f"{file}: {error.strerror}: {hint}") from None
+    problems = document.Problems(str(file))
+    is_toml = file.suffix == ".toml" or toml.looks_like_toml(text)
+    sections = (toml if is_toml else keyfile).parse(text, problems)
+    if not sections and problems.errors:
+        raise UsageError(f"{problems.errors[0]} (or name the socket with --socket)")
+    for section in sections:
+        entry = section.entries.get(option.key)
+        if section.name == "defaults" and section.kind in (None, "defaults") and entry is not None:
+            try:
+                value = schema.convert(option, entry.scalar())
+            except ValueError as error:
+                raise UsageError(f"{file}:{entry.line}:{entry.column}: {error}") from None
+            return file.absolute().parent / str(value)
+    return Path(str(option.default))
+
+
+def _print(lines: Iterable[str]) -> None:
+    print("\n".join(lines), flush=True)
+
+
+def _complain(text: str) -> None:
+    print(f"ggaoectl: {printable(text)}", file=sys.stderr)
+
+
+def _report_missing(result: dict[str, Any]) -> int:
+    missing = result.get("missing", [])
+    for name in missing:
+        _complain(f"nothing matches {name!r}: the list verb shows the names")
+    return PARTLY if missing else DONE
+
+
+def _report_refusal(error: ControlError, as_json: bool) -> None:
+    data = error.data if isinstance(error.data, dict) else {}
+    if as_json:
+        content = {"code": error.code, "message": str(error), "data": error.data}
+        print(json.dumps({"error": content}, indent=2))
+    for problem in data.get("problems", []):
+        place = problem["file"]
+        if problem["line"]:
+            place += f":{problem['line']}:{problem['column']}"
+        kind = "warning: " if problem["warning"] else ""
+        print(printable(f"{place}: {kind}{problem['message']}"), file=sys.stderr)
+    _complain(str(error))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ggaoectl",
+        description="Control a running ggaoe.",
+        epilog="NAMES are glob patterns of devices (for stats and monitor of interfaces, too). "
+        "Exit status: 0 done, 1 refused by the daemon, 2 wrong usage, 3 daemon not reachable, "
+        "4 partly done.",
+    )
+    parser.add_argument("-V", "--version", action="version", version=f"ggaoectl {__version__}")
+    parser.set_defaults(config=None, socket=None, json=False, debug=False)
+    _add_options(parser)
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    for verb in VERBS:
+        one = verbs.add_parser(verb.name, help=verb.doc, description=f"{verb.doc.capitalize()}.")
+        one.set_defaults(verb=verb)
+        _add_options(one)
+        if verb.name == "monitor":
+            one.add_argument("--count", type=_count, metavar="N", help="end after N intervals")
+            text = f"seconds, or a number with ms, s, min ({INTERVAL_S:g} if none), then names"
+            one.add_argument("names", nargs="*", metavar="INTERVAL NAMES", help=text)
+        elif verb.name == "reload":
+            text = "only tell what would change"
+            one.add_argument("--dry-run", action="store_true", help=text)
+        elif verb.names != "none":
+            count = "+" if verb.names == "required" else "*"
+            one.add_argument("names", nargs=count, metavar="NAMES", help="glob patterns")
+    return parser
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    """The options that may stand before the verb or after it."""
+    options = parser.add_argument_group("options for every verb")
+    later = argparse.SUPPRESS  # so that what stands before the verb is not set back after it
+    text = f"configuration file that names the control socket ({CONFIG})"
+    options.add_argument("-c", "--config", type=Path, default=later, metavar="FILE", help=text)
+    text = "control socket, whatever the configuration says"
+    options.add_argument("--socket", type=Path, default=later, metavar="PATH", help=text)
+    text = "print the result as JSON"
+    options.add_argument("--json", action="store_true", default=later, help=text)
+    text = "show where an unexpected error comes from"
+    options.add_argument("--debug", action="store_true", default=later, help=text)
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise argparse.ArgumentTypeError("at least one")
+    return count
+
+
+if __name__ == "__main__":
+    sys.exit(main())

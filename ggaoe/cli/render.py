@@ -1,0 +1,368 @@
+"""Results for people: aligned columns, IEC units, and colour where a terminal wants it.
+
+Owns the text of every result of the control socket. Must not know how it was fetched; what a
+result holds is as the daemon sent it, and nothing of it reaches the terminal unescaped.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TextIO
+
+from ggaoe.units import format_size, printable
+
+Result = Mapping[str, Any]
+View = Callable[[Result, bool], list[str]]
+"""From a result, and whether to colour, to lines."""
+Cell = str | int | None
+Column = tuple[Any, ...]
+"""Head, function from values to a Cell, and the counters that are its values."""
+
+_BOLD, _YELLOW, _PLAIN = "\x1b[1m", "\x1b[33m", "\x1b[0m"
+_CLEAR = "\x1b[H\x1b[J"
+_ALERTS = frozenset({"waiting", "draining", "down"})
+
+
+def is_screen(stream: TextIO) -> bool:
+    """Whether a terminal that understands control sequences shows `stream`."""
+    return stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+
+
+def wants_colour(stream: TextIO) -> bool:
+    """Whether to colour what is written to `stream`: no-color.org."""
+    return is_screen(stream) and not os.environ.get("NO_COLOR")
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[Cell]], colour: bool) -> list[str]:
+    """Aligned columns below their heads; columns whose head starts with `>` stand to the
+    right; None is shown as `-`."""
+    cells = [["-" if cell is None else printable(str(cell)) for cell in row] for row in rows]
+    titles = [head.removeprefix(">") for head in heads]
+    widths = [max(map(len, column)) for column in zip(titles, *cells, strict=True)]
+    lines = []
+    for number, row in enumerate([titles, *cells]):
+        padded = [
+            cell.rjust(width) if head.startswith(">") else cell.ljust(width)
+            for cell, width, head in zip(row, widths, heads, strict=True)
+        ]
+        if colour:
+            padded = [
+                f"{_YELLOW}{text}{_PLAIN}" if text.strip() in _ALERTS else text for text in padded
+            ]
+        line = "  ".join(padded).rstrip()
+        lines.append(f"{_BOLD}{line}{_PLAIN}" if colour and number == 0 else line)
+    return lines
+
+
+def config_string(hexadecimal: str) -> str:
+    """A config string as text: ASCII as it is, any other byte as `\\xNN`."""
+    return "".join(
+        "\\\\" if byte == 0x5C else chr(byte) if 0x20 <= byte < 0x7F else f"\\x{byte:02x}"
+        for byte in bytes.fromhex(hexadecimal)
+    )
+
+
+def version(result: Result, colour: bool) -> list[str]:
+    return _pairs(
+        [
+            ("version", f"{result['name']} {result['version']}"),
+            ("protocol", result["protocol"]),
+            ("engine", result["engine"]),
+            ("process", result["pid"]),
+            ("uptime", _age(result["uptime_s"])),
+            ("configuration", result["config"]),
+        ]
+    )
+
+
+def reload(result: Result, colour: bool) -> list[str]:
+    changes = [printable(change) for change in result["changes"]]
+    if not changes:
+        return ["no changes"]
+    return changes if result["applied"] else [*changes, "nothing of this was applied"]
+
+
+def listing(result: Result, colour: bool) -> list[str]:
+    devices = table(
+        ["DEVICE", "ADDRESS", "STATE", ">SIZE", "MODE", "INTERFACES", "PATH", "REASON"],
+        [
+            (
+                device["name"],
+                device["address"],
+                device["state"],
+                _size(device["size_bytes"]),
+                _mode(device),
+                _joined(device["interfaces"]),
+                device["path"],
+                device["reason"],
+            )
+            for device in result["devices"]
+        ],
+        colour,
+    )
+    interfaces = table(
+        ["INTERFACE", "MAC", "LINK", "SERVES", ">MTU", ">SECTORS", "REASON"],
+        [
+            (
+                interface["name"],
+                interface["mac"],
+                "up" if interface["is_up"] else "down",
+                "yes" if interface["serving"] else "no",
+                interface["mtu_bytes"],
+                interface["sectors"],
+                interface["reason"],
+            )
+            for interface in result["interfaces"]
+        ],
+        colour,
+    )
+    return _sections([devices, interfaces])
+
+
+def show(result: Result, colour: bool) -> list[str]:
+    sections = []
+    for device in result["devices"]:
+        name = printable(device["name"])
+        initiators = [((mac,), counters) for mac, counters in device["initiators"].items()]
+        hosts = _counters(["INITIATOR"], _INITIATOR_STATS, initiators, colour)
+        details = [*_facts(device), *_named_counters(device["counters"]), *hosts]
+        head = f"{_BOLD}{name}{_PLAIN}" if colour else name
+        sections.append([head, *(f"  {line}" for line in details)])
+    return _sections(sections)
+
+
+def _facts(device: Result) -> list[str]:
+    accept = device["accept"]
+    reason = f": {device['reason']}" if device["reason"] else ""
+    facts: list[tuple[str, Cell]] = [
+        ("address", device["address"]),
+        ("state", f"{device['state']}{reason}"),
+        ("path", device["path"]),
+        ("size", _size_exactly(device["size_bytes"])),
+        ("mode", "read only" if device["read_only"] else "read and write"),
+        ("backend", device["backend"]),
+        ("write cache", "on" if device["write_cache"] else "off"),
+        ("queue length", device["queue_length"]),
+        ("interfaces", _joined(device["interfaces"])),
+        ("accept", "everybody" if accept is None else _joined(accept) or "nobody"),
+        ("deny", _joined(device["deny"]) or "nobody"),
+        ("mask list", _joined(device["mask"])),
+        ("reserved for", _joined(device["reserved"])),
+        ("config string", config_string(device["config_string"]) or None),
+        *(("warning", text) for text in device["warnings"]),
+    ]
+    return _pairs(facts)
+
+
+def _named_counters(counters: Result) -> list[str]:
+    names: list[tuple[str, Cell]] = [
+        (key.replace("_", " "), value) for key, value in counters.items() if key != "drops"
+    ]
+    drops = counters.get("drops", {}).items()
+    return _pairs([*names, *((f"dropped: {reason}", count) for reason, count in drops)])
+
+
+def stats(result: Result, colour: bool) -> list[str]:
+    initiators = [
+        ((device, mac), counters)
+        for device, by_mac in result["initiators"].items()
+        for mac, counters in by_mac.items()
+    ]
+    sections = [
+        _counters(["DEVICE"], _DEVICE_STATS, _named(result["devices"]), colour),
+        _counters(["INTERFACE"], _INTERFACE_STATS, _named(result["interfaces"]), colour),
+        _counters(["DEVICE", "INITIATOR"], _INITIATOR_STATS, initiators, colour),
+    ]
+    return _sections(sections)
+
+
+def config_strings(result: Result, colour: bool) -> list[str]:
+    rows = [(name, config_string(text) or None) for name, text in result["devices"].items()]
+    return table(["DEVICE", "CONFIG-STRING"], rows, colour)
+
+
+def mask_lists(result: Result, colour: bool) -> list[str]:
+    return _hosts("MASK-LIST", result, colour)
+
+
+def reservations(result: Result, colour: bool) -> list[str]:
+    return _hosts("RESERVED-FOR", result, colour)
+
+
+def _hosts(head: str, result: Result, colour: bool) -> list[str]:
+    rows = [(name, _joined(macs)) for name, macs in result["devices"].items()]
+    return table(["DEVICE", head], rows, colour)
+
+
+def cleared(result: Result, colour: bool) -> list[str]:
+    return [f"cleared: {_joined(list(map(printable, result['cleared']))) or 'nothing'}"]
+
+
+def monitor(rates: Result, colour: bool) -> list[str]:
+    """One interval; `rates` as of the module of that name."""
+    stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+    sections = [
+        _counters(["DEVICE"], _DEVICE_RATES, _named(rates["devices"]), colour),
+        _counters(["INTERFACE"], _INTERFACE_RATES, _named(rates["interfaces"]), colour),
+    ]
+    return [f"{stamp}, {rates['interval_s']:.1f} s", *_sections(sections), ""]
+
+
+def refreshed(lines: list[str]) -> list[str]:
+    """The lines in place of what the screen shows."""
+    return [_CLEAR + lines[0], *lines[1:]]
+
+
+def _pairs(pairs: Sequence[tuple[str, Cell]]) -> list[str]:
+    width = max((len(name) for name, _ in pairs), default=0)
+    return [
+        f"{printable(name):<{width}}  {'-' if value is None else printable(str(value))}"
+        for name, value in pairs
+    ]
+
+
+def _sections(sections: Iterable[list[str]]) -> list[str]:
+    """Those that have lines, with an empty line between them."""
+    lines = [line for section in sections if section for line in (*section, "")]
+    return lines[:-1]
+
+
+def _named(owners: Result) -> list[tuple[tuple[str], Result]]:
+    return [((name,), counters) for name, counters in owners.items()]
+
+
+def _counters(
+    heads: list[str],
+    columns: Sequence[Column],
+    owners: Sequence[tuple[tuple[str, ...], Result]],
+    colour: bool,
+) -> list[str]:
+    """A line per owner, which `heads` name, with its counters; none where nobody has any."""
+    rows = [
+        (*owner, *(show(*(counters[key] for key in keys)) for _, show, *keys in columns))
+        for owner, counters in owners
+    ]
+    return table([*heads, *(head for head, *_ in columns)], rows, colour) if rows else []
+
+
+def _joined(words: Sequence[str]) -> str | None:
+    return ", ".join(words) or None
+
+
+def _mode(device: Result) -> str:
+    return "ro" if device["read_only"] else "rw"
+
+
+def _size(size_bytes: int | None) -> str | None:
+    return None if size_bytes is None else format_size(size_bytes)
+
+
+def _size_exactly(size_bytes: int | None) -> str | None:
+    return None if size_bytes is None else f"{format_size(size_bytes)} ({size_bytes} bytes)"
+
+
+def _rate(value: float) -> str:
+    return f"{value:.0f}" if value >= 10 or value == 0 else f"{value:.1f}"
+
+
+def _mean(value: float | None) -> str | None:
+    return None if value is None else f"{value:.1f}"
+
+
+def _latency(latency_us: float | None) -> str | None:
+    if latency_us is None:
+        return None
+    return f"{latency_us:.0f} us" if latency_us < 1000 else f"{latency_us / 1000:.1f} ms"
+
+
+def _age(age_s: float) -> str:
+    minutes, seconds = divmod(int(age_s), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    return (f"{days} d " if days else "") + f"{hours:02d}:{minutes:02d}:{seconds:02d}"
+
+
+def _text(text: str) -> str:
+    return text
+
+
+def _sum(*counts: int) -> int:
+    return sum(counts)
+
+
+def _total(drops: Mapping[str, int]) -> int:
+    return sum(drops.values())
+
+
+def _kib(rate_bytes: float) -> str:
+    return _rate(rate_bytes / 1024)
+
+
+_DEVICE_STATS: Sequence[Column] = (
+    (">READS", _sum, "read_requests"),
+    (">READ", _size, "read_bytes"),
+    (">WRITES", _sum, "write_requests"),
+    (">WRITTEN", _size, "write_bytes"),
+    (">OTHER", _sum, "verify_requests", "flush_requests", "other_requests"),
+    (">MERGED", _sum, "merged_requests"),
+    (">IN-FLIGHT", _sum, "in_flight"),
+    (">WAITING", _sum, "waiting"),
+    (">WAITS", _sum, "waits"),
+    (">OVERLAPS", _sum, "overlaps"),
+    (">ABSORBED", _sum, "absorbed"),
+    (">ATA-ERRORS", _sum, "ata_errors"),
+    (">AOE-ERRORS", _sum, "aoe_errors"),
+    (">DROPS", _total, "drops"),
+)
+_INTERFACE_STATS: Sequence[Column] = (
+    (">RX-FRAMES", _sum, "rx_frames"),
+    (">RX", _size, "rx_bytes"),
+    (">RX-BATCHES", _sum, "rx_batches"),
+    (">TX-FRAMES", _sum, "tx_frames"),
+    (">TX", _size, "tx_bytes"),
+    (">TX-BATCHES", _sum, "tx_batches"),
+    (">HELD", _sum, "tx_held"),
+    (">LOST-BY-KERNEL", _sum, "dropped_by_kernel"),
+    (">DROPS", _total, "drops"),
+)
+_INITIATOR_STATS: Sequence[Column] = (
+    ("INTERFACE", _text, "interface"),
+    (">READS", _sum, "read_requests"),
+    (">READ", _size, "read_bytes"),
+    (">WRITES", _sum, "write_requests"),
+    (">WRITTEN", _size, "write_bytes"),
+    (">OTHER", _sum, "other_requests"),
+    (">IN-FLIGHT", _sum, "in_flight"),
+    (">WAITS", _sum, "waits"),
+    (">ABSORBED", _sum, "absorbed"),
+    (">ERRORS", _sum, "errors"),
+    (">DROPS", _total, "drops"),
+)
+_DEVICE_RATES: Sequence[Column] = (
+    (">READ/s", _rate, "read_iops"),
+    (">KiB/s", _kib, "read_bytes_per_s"),
+    (">TIME", _latency, "read_latency_us"),
+    (">WRITE/s", _rate, "write_iops"),
+    (">KiB/s", _kib, "write_bytes_per_s"),
+    (">TIME", _latency, "write_latency_us"),
+    (">OTHER/s", _rate, "other_iops"),
+    (">MERGED/s", _rate, "merged_per_s"),
+    (">QUEUE", _mean, "queue_depth_mean"),
+    (">WAIT/s", _rate, "waits_per_s"),
+    (">ABSORBED/s", _rate, "absorbed_per_s"),
+    (">ERROR/s", _rate, "errors_per_s"),
+    (">DROP/s", _rate, "drops_per_s"),
+)
+_INTERFACE_RATES: Sequence[Column] = (
+    (">RX/s", _rate, "rx_frames_per_s"),
+    (">KiB/s", _kib, "rx_bytes_per_s"),
+    (">BATCH", _mean, "rx_batch_mean"),
+    (">TX/s", _rate, "tx_frames_per_s"),
+    (">KiB/s", _kib, "tx_bytes_per_s"),
+    (">BATCH", _mean, "tx_batch_mean"),
+    (">HELD/s", _rate, "tx_held_per_s"),
+    (">LOST-BY-KERNEL/s", _rate, "dropped_by_kernel_per_s"),
+    (">DROP/s", _rate, "drops_per_s"),
+)

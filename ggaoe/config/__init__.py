@@ -1,0 +1,23 @@
+"""Configuration: file to immutable objects, every problem of the file at once, and what a reload
+from one configuration to another has to do. Nothing here opens a device or an interface."""
+
+from ggaoe.config.load import Row, effective, from_mapping, load, load_async, parse
+from ggaoe.config.model import Config, DeviceConfig, InterfaceConfig
+from ggaoe.config.plan import DeviceChange, InterfaceChange, OptionChange, ReloadPlan, diff
+
+__all__ = [
+    "Config",
+    "DeviceChange",
+    "DeviceConfig",
+    "InterfaceChange",
+    "InterfaceConfig",
+    "OptionChange",
+    "ReloadPlan",
+    "Row",
+    "diff",
+    "effective",
+    "from_mapping",
+    "load",
+    "load_async",
+    "parse",
+]

@@ -1,0 +1,153 @@
+"""Writes the sample configuration file and the list of options, both from the option table.
+
+`python -m ggaoe.config.example > ggaoed.conf.example`
+`python -m ggaoe.config.example --markdown > docs/options.md`
+"""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from collections.abc import Sequence
+
+from ggaoe.config import schema
+from ggaoe.config.schema import Option, Place
+
+_COLUMNS = 88
+
+_TOP = """\
+Configuration of ggaoed, the ATA-over-Ethernet target. Generated from the table of options.
+
+A line that starts with '#' is a comment; a comment behind a value would be part of the value.
+Lists are separated by commas. Lines that are commented out show the default, or a sample
+value for what has none. The same model can be written as TOML in a file NAME.toml.
+Check a changed file with: ggaoe check -c FILE"""
+
+_ACLS = """\
+Named access lists. An item is a MAC address, a host of /etc/ethers or another list.
+A device refers to them in 'accept' and 'deny'."""
+
+_INTERFACE = """\
+A section with options of an interface is named like the interface. What it leaves out comes
+from [defaults]; an interface needs no section."""
+
+_DEVICE = """\
+A section with a path, uuid, shelf or slot is a device. Its name also names its saved state,
+and is the serial number that hosts see. What it leaves out comes from [defaults]."""
+
+_FORMS = """\
+## Form of the file
+
+A file is TOML when its name ends in `.toml` or when a table `[devices.NAME]` or
+`[interfaces.NAME]` stands in it. Every other file is a key file, as ggaoed has always read it.
+
+| | key file | TOML |
+|---|---|---|
+| device | `[NAME]` with a path, uuid, shelf or slot | `[devices.NAME]` |
+| interface | `[NAME]` with options of an interface | `[interfaces.NAME]` |
+| access list | `NAME = item, item` below `[acls]` | `NAME = ["item", "item"]` below `[acls]` |
+| list | `eth0, san*` (a comma in an item: `\\,`) | `["eth0", "san*"]` |
+| text, path | without quotes; `\\s`, `\\t`, `\\n`, `\\r`, `\\\\` are escapes | in quotes |
+| size, duration | `64k`, `5ms` | `"64k"`, `"5ms"`, or a number |
+| comment | a line that starts with `#` | `#` anywhere |
+| repeated section | continues the first | an error |
+| repeated option | the last one counts, with a warning | an error |"""
+
+_INHERITED = "These are described above, where they set what sections of devices leave out."
+
+
+def sample_file() -> str:
+    """A key file that changes nothing: every option commented out beside its default."""
+    lines = [*_comment(_TOP), "", "[defaults]", ""]
+    for option in schema.options_of("defaults"):
+        lines += [*_option(option), ""]
+    lines += [*_comment(_ACLS), "[acls]", ""]
+    lines += ["#lab = 02:00:00:00:00:01, 02:00:00:00:00:02", "#guests = 02:00:00:00:01:01", ""]
+    lines += [*_comment(_INTERFACE), "#[eth0]", ""]
+    lines += [f"#{option.key} = {_shown(option)}" for option in schema.options_of("interface")]
+    lines += ["", *_comment(_DEVICE), "#[disk0]", ""]
+    for option in schema.options_of("device"):
+        if option.places == schema.DEVICE:
+            lines += [*_option(option), ""]
+    lines += _comment(_INHERITED)
+    for option in schema.options_of("device"):
+        if option.places != schema.DEVICE:
+            lines.append(f"#{option.key} = {_shown(option)}")
+    return "\n".join(lines) + "\n"
+
+
+def options_page() -> str:
+    """The list of options as Markdown, a section per place in the file."""
+    titles: dict[Place, str] = {
+        "device": "Options of a device",
+        "interface": "Options of an interface",
+        "defaults": "Options of the daemon",
+    }
+    lines = [
+        "# Options of ggaoed.conf",
+        "",
+        "Generated from the table of options in `ggaoe/config/schema.py`.",
+        "An option that may also stand in `[defaults]` sets there what sections leave out.",
+        "",
+        *_FORMS.splitlines(),
+        "",
+    ]
+    for place, title in titles.items():
+        lines += [f"## {title}", ""]
+        for option in schema.options_of(place):
+            if place != "defaults" or option.places == schema.DAEMON:
+                lines += _described(option)
+    lines += ["## Obsolete options", ""]
+    for option in schema.OPTIONS:
+        if option.obsolete:
+            lines.append(f"- `{option.key}`: {option.doc} Accepted with a warning; without effect.")
+    lines += ["", "## What a reload does", ""]
+    lines += [f"- *{name}*: {meaning}." for name, meaning in schema.RELOAD_MEANING.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _comment(text: str) -> list[str]:
+    return [f"# {line}".rstrip() for line in text.splitlines()]
+
+
+def _option(option: Option) -> list[str]:
+    words = [option.doc]
+    if option.choices:
+        words.append(f"One of {', '.join(option.choices)}.")
+    elif option.high:
+        words.append(f"Range: {schema.describe_range(option)}.")
+    if option.sample and option.unset:
+        required = option.unset == schema.REQUIRED
+        words.append("Required." if required else f"Default: {option.unset}.")
+    # uuid stands commented out twice: uncommenting all single marks leaves a valid device
+    mark = "##" if option.key == "uuid" else "#"
+    text = textwrap.fill(" ".join(words), _COLUMNS)
+    return [*_comment(text), f"{mark}{option.key} = {_shown(option)}"]
+
+
+def _shown(option: Option) -> str:
+    return option.sample or schema.format_value(option, option.default)
+
+
+def _described(option: Option) -> list[str]:
+    default = schema.format_value(option, option.default)
+    default = default.strip("()") if option.default in (None, ()) else f"`{default}`"
+    facts = [f"Type: {option.kind.value}"]
+    if option.choices:
+        facts.append("Values: " + ", ".join(f"`{choice}`" for choice in option.choices))
+    elif option.high:
+        facts.append(f"Range: {schema.describe_range(option)}")
+    facts.append(f"Default: {default}" if default != schema.REQUIRED else "Required")
+    if "defaults" in option.places and len(option.places) > 1:
+        facts.append("Also in `[defaults]`")
+    facts.append(f"Reload: *{option.reload}*")
+    return [f"### `{option.key}`", "", option.doc, "", *(f"- {fact}." for fact in facts), ""]
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Write one of the two texts to standard output."""
+    sys.stdout.write(options_page() if "--markdown" in arguments else sample_file())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,109 @@
+"""The configuration as the rest of the program sees it: immutable, comparable, every value final.
+
+Owns the effective values of each device and interface, and the questions that follow from them
+alone. Knows neither files nor defaults; `load` makes these objects from the option table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from ggaoe.config.acl import AccessList
+from ggaoe.config.schema import Value
+from ggaoe.errors import Problem
+
+Engine = Literal["auto", "portable", "native"]
+
+
+class Setting(NamedTuple):
+    """A value as configured, and where from: `file:line` or `default`."""
+
+    value: Value
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class InterfaceConfig:
+    """How one network interface is used."""
+
+    name: str
+    mtu_bytes: int | None  # lowers the interface's own; None: the interface's own
+    ring_buffer_size_kib: int  # 0: no rings
+    send_buffer_size_kib: int  # 0: the system's default
+    receive_buffer_size_kib: int  # 0: the system's default
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceConfig:
+    """One exported device; exactly one of `path` and `uuid` is set."""
+
+    name: str
+    path: Path | None
+    uuid: str | None
+    shelf: int
+    slot: int
+    offset_bytes: int  # whole sectors
+    length_bytes: int | None  # whole sectors; None: up to the end
+    exact_size: bool  # False: the size is rounded down to whole 4096-byte blocks
+    read_only: bool
+    accept: AccessList | None  # None: everybody; empty: nobody
+    deny: AccessList
+    broadcast: bool
+    interfaces: tuple[str, ...]  # glob patterns; empty: every Ethernet interface that is up
+    queue_length: int
+    direct_io: bool
+    write_cache: bool
+    max_delay_s: float
+    merge_delay_s: float
+    trace_io: bool
+
+    @property
+    def address(self) -> str:
+        """`e1.0`, as initiators call it."""
+        return f"e{self.shelf}.{self.slot}"
+
+    def permits(self, mac: bytes) -> bool:
+        """Whether a host may use the device: accepted first, then not denied."""
+        return (self.accept is None or mac in self.accept) and mac not in self.deny
+
+    def uses(self, interface: str) -> bool:
+        """Whether the device's patterns name this interface (of those that serve at all)."""
+        return not self.interfaces or any(
+            fnmatchcase(interface, pattern) for pattern in self.interfaces
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """A whole configuration. `settings` keeps, by (section, option), every value as it was written
+    and its origin; it and the warnings do not take part in comparisons."""
+
+    source: str = field(compare=False)
+    engine: Engine
+    pid_file: Path
+    control_socket: Path
+    state_directory: Path
+    advertise_interval_s: float  # 0: only changes are advertised
+    default_interface_patterns: tuple[str, ...]  # empty: every Ethernet interface that is up
+    default_interface: InterfaceConfig  # its name is empty
+    acls: Mapping[str, AccessList] = field(hash=False)
+    interfaces: Mapping[str, InterfaceConfig] = field(hash=False)  # those with a section
+    devices: Mapping[str, DeviceConfig] = field(hash=False)
+    settings: Mapping[tuple[str, str], Setting] = field(compare=False, repr=False)
+    warnings: tuple[Problem, ...] = field(compare=False)
+
+    def interface(self, name: str) -> InterfaceConfig:
+        """What holds for an interface, with or without a section of its own."""
+        return self.interfaces.get(name) or replace(self.default_interface, name=name)
+
+
+def may_share_interface(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    """Whether two lists of patterns name a common interface as far as the patterns alone tell:
+    one is empty (every interface), two are equal, or one matches the text of the other."""
+    if not one or not other:
+        return True
+    return any(fnmatchcase(a, b) or fnmatchcase(b, a) or a == b for a in one for b in other)

@@ -1,0 +1,555 @@
+"""The one table of configuration options, and how a value of each type is read and written.
+
+Validation, the sample file, the list of options for people and the reload plan are made from
+OPTIONS; nothing else lists options. Knows no file syntax and no relation between options.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Literal
+
+from ggaoe import units
+from ggaoe.config.document import Item, quoted
+
+Place = Literal["defaults", "interface", "device"]
+Reload = Literal["live", "reopen", "replace", "relink", "restart"]
+Value = bool | int | float | str | Path | tuple[str, ...] | None
+
+RELOAD_MEANING: dict[Reload, str] = {
+    "live": "in place, requests in flight do not notice",
+    "reopen": "the device is drained and opened again",
+    "replace": "the device is removed and added again",
+    "relink": "the packet socket of the interface is opened again",
+    "restart": "only by a restart; a reload keeps the old value and says so",
+}
+
+REQUIRED = "required"  # as `unset`: there is no default
+VALUE_CHARACTERS_MAX = 4096  # PATH_MAX of Linux
+SOCKET_PATH_BYTES_MAX = 107  # sun_path of Linux, less its final zero
+PART_BYTES_MAX = 2**48 * units.SECTOR_BYTES  # what a 48-bit address reaches
+
+
+class Kind(Enum):
+    """Type of an option's value."""
+
+    BOOLEAN = "true or false"
+    INTEGER = "whole number"
+    DURATION = "duration: seconds, or a number with us, ms, s, min or h"
+    SIZE = "size: bytes, or a number with k, KiB, MiB, GiB …"
+    KIBIBYTES = "size: KiB, or a number with KiB, MiB, GiB …"
+    CHOICE = "one of a few words"
+    PATH = "path; a relative one starts at the configuration file's directory"
+    UUID = "UUID as blkid prints it"
+    PATTERNS = "list of glob patterns"
+    MEMBERS = "list of access lists, MAC addresses and names of /etc/ethers"
+
+
+LISTS = frozenset({Kind.PATTERNS, Kind.MEMBERS})
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option: `field` is its attribute in the model, limits are in the unit of the field."""
+
+    key: str
+    places: tuple[Place, ...]
+    kind: Kind
+    default: Value
+    reload: Reload
+    doc: str
+    field: str = ""
+    low: float = 0
+    high: float = 0
+    zero: bool = False  # 0 is allowed beside low..high and has a meaning of its own
+    multiple: int = 1
+    refused: tuple[int, str] | None = None  # a value within the range that cannot work, and why
+    raised: tuple[int, str] | None = None  # a value that is taken for `low`, and the warning
+    bytes_max: int = 0  # of a path
+    choices: tuple[str, ...] = ()
+    unset: str = ""  # what no value means, where the default cannot be spelt
+    sample: str = ""  # a value for the sample file, where the default cannot be spelt
+    obsolete: str = ""  # what to tell about an option that is accepted and ignored
+
+
+EVERYWHERE: tuple[Place, ...] = ("defaults", "device")
+ON_LINKS: tuple[Place, ...] = ("defaults", "interface")
+DEVICE: tuple[Place, ...] = ("device",)
+DAEMON: tuple[Place, ...] = ("defaults",)
+
+OPTIONS: tuple[Option, ...] = (
+    # What is exported, and where it is found
+    Option(
+        "path",
+        DEVICE,
+        Kind.PATH,
+        None,
+        "reopen",
+        "File or block device to export; a device has either a path or a uuid.",
+        field="path",
+        unset="none",
+        sample="/dev/sdb",
+    ),
+    Option(
+        "uuid",
+        DEVICE,
+        Kind.UUID,
+        None,
+        "reopen",
+        "UUID of the filesystem or volume to export, as blkid prints it.",
+        field="uuid",
+        unset="none",
+        sample="0a3407de-014b-458b-b5c1-848e92a327a3",
+    ),
+    Option(
+        "shelf",
+        DEVICE,
+        Kind.INTEGER,
+        None,
+        "replace",
+        "Shelf (major) number of the device's address; 4095 is refused by Linux.",
+        field="shelf",
+        high=65534,
+        refused=(4095, "Linux initiators refuse it"),
+        unset=REQUIRED,
+        sample="1",
+    ),
+    Option(
+        "slot",
+        DEVICE,
+        Kind.INTEGER,
+        None,
+        "replace",
+        "Slot (minor) number of the device's address.",
+        field="slot",
+        high=254,
+        unset=REQUIRED,
+        sample="0",
+    ),
+    Option(
+        "offset",
+        DEVICE,
+        Kind.SIZE,
+        0,
+        "reopen",
+        "Where the exported part of the file or block device begins.",
+        field="offset_bytes",
+        high=PART_BYTES_MAX,
+        multiple=units.SECTOR_BYTES,
+    ),
+    Option(
+        "length",
+        DEVICE,
+        Kind.SIZE,
+        None,
+        "reopen",
+        "Size of the exported part.",
+        field="length_bytes",
+        low=units.SECTOR_BYTES,
+        high=PART_BYTES_MAX,
+        multiple=units.SECTOR_BYTES,
+        unset="all up to the end",
+        sample="10GiB",
+    ),
+    Option(
+        "exact-size",
+        EVERYWHERE,
+        Kind.BOOLEAN,
+        False,
+        "reopen",
+        "Export every whole 512-byte sector; otherwise the size is rounded down to a multiple of "
+        "4096 bytes, so that hosts can use 4 KiB blocks.",
+        field="exact_size",
+    ),
+    # Who may use it
+    Option(
+        "read-only",
+        DEVICE,
+        Kind.BOOLEAN,
+        False,
+        "reopen",
+        "Refuse writes, and open the file or block device for reading only.",
+        field="read_only",
+    ),
+    Option(
+        "accept",
+        DEVICE,
+        Kind.MEMBERS,
+        None,
+        "live",
+        "Hosts that may use the device; a list without any address admits nobody.",
+        field="accept",
+        unset="everybody",
+        sample="lab, 02:00:00:00:00:01",
+    ),
+    Option(
+        "deny",
+        DEVICE,
+        Kind.MEMBERS,
+        (),
+        "live",
+        "Hosts that may not use the device even though they are accepted.",
+        field="deny",
+        unset="nobody",
+        sample="guests",
+    ),
+    Option(
+        "broadcast",
+        DEVICE,
+        Kind.BOOLEAN,
+        False,
+        "live",
+        "Announce the device to everybody even where an accept list exists; otherwise each "
+        "accepted host is told by itself.",
+        field="broadcast",
+    ),
+    Option(
+        "interfaces",
+        EVERYWHERE,
+        Kind.PATTERNS,
+        (),
+        "live",
+        "Network interfaces that serve the device.",
+        field="interfaces",
+        unset="every Ethernet interface that is up",
+        sample="eth0, san*",
+    ),
+    # How it is read and written
+    Option(
+        "queue-length",
+        EVERYWHERE,
+        Kind.INTEGER,
+        64,
+        "live",
+        "Most requests of the device in flight; the number is announced to hosts.",
+        field="queue_length",
+        low=2,
+        high=65535,
+        raised=(1, "a Linux initiator never brings up a device that announces one buffer"),
+    ),
+    Option(
+        "direct-io",
+        EVERYWHERE,
+        Kind.BOOLEAN,
+        True,
+        "reopen",
+        "Bypass the page cache (O_DIRECT).",
+        field="direct_io",
+    ),
+    Option(
+        "write-cache",
+        EVERYWHERE,
+        Kind.BOOLEAN,
+        False,
+        "reopen",
+        "Answer writes before they are on stable storage: faster, and a power cut loses writes "
+        "that hosts believe safe, since the Linux initiator never asks for a flush.",
+        field="write_cache",
+    ),
+    Option(
+        "max-delay",
+        EVERYWHERE,
+        Kind.DURATION,
+        0.001,
+        "live",
+        "Window in which requests may be reordered by their place on the disk.",
+        field="max_delay_s",
+        high=1,
+    ),
+    Option(
+        "merge-delay",
+        EVERYWHERE,
+        Kind.DURATION,
+        0.0,
+        "live",
+        "Wait before requests are submitted, to merge more neighbours.",
+        field="merge_delay_s",
+        high=1,
+    ),
+    Option(
+        "trace-io",
+        EVERYWHERE,
+        Kind.BOOLEAN,
+        False,
+        "live",
+        "Log every request.",
+        field="trace_io",
+    ),
+    # The network
+    Option(
+        "mtu",
+        ON_LINKS,
+        Kind.INTEGER,
+        0,
+        "relink",
+        "Largest frame to use, in bytes without the Ethernet header; can only lower the "
+        "interface's own, which is meant by 0.",
+        field="mtu_bytes",
+        low=1056,
+        high=65536,
+        zero=True,
+        unset="the interface's own",
+    ),
+    Option(
+        "ring-buffer-size",
+        ON_LINKS,
+        Kind.KIBIBYTES,
+        4096,
+        "relink",
+        "Memory for packet rings shared with the kernel, in KiB; 0 uses plain sockets.",
+        field="ring_buffer_size_kib",
+        high=1024**2,
+    ),
+    Option(
+        "send-buffer-size",
+        ON_LINKS,
+        Kind.KIBIBYTES,
+        0,
+        "relink",
+        "Send buffer of the socket, in KiB; 0 leaves the system's default.",
+        field="send_buffer_size_kib",
+        high=1024**2,
+    ),
+    Option(
+        "receive-buffer-size",
+        ON_LINKS,
+        Kind.KIBIBYTES,
+        0,
+        "relink",
+        "Receive buffer of the socket, in KiB; 0 leaves the system's default.",
+        field="receive_buffer_size_kib",
+        high=1024**2,
+    ),
+    # The daemon
+    Option(
+        "advertise-interval",
+        DAEMON,
+        Kind.DURATION,
+        0.0,
+        "live",
+        "Announce all devices again and again with this pause; 0 announces only changes.",
+        field="advertise_interval_s",
+        low=1,
+        high=86400,
+        zero=True,
+    ),
+    Option(
+        "engine",
+        DAEMON,
+        Kind.CHOICE,
+        "auto",
+        "restart",
+        "What moves frames and blocks: native is the compiled engine, portable needs no "
+        "compiler, auto takes native where it was built.",
+        field="engine",
+        choices=("auto", "portable", "native"),
+    ),
+    Option(
+        "pid-file",
+        DAEMON,
+        Kind.PATH,
+        Path("/var/run/ggaoed.pid"),
+        "restart",
+        "Where the daemon writes its process id.",
+        field="pid_file",
+    ),
+    Option(
+        "control-socket",
+        DAEMON,
+        Kind.PATH,
+        Path("/var/run/ggaoed.sock"),
+        "restart",
+        "Unix socket on which ggaoectl reaches the daemon.",
+        field="control_socket",
+        bytes_max=SOCKET_PATH_BYTES_MAX,
+    ),
+    Option(
+        "state-directory",
+        DAEMON,
+        Kind.PATH,
+        Path("/var/lib/ggaoed"),
+        "restart",
+        "Where config strings, MAC mask lists and reservations are kept, a file per device.",
+        field="state_directory",
+    ),
+    # Accepted from old files, without effect
+    Option(
+        "tx-ring-bug",
+        DAEMON,
+        Kind.UUID,
+        None,
+        "live",
+        "Worked round a defect of Linux 2.6.31.",
+        obsolete="no supported kernel has the defect: remove the line",
+    ),
+    Option(
+        "buffers",
+        DAEMON,
+        Kind.UUID,
+        None,
+        "live",
+        "Was replaced by ring-buffer-size.",
+        obsolete="use ring-buffer-size instead, or remove the line",
+    ),
+)
+
+BY_KEY = {option.key: option for option in OPTIONS}
+DEVICE_MARKS = frozenset({"path", "uuid", "shelf", "slot"})
+"""One of these in a section makes it a device."""
+
+
+def options_of(place: Place) -> list[Option]:
+    """The options in force at a place, in the order of the table."""
+    return [option for option in OPTIONS if place in option.places and not option.obsolete]
+
+
+def convert(option: Option, item: Item) -> Value:
+    """The value of one scalar (of a list option: of one of its items), in the unit of the field.
+    ValueError with a text that says what to write instead."""
+    value = _READERS[option.kind](option, item)
+    if isinstance(value, str | Path) and "\0" in str(value):
+        raise ValueError(f"{option.key} cannot contain a zero byte")
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        _check_range(option, value)
+    return value
+
+
+def format_value(option: Option, value: Value) -> str:
+    """`value` as it can be written in a key file; for no value, what that means in brackets."""
+    if value is None or value == option.default == ():
+        return f"({option.unset})"
+    if value == ():
+        return "(empty list)"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return f"{value:.9f}".rstrip("0").rstrip(".")
+    if isinstance(value, tuple):
+        return ", ".join(value)
+    return str(value)
+
+
+def describe_range(option: Option) -> str:
+    """The values that a number may have: `2 to 65535`, `0 or 1 to 86400 s`."""
+    zero = "0 or " if option.zero else ""
+    if option.kind is Kind.SIZE:
+        low, high = units.format_size(int(option.low)), units.format_size(int(option.high))
+        return f"{zero}{low} to {high}, in steps of {option.multiple} bytes"
+    unit = {Kind.DURATION: " s", Kind.KIBIBYTES: " KiB"}.get(option.kind, "")
+    return f"{zero}{option.low:.15g} to {option.high:.15g}{unit}"
+
+
+def _check_range(option: Option, value: float) -> None:
+    if (option.zero and value == 0) or (option.raised and value == option.raised[0]):
+        return
+    stepped = option.multiple == 1 or value % option.multiple == 0
+    if not (option.low <= value <= option.high and stepped):
+        allowed = f"{option.key} can be {describe_range(option)}"
+        raise ValueError(f"{quoted(value)} is out of range: {allowed}")
+    if option.refused and value == option.refused[0]:
+        raise ValueError(f"{option.key} cannot be {value}: {option.refused[1]}, take another")
+
+
+def _boolean(option: Option, item: Item) -> bool:
+    if isinstance(item.value, bool):
+        return item.value
+    if not item.typed and item.value in ("true", "1", "false", "0"):
+        return item.value in ("true", "1")
+    advice = "true or false"
+    word = str(item.value).lower()
+    if word in ("yes", "on", "y", "enable", "enabled", "true"):
+        advice = "true"
+    elif word in ("no", "off", "n", "disable", "disabled", "false"):
+        advice = "false"
+    raise ValueError(f"{quoted(item.value)} is no boolean: write {option.key} = {advice}")
+
+
+def _integer(option: Option, item: Item) -> int:
+    if isinstance(item.value, int) and not isinstance(item.value, bool):
+        return item.value
+    if not item.typed and re.fullmatch(r"[+-]?[0-9]{1,20}", str(item.value)):
+        return int(str(item.value))
+    quotes = ", without quotes" if item.typed and isinstance(item.value, str) else ""
+    raise ValueError(
+        f"{quoted(item.value)} is no whole number: {option.key} can be "
+        f"{describe_range(option)}{quotes}"
+    )
+
+
+def _duration(option: Option, item: Item) -> float:
+    if isinstance(item.value, int | float) and not isinstance(item.value, bool):
+        return item.value
+    return units.parse_duration_s(_text(option, item))
+
+
+def _size(option: Option, item: Item) -> int:
+    if isinstance(item.value, int) and not isinstance(item.value, bool):
+        return item.value
+    return units.parse_size_bytes(_text(option, item))
+
+
+def _kibibytes(option: Option, item: Item) -> int:
+    if isinstance(item.value, int) and not isinstance(item.value, bool):
+        return item.value
+    text = _text(option, item)
+    if re.fullmatch(r"[0-9]{1,20}", text):
+        return int(text)
+    size_bytes = units.parse_size_bytes(text)
+    if size_bytes % 1024:
+        raise ValueError(f"{quoted(text)} is no multiple of 1 KiB: {option.key} counts in KiB")
+    return size_bytes // 1024
+
+
+def _choice(option: Option, item: Item) -> str:
+    if isinstance(item.value, str) and item.value in option.choices:
+        return item.value
+    allowed = ", ".join(option.choices)
+    raise ValueError(f"{quoted(item.value)} is unknown: {option.key} can be {allowed}")
+
+
+def _path(option: Option, item: Item) -> Path:
+    text = _text(option, item)
+    if text[:1] == text[-1:] and text[:1] in ('"', "'"):
+        raise ValueError(f"write {option.key} = {text.strip(text[0])}, without quotes")
+    if option.bytes_max and len(text.encode()) > option.bytes_max:
+        raise ValueError(f"{option.key} can have at most {option.bytes_max} bytes: shorten it")
+    return Path(text)
+
+
+def _uuid(option: Option, item: Item) -> str:
+    text = _text(option, item)
+    if not re.fullmatch(r"[0-9A-Za-z-]+", text):
+        raise ValueError(f"{quoted(text)} is no UUID: write it as blkid prints it, without quotes")
+    return text
+
+
+def _text(option: Option, item: Item) -> str:
+    if not isinstance(item.value, str):
+        raise ValueError(
+            f"{quoted(item.value)} cannot be used: {option.key} is a {option.kind.value}"
+        )
+    if not item.value:
+        raise ValueError(f"{option.key} has no value: give it one, or remove the line")
+    if len(item.value) > VALUE_CHARACTERS_MAX:
+        raise ValueError(
+            f"{option.key} has more than {VALUE_CHARACTERS_MAX} characters: shorten it"
+        )
+    return item.value
+
+
+_READERS: dict[Kind, Callable[[Option, Item], Value]] = {
+    Kind.BOOLEAN: _boolean,
+    Kind.INTEGER: _integer,
+    Kind.DURATION: _duration,
+    Kind.SIZE: _size,
+    Kind.KIBIBYTES: _kibibytes,
+    Kind.CHOICE: _choice,
+    Kind.PATH: _path,
+    Kind.UUID: _uuid,
+    Kind.PATTERNS: _text,
+    Kind.MEMBERS: _text,
+}

@@ -1,0 +1,244 @@
+"""The TOML dialect: the model of the key file as `[defaults]`, `[acls]`, `[interfaces.NAME]` and
+`[devices.NAME]`, with arrays for lists.
+
+Owns the TOML shape and the search for positions, which the standard parser does not give. Knows
+no option.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ggaoe.config.document import Item, Placed, Problems, Section, near, quoted
+
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python older than 3.11
+    import tomli as tomllib  # type: ignore[import-not-found,no-redef]
+
+KINDS = {"interfaces": "interface", "devices": "device"}
+"""Tables of tables, and the kind of section that each of their members is."""
+
+_SECTIONS = ("defaults", "acls", *KINDS)
+_HEADER = re.compile(r"^[ \t]*\[[ \t]*(?:devices|interfaces)[ \t]*\.", re.MULTILINE)
+_WHERE = re.compile(r"(?P<what>.*) \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end.*)\)")
+_TOKEN = re.compile(
+    r"""
+      (?P<blank>[ \t\r]+|\#[^\n]*)
+    | (?P<newline>\n)
+    | (?P<string>\"{3}(?:\\.|[^\\])*?\"{3,5}(?!\")|'{3}.*?'{3,5}(?!')
+                |"(?:\\.|[^"\\\n])*"|'[^'\n]*')
+    | (?P<mark>[\[\]{}=,.])
+    | (?P<bare>[^\s\[\]{}=,."'\#]+)
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+
+Path = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    line: int
+    column: int
+
+
+_UNKNOWN = _Place(0, 0)
+
+
+@dataclass(slots=True)
+class _Places:
+    keys: dict[Path, _Place] = field(default_factory=dict)
+    values: dict[Path, _Place] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TomlEntry:
+    """`key = value` with the value as TOML has it, and a place for each item of an array."""
+
+    key: str
+    value: object
+    line: int
+    column: int
+    value_place: Placed
+    item_places: tuple[Placed, ...]
+
+    def scalar(self) -> Item:
+        if isinstance(self.value, (list, tuple, Mapping)):
+            raise ValueError(f"{self.key} takes one value, not a list or table")
+        return Item(self.value, self.value_place.line, self.value_place.column, typed=True)
+
+    def items(self) -> list[Item]:
+        if not isinstance(self.value, (list, tuple)):
+            raise ValueError(f'{self.key} takes a list: write {self.key} = ["…", "…"]')
+        return [
+            Item(value, at.line, at.column, typed=True)
+            for value, at in zip(self.value, self.item_places, strict=True)
+        ]
+
+
+def looks_like_toml(text: str) -> bool:
+    """Whether a table `[devices.NAME]` or `[interfaces.NAME]` stands in it: a key file has none."""
+    return _HEADER.search(text) is not None
+
+
+def parse(text: str, problems: Problems) -> list[Section]:
+    """The sections of a TOML text; after a syntax error there are none, and one problem."""
+    try:
+        data = tomllib.loads(text)
+        places = _Scanner(text).places
+    except RecursionError:
+        problems.error(_Place(1, 1), "lists or tables are nested too deep")
+        return []
+    except ValueError as error:
+        found = _WHERE.fullmatch(str(error))
+        if found is None:
+            problems.error(_Place(1, 1), f"not TOML: {error}")
+        else:
+            lines = text.split("\n")
+            line, column = found["line"] or len(lines), found["column"] or len(lines[-1]) + 1
+            problems.error(_Place(int(line), int(column)), f"not TOML: {found['what']}")
+        return []
+    return _sections(data, places, problems)
+
+
+def from_mapping(data: Mapping[str, object], problems: Problems) -> list[Section]:
+    """The sections of settings that come from no file; every place is unknown."""
+    return _sections(data, _Places(), problems)
+
+
+def _sections(data: Mapping[str, object], places: _Places, problems: Problems) -> list[Section]:
+    sections: list[Section] = []
+    for name, table in data.items():
+        at = places.keys.get((name,), _UNKNOWN)
+        if name not in _SECTIONS:
+            hint = near(name, _SECTIONS) or ": known are " + ", ".join(_SECTIONS)
+            problems.error(at, f"unknown table or option {quoted(name)}{hint}")
+        elif not isinstance(table, Mapping):
+            problems.error(at, f"{name} is a table: write [{name}]")
+        elif name in KINDS:
+            for member, content in table.items():
+                place = places.keys.get((name, member), _UNKNOWN)
+                if isinstance(content, Mapping):
+                    path = (name, member)
+                    sections.append(_section(KINDS[name], path, place, content, places))
+                else:
+                    text = f"{quoted(member)} is no option of [{name}]: write [{name}.NAME] above"
+                    problems.error(place, text)
+        else:
+            sections.append(_section(name, (name,), at, table, places))
+    return sections
+
+
+def _section(
+    kind: str, path: tuple[str, ...], at: _Place, table: Mapping[str, object], places: _Places
+) -> Section:
+    section = Section(kind, path[-1], at.line, at.column, {})
+    for key, value in table.items():
+        place = places.keys.get((*path, key), at)
+        value_place = places.values.get((*path, key), place)
+        count = len(value) if isinstance(value, (list, tuple)) else 0
+        item_places = [places.values.get((*path, key, n), value_place) for n in range(count)]
+        section.entries[key] = TomlEntry(
+            key, value, place.line, place.column, value_place, tuple(item_places)
+        )
+    return section
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    kind: str
+    text: str
+    place: _Place
+
+
+class _Scanner:
+    """Finds where each key and value stands in a text that the parser has already accepted."""
+
+    def __init__(self, text: str) -> None:
+        self.places = _Places()
+        self._tokens = list(_tokens(text))
+        self._index = 0
+        table: Path = ()
+        while (token := self._peek()).kind != "end":
+            if token.kind == "newline":
+                self._index += 1
+            elif token.text == "[":
+                table = self._header()
+            else:
+                self._pair(table)
+
+    def _peek(self) -> _Token:
+        return self._tokens[self._index]
+
+    def _next(self) -> _Token:
+        token = self._tokens[self._index]
+        self._index += 1
+        return token
+
+    def _header(self) -> Path:
+        place = self._next().place
+        if self._peek().text == "[":
+            self._index += 1
+        path = self._key((), place)
+        while self._peek().text == "]":
+            self._index += 1
+        return path
+
+    def _key(self, table: Path, place: _Place) -> Path:
+        path = table
+        while True:
+            token = self._next()
+            name = token.text
+            if token.kind == "string":
+                name = tomllib.loads(f"name = {token.text}")["name"]
+            path = (*path, name)
+            self.places.keys.setdefault(path, place)
+            if self._peek().text != ".":
+                return path
+            self._index += 1
+
+    def _pair(self, table: Path) -> None:
+        path = self._key(table, self._peek().place)
+        self._index += 1  # the equals sign
+        self._value(path)
+
+    def _value(self, path: Path) -> None:
+        token = self._next()
+        self.places.values[path] = token.place
+        if token.text == "[":
+            index = 0
+            while self._peek().text != "]":
+                if self._peek().kind == "newline" or self._peek().text == ",":
+                    self._index += 1
+                else:
+                    self._value((*path, index))
+                    index += 1
+            self._index += 1
+        elif token.text == "{":
+            while self._peek().text != "}":
+                if self._peek().kind == "newline" or self._peek().text == ",":
+                    self._index += 1
+                else:
+                    self._pair(path)
+            self._index += 1
+        else:
+            while self._peek().kind in ("bare", "string") or self._peek().text == ".":
+                self._index += 1
+
+
+def _tokens(text: str) -> list[_Token]:
+    tokens: list[_Token] = []
+    line = 1
+    line_start = 0
+    for found in _TOKEN.finditer(text):
+        place = _Place(line, found.start() - line_start + 1)
+        if found.lastgroup and found.lastgroup != "blank":
+            tokens.append(_Token(found.lastgroup, found[0], place))
+        if newlines := found[0].count("\n"):
+            line += newlines
+            line_start = found.start() + found[0].rindex("\n") + 1
+    tokens.append(_Token("end", "", _Place(line, 1)))
+    return tokens

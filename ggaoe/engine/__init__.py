@@ -1,0 +1,1 @@
+"""Everything that happens per frame: one contract, `base`, and its implementations."""

@@ -1,0 +1,319 @@
+"""The engine contract: who owns links and stores, and everything that is the same in every engine.
+
+An engine carries frames between links and backends. The server above it decides which interfaces
+and devices exist; `proto` decides what an answer is; `sched` decides when a request starts. An
+implementation adds the data path: `_open_link`, `_request`, and how batches are submitted.
+
+All calls are made in the event loop's thread. Nothing a peer sends raises.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ggaoe.backend.base import Backend
+from ggaoe.engine.counters import DeviceCounters, InitiatorCounters, Initiators
+from ggaoe.net.link import Frame, Interface, Link, LinkSettings
+from ggaoe.proto.frame import (
+    MTU_BYTES_MIN,
+    SHELF_ANY,
+    SLOT_ANY,
+    ZERO_MAC,
+    Command,
+    Header,
+    sectors_advertised,
+    sectors_that_fit,
+    unpack_header,
+)
+from ggaoe.proto.target import Change, Dropped, DropReason, Io, Path, Reply, Target
+from ggaoe.sched.queue import Policy
+from ggaoe.units import format_mac
+
+STALE_AGE_NS = 5_000_000_000
+"""A frame that waited longer in a socket is thrown away: its host has sent it again or given up."""
+CONFLICTS_REMEMBERED_MAX = 256
+
+_log = logging.getLogger("ggaoe.engine")
+_trace = logging.getLogger("ggaoe.trace")
+
+
+class Port:
+    """One link in service, with the devices that it serves."""
+
+    def __init__(self, link: Link, path: Path) -> None:
+        self.link = link
+        self.path = path
+        self.devices: dict[tuple[int, int], Device] = {}
+        self.is_open = True
+
+    @property
+    def name(self) -> str:
+        return self.link.name
+
+    def addressed(self, shelf: int, slot: int) -> list[Device]:
+        """The devices that a frame to shelf.slot is for; wildcards match each part by itself."""
+        if shelf == SHELF_ANY or slot == SLOT_ANY:
+            return [d for d in self.devices.values() if d.target.is_addressed(shelf, slot)]
+        device = self.devices.get((shelf, slot))
+        return [device] if device is not None else []
+
+
+class Device:
+    """One served device; without a backend it answers that it is not available."""
+
+    def __init__(self, name: str, target: Target, policy: Policy, *, trace_io: bool) -> None:
+        self.name = name
+        self.target = target
+        self.policy = policy
+        self.trace_io = trace_io
+        self.backend: Backend | None = None
+        self.ports: frozenset[Port] = frozenset()
+        self.counters = DeviceCounters()
+        self.initiators = Initiators()
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that have started and are not answered."""
+        return 0
+
+    @property
+    def waiting(self) -> int:
+        """Requests that have arrived and not started."""
+        return 0
+
+    def clear_counters(self) -> None:
+        self.counters = DeviceCounters()
+        self.initiators.clear()
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What the engine tells the server; both are called from the loop and must not raise."""
+
+    changed: Callable[[Device, Port, Header, bytes], None]
+    """A host asks for a change of state: check again with `Target.receive`, store it,
+    `Engine.refresh`, `Engine.fence` where the outcome says so, and `Engine.send` the reply."""
+    conflict: Callable[[Port, Header], None]
+    """Another target answers for an address of ours on the same network."""
+
+
+class Engine(ABC):
+    """See the module. One engine serves all links and devices of a daemon."""
+
+    name: ClassVar[str]
+
+    def __init__(self, hooks: Hooks) -> None:
+        self._hooks = hooks
+        self._loop = asyncio.get_running_loop()
+        self.ports: dict[int, Port] = {}
+        self.devices: dict[str, Device] = {}
+        self._sectors_offered_max: dict[int, int] = {}
+        self._conflicts: set[tuple[bytes, int, int]] = set()
+
+    # --- links -----------------------------------------------------------------------------
+
+    def open_link(self, interface: Interface, settings: LinkSettings) -> Port:
+        """Open a link on `interface` and receive from now on; raises OSError, or ValueError where
+        the MTU is too small to carry two sectors. Open it anew after a change of MTU or name."""
+        mtu_bytes = min(interface.mtu_bytes, settings.mtu_bytes or interface.mtu_bytes)
+        if mtu_bytes < MTU_BYTES_MIN:
+            raise ValueError(
+                f"MTU {mtu_bytes} is too small: two sectors need {MTU_BYTES_MIN} bytes"
+            )
+        link = self._open_link(interface, settings)
+        offered = max(
+            self._sectors_offered_max.get(link.index, 0), sectors_advertised(link.mtu_bytes)
+        )
+        self._sectors_offered_max[link.index] = offered
+        port = Port(link, Path(link.mac, link.mtu_bytes, offered))
+        self.ports[link.index] = port
+        self._port_opened(port)
+        return port
+
+    def close_link(self, port: Port) -> None:
+        """Stop receiving; requests in flight finish, and their replies are thrown away."""
+        if not port.is_open:
+            return
+        port.is_open = False
+        self._port_closed(port)
+        for device in list(port.devices.values()):
+            self.set_ports(device, device.ports - {port})
+        self.ports.pop(port.link.index, None)
+        port.link.close()
+
+    @abstractmethod
+    def _open_link(self, interface: Interface, settings: LinkSettings) -> Link:
+        """The engine's kind of link; raises OSError."""
+
+    @abstractmethod
+    def _port_opened(self, port: Port) -> None:
+        """Start receiving."""
+
+    @abstractmethod
+    def _port_closed(self, port: Port) -> None:
+        """Stop receiving, forget replies that are held."""
+
+    @abstractmethod
+    def send(self, port: Port, frame: bytes) -> None:
+        """Send one frame (at least 60 bytes) soon; thrown away where the port has closed."""
+
+    # --- devices ---------------------------------------------------------------------------
+
+    def add_device(self, name: str, target: Target, policy: Policy, *, trace_io: bool) -> Device:
+        """A new device, without ports and backend yet."""
+        device = self._new_device(name, target, policy, trace_io=trace_io)
+        self.devices[name] = device
+        return device
+
+    def set_ports(self, device: Device, ports: Iterable[Port]) -> None:
+        """Serve `device` by exactly these ports from now on."""
+        address = (device.target.settings.shelf, device.target.settings.slot)
+        for port in device.ports:
+            if port.devices.get(address) is device:
+                del port.devices[address]
+        device.ports = frozenset(ports)
+        for port in device.ports:
+            port.devices[address] = device
+        if device.ports:
+            device.target.mtu_bytes_min = min(port.path.mtu_bytes for port in device.ports)
+
+    @abstractmethod
+    def _new_device(self, name: str, target: Target, policy: Policy, *, trace_io: bool) -> Device:
+        """The engine's kind of device."""
+
+    @abstractmethod
+    def attach(self, device: Device, backend: Backend) -> None:
+        """Serve from `backend`, whose size `target.size_sectors` was set to before."""
+
+    @abstractmethod
+    async def detach(self, device: Device, timeout_s: float | None) -> Backend | None:
+        """Drop what has not started, finish what has, and take the backend off; the caller closes
+        it. From the call on, ATA commands are answered as not available.
+
+        What did not finish within `timeout_s` is given up: only for a process that is about to
+        end, since a write that is still under way may land at any later time."""
+
+    @abstractmethod
+    def refresh(self, device: Device) -> None:
+        """The target's settings, state or size, or the device's policy have changed."""
+
+    @abstractmethod
+    async def fence(self, device: Device) -> None:
+        """Wait until every request that is active now has been answered or dropped."""
+
+    async def remove_device(self, device: Device, timeout_s: float | None) -> Backend | None:
+        """Detach and forget `device`."""
+        self.set_ports(device, ())
+        backend = await self.detach(device, timeout_s)
+        if self.devices.get(device.name) is device:
+            del self.devices[device.name]
+        return backend
+
+    def close(self) -> None:
+        """Close every link; devices have been removed before."""
+        for port in list(self.ports.values()):
+            self.close_link(port)
+
+    # --- frames ----------------------------------------------------------------------------
+
+    @abstractmethod
+    def _request(
+        self,
+        device: Device,
+        port: Port,
+        initiator: InitiatorCounters,
+        header: Header,
+        io: Io,
+        frame: Frame,
+    ) -> DropReason | None:
+        """Queue a checked request; takes `frame.lease` over where it keeps the payload. Returns
+        why it was dropped, or None."""
+
+    def _dispatch(self, port: Port, frame: Frame) -> None:
+        """What one received frame leads to; the caller releases the frame afterwards."""
+        header = unpack_header(frame.head)
+        if header is None:
+            port.link.counters.drops["malformed"] += 1
+            return
+        if header.is_response:
+            self._notice_conflict(port, header)
+            return
+        source = header.source
+        if source[0] & 1 or (source == port.path.mac and source != ZERO_MAC):
+            port.link.counters.drops["source"] += 1
+            return
+        devices = port.addressed(header.shelf, header.slot)
+        if not devices:
+            port.link.counters.drops["address"] += 1
+            return
+        raw = bytes(frame) if frame.payload else frame.head
+        now_s = time.monotonic()
+        for device in devices:
+            initiator = device.initiators.seen(source, port.name, now_s)
+            outcome = device.target.receive(header, raw, port.path)
+            if isinstance(outcome, Io):
+                reason = self._request(device, port, initiator, header, outcome, frame)
+                if reason is not None:
+                    _count_drop(device, initiator, reason)
+                continue
+            if isinstance(outcome, Dropped):
+                _count_drop(device, initiator, outcome.reason)
+                continue
+            device.counters.other_requests += 1
+            initiator.other_requests += 1
+            if isinstance(outcome, Change):
+                self._hooks.changed(device, port, header, raw)
+            else:
+                self._answer(device, port, initiator, header, outcome)
+
+    def _answer(
+        self, device: Device, port: Port, initiator: InitiatorCounters, header: Header, reply: Reply
+    ) -> None:
+        if reply.is_error:
+            initiator.errors += 1
+            if header.command == Command.ATA and not reply.frame[14] & 0x04:
+                device.counters.ata_errors += 1
+            else:
+                device.counters.aoe_errors += 1
+        self.send(port, reply.frame)
+
+    def _notice_conflict(self, port: Port, header: Header) -> None:
+        """Two different disks at one address corrupt data without an error anywhere."""
+        ours = {other.path.mac for other in self.ports.values()}
+        if header.command != Command.CONFIG or header.source in ours:
+            return
+        if (header.shelf, header.slot) not in port.devices:
+            return
+        port.link.counters.drops["conflict"] += 1
+        key = (header.source, header.shelf, header.slot)
+        if key in self._conflicts or len(self._conflicts) >= CONFLICTS_REMEMBERED_MAX:
+            return
+        self._conflicts.add(key)
+        self._hooks.conflict(port, header)
+
+    def _trace(self, device: Device, header: Header, io: Io) -> None:
+        _trace.info(
+            "%s: %s sector %d+%d from %s tag %08x",
+            device.name,
+            io.op.name,
+            io.sector,
+            io.sectors,
+            format_mac(header.source),
+            header.tag,
+        )
+
+
+def _count_drop(device: Device, initiator: InitiatorCounters, reason: DropReason) -> None:
+    device.counters.drops[reason.value] += 1
+    initiator.drops[reason.value] += 1
+
+
+def sectors_of(port: Port) -> int:
+    """Sectors per frame that are advertised on `port`."""
+    return min(sectors_advertised(port.path.mtu_bytes), sectors_that_fit(port.path.mtu_bytes))

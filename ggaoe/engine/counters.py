@@ -1,0 +1,87 @@
+"""Counters of devices and initiators: plain integers that are only ever read from outside.
+
+Names are the ones that `ggaoectl stats --json` prints; `_ns` sums durations from arrival to reply.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+INITIATORS_MAX = 256
+"""Hosts remembered per device; the one that was silent longest gives way."""
+
+
+@dataclass(slots=True)
+class DeviceCounters:
+    """One device. `in_flight_sum` over `batches` is the mean queue depth at submission."""
+
+    read_requests: int = 0
+    read_bytes: int = 0
+    read_ns: int = 0
+    write_requests: int = 0
+    write_bytes: int = 0
+    write_ns: int = 0
+    verify_requests: int = 0
+    flush_requests: int = 0
+    other_requests: int = 0
+    merged_requests: int = 0
+    vectors: int = 0
+    batches: int = 0
+    in_flight_sum: int = 0
+    waits: int = 0
+    """Requests that found the queue full."""
+    overlaps: int = 0
+    """Requests that waited for an older one on the same sectors."""
+    absorbed: int = 0
+    commits: int = 0
+    retries: int = 0
+    """Vectors that were taken apart or continued."""
+    ata_errors: int = 0
+    aoe_errors: int = 0
+    drops: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(slots=True)
+class InitiatorCounters:
+    """One host at one device; times are seconds of the monotonic clock."""
+
+    interface: str = ""
+    first_seen_s: float = 0.0
+    last_seen_s: float = 0.0
+    read_requests: int = 0
+    read_bytes: int = 0
+    write_requests: int = 0
+    write_bytes: int = 0
+    other_requests: int = 0
+    errors: int = 0
+    absorbed: int = 0
+    waits: int = 0
+    in_flight: int = 0
+    drops: Counter[str] = field(default_factory=Counter)
+
+
+class Initiators:
+    """The hosts of one device by MAC, the one seen last at the end."""
+
+    def __init__(self) -> None:
+        self._by_mac: dict[bytes, InitiatorCounters] = {}
+
+    def seen(self, mac: bytes, interface: str, now_s: float) -> InitiatorCounters:
+        """The counters of `mac`, which sent something by `interface` now."""
+        counters = self._by_mac.pop(mac, None)
+        if counters is None:
+            if len(self._by_mac) >= INITIATORS_MAX:
+                del self._by_mac[next(iter(self._by_mac))]
+            counters = InitiatorCounters(first_seen_s=now_s)
+        self._by_mac[mac] = counters
+        counters.last_seen_s = now_s
+        counters.interface = interface
+        return counters
+
+    def items(self) -> list[tuple[bytes, InitiatorCounters]]:
+        return list(self._by_mac.items())
+
+    def clear(self) -> None:
+        """Forget who has been seen; a request in flight counts on in its own reference."""
+        self._by_mac.clear()

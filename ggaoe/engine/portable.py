@@ -1,0 +1,527 @@
+"""The portable engine: the data path in plain Python, and the oracle for every other engine.
+
+Owns a request from its frame to its reply: queue, submission, completion, durability, sending.
+One wake of the loop = collect (frames or completions), then submit once per device, then send once
+per link. Under load the batches grow by themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import mmap
+import os
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import ClassVar, cast
+
+from ggaoe.backend.base import Backend, Transfer
+from ggaoe.engine.base import STALE_AGE_NS, Device, Engine, Hooks, Port
+from ggaoe.engine.counters import InitiatorCounters
+from ggaoe.net.buffers import BufferPool, Lease
+from ggaoe.net.link import Frame, Interface, Link, LinkSettings
+from ggaoe.net.plain import PlainLink
+from ggaoe.proto import ata
+from ggaoe.proto.ata import Op
+from ggaoe.proto.frame import Header
+from ggaoe.proto.target import DropReason, Io, Path, Target
+from ggaoe.sched.commit import GroupCommit
+from ggaoe.sched.merge import Vector, settle
+from ggaoe.sched.queue import Arrival, DeviceQueue, Policy
+from ggaoe.sched.request import Request
+
+FRAMES_PER_TURN_MAX = 64
+"""Per link and wake, so that a flood cannot starve completions and the control plane."""
+REPLIES_HELD_MAX = 16384
+"""Per link while its transmit queue is full; beyond it the newest reply is dropped."""
+SEND_RETRY_S = 0.001
+"""A packet socket can be writable though its device queue is full (ENOBUFS)."""
+REQUEST_BYTES = 1024
+"""What a waiting request without data costs, in terms of the waiting budget."""
+
+_log = logging.getLogger("ggaoe.engine")
+
+Vectors = Sequence[bytes | memoryview]
+
+
+class IoRequest(Request):
+    """A request with what its reply needs; `lease` is the buffer of its data."""
+
+    __slots__ = ("header", "initiator", "io", "lease", "path", "payload", "port", "received_ns")
+
+    def __init__(
+        self,
+        io: Io,
+        key: object,
+        frame: Frame,
+        header: Header,
+        port: Port,
+        initiator: InitiatorCounters,
+    ) -> None:
+        is_write = io.op is Op.WRITE
+        waiting_bytes = REQUEST_BYTES
+        if is_write and frame.lease is not None:
+            waiting_bytes += len(frame.lease.view)
+        super().__init__(
+            io.op, io.sector, io.sectors, header.source, key, frame.arrival_ns, waiting_bytes
+        )
+        self.io = io
+        self.header = header
+        self.port = port
+        self.path: Path = port.path
+        self.initiator = initiator
+        self.received_ns = time.monotonic_ns()
+        self.lease: Lease | None = None
+        self.payload: memoryview = memoryview(b"")
+        if is_write:
+            self.payload = frame.payload[: self.length_bytes]
+            self.lease, frame.lease = frame.lease, None
+
+    def release(self) -> None:
+        """Give the data's buffer back."""
+        if self.lease is not None:
+            self.lease.release()
+            self.lease = None
+
+
+class PortableDevice(Device):
+    """A device with its queue; `transfers` are those that the backend has."""
+
+    def __init__(self, name: str, target: Target, policy: Policy, *, trace_io: bool) -> None:
+        super().__init__(name, target, policy, trace_io=trace_io)
+        self.queue = DeviceQueue(policy)
+        self.commit = GroupCommit()
+        self.transfers: set[Transfer] = set()
+        self.is_serving = False
+        self.merge_timer: asyncio.TimerHandle | None = None
+        self.fences: list[tuple[set[Request], asyncio.Future[None]]] = []
+        self.again: list[Vector] = []
+
+    @property
+    def in_flight(self) -> int:
+        return self.queue.in_flight
+
+    @property
+    def waiting(self) -> int:
+        return self.queue.waiting
+
+
+class _Lane:
+    """One port's receive and transmit side in this engine."""
+
+    def __init__(self, port: Port) -> None:
+        self.port = port
+        self.pool = BufferPool(port.path.mtu_bytes)
+        self.received: deque[Frame] = deque()
+        self.is_drained = True
+        self.replies: list[Vectors] = []
+        self.leases: list[Lease | None] = []
+        self.is_blocked = False
+
+
+class PortableEngine(Engine):
+    """See the module."""
+
+    name: ClassVar[str] = "portable"
+
+    def __init__(self, hooks: Hooks) -> None:
+        super().__init__(hooks)
+        self._lanes: dict[Port, _Lane] = {}
+        self._active: dict[PortableDevice, None] = {}
+        self._dirty: dict[_Lane, None] = {}
+        self._push_scheduled = False
+
+    # --- links -----------------------------------------------------------------------------
+
+    def _open_link(self, interface: Interface, settings: LinkSettings) -> Link:
+        return PlainLink(interface, settings)
+
+    def _port_opened(self, port: Port) -> None:
+        self._lanes[port] = _Lane(port)
+        self._loop.add_reader(port.link.fileno(), self._on_readable)
+
+    def _port_closed(self, port: Port) -> None:
+        lane = self._lanes.pop(port)
+        self._loop.remove_reader(port.link.fileno())
+        self._loop.remove_writer(port.link.fileno())
+        self._dirty.pop(lane, None)
+        for frame in lane.received:
+            frame.release()
+        for lease in lane.leases:
+            if lease is not None:
+                lease.release()
+        lane.received.clear()
+        lane.replies, lane.leases = [], []
+
+    # --- collect ---------------------------------------------------------------------------
+
+    def _on_readable(self) -> None:
+        """Frames wait on some link: take them from all, dispatch in order of arrival, push.
+
+        Where a link has more than one turn's worth, frames of the others that are newer than the
+        last one taken from it have to wait for the next turn.
+        """
+        lanes = list(self._lanes.values())
+        horizon_ns: int | None = None
+        for lane in lanes:
+            wanted = FRAMES_PER_TURN_MAX - len(lane.received)
+            if wanted > 0:
+                frames = lane.port.link.receive(wanted)
+                lane.received.extend(frames)
+                lane.is_drained = len(frames) < wanted
+            if not lane.is_drained:
+                # The largest, not the last: a clock step must not leave a lane without progress.
+                newest_ns = max(frame.arrival_ns for frame in lane.received)
+                horizon_ns = newest_ns if horizon_ns is None else min(horizon_ns, newest_ns)
+        ready: list[tuple[_Lane, Frame]] = []
+        for lane in lanes:
+            while lane.received and (
+                horizon_ns is None or lane.received[0].arrival_ns <= horizon_ns
+            ):
+                ready.append((lane, lane.received.popleft()))
+        if len(lanes) > 1:
+            ready.sort(key=lambda item: item[1].arrival_ns)
+        oldest_ns = time.time_ns() - STALE_AGE_NS
+        for lane, frame in ready:
+            if frame.arrival_ns < oldest_ns:
+                lane.port.link.counters.drops["stale"] += 1
+            elif lane.port.is_open:
+                self._dispatch(lane.port, frame)
+            frame.release()
+        if any(lane.received for lane in lanes):
+            self._loop.call_soon(self._on_readable)
+        self._push()
+
+    def _on_complete(self, transfers: Sequence[Transfer]) -> None:
+        """Backends report here: settle, account, reply, push."""
+        for transfer in transfers:
+            if transfer.owner is None:  # given up by `detach`
+                continue
+            device, subject = _owner(transfer)
+            device.transfers.discard(transfer)
+            if subject is None:
+                self._flushed(device, transfer.result)
+            else:
+                self._settle(device, subject, transfer.result)
+            self._active[device] = None
+        self._push(after_completion=True)
+
+    # --- requests --------------------------------------------------------------------------
+
+    def _new_device(
+        self, name: str, target: Target, policy: Policy, *, trace_io: bool
+    ) -> PortableDevice:
+        return PortableDevice(name, target, policy, trace_io=trace_io)
+
+    def _request(
+        self,
+        device: Device,
+        port: Port,
+        initiator: InitiatorCounters,
+        header: Header,
+        io: Io,
+        frame: Frame,
+    ) -> DropReason | None:
+        assert isinstance(device, PortableDevice)
+        if not device.is_serving:
+            return DropReason.NOT_SERVING
+        if device.trace_io:
+            self._trace(device, header, io)
+        key = (port.link.index, header.source, header.tag, frame.head[24:36])
+        request = IoRequest(io, key, frame, header, port, initiator)
+        was_full = device.queue.in_flight >= device.policy.queue_length
+        arrival = device.queue.arrive(request, request.received_ns)
+        if arrival in (Arrival.ABSORBED, Arrival.REFUSED):
+            request.release()
+            if arrival is Arrival.REFUSED:
+                return DropReason.QUEUE_FULL
+            device.counters.absorbed += 1
+            initiator.absorbed += 1
+            return None
+        initiator.in_flight += 1
+        if arrival is Arrival.BEHIND:
+            device.counters.overlaps += 1
+        elif was_full:
+            device.counters.waits += 1
+            initiator.waits += 1
+        self._active[device] = None
+        return None
+
+    # --- submit ----------------------------------------------------------------------------
+
+    def _push(self, *, after_completion: bool = False) -> None:
+        """Submit once per device that has news, then send once per link that has replies."""
+        while self._active:
+            device, _ = self._active.popitem()
+            self._submit(device, after_completion=after_completion)
+        while self._dirty:
+            lane, _ = self._dirty.popitem()
+            self._transmit(lane)
+
+    def _submit(self, device: PortableDevice, *, after_completion: bool) -> None:
+        backend = device.backend
+        if backend is None:
+            return
+        vectors, device.again = device.again, []
+        if device.is_serving:
+            now_ns = time.monotonic_ns()
+            fresh = device.queue.take(now_ns, after_completion=after_completion)
+            vectors += fresh
+            self._arm_merge_timer(device, now_ns)
+        transfers = []
+        for vector in vectors:
+            if vector.op is Op.FLUSH:
+                device.commit.join(vector.members[0])
+            else:
+                transfers.append(_transfer_of(device, vector, self._lanes))
+                device.counters.merged_requests += len(vector.members) - 1
+        if device.commit.start():
+            device.counters.commits += 1
+            transfers.append(Transfer(Op.FLUSH, 0, [], (device, None)))
+        if not transfers:
+            return
+        device.counters.batches += 1
+        device.counters.vectors += len(transfers)
+        device.counters.in_flight_sum += device.queue.in_flight
+        device.transfers.update(transfers)
+        backend.submit(transfers)
+
+    def _arm_merge_timer(self, device: PortableDevice, now_ns: int) -> None:
+        wake_ns = device.queue.wake_ns
+        if wake_ns is None or device.merge_timer is not None:
+            return
+
+        def wake() -> None:
+            device.merge_timer = None
+            self._active[device] = None
+            self._push()
+
+        delay_s = max(0, wake_ns - now_ns) / 1e9
+        device.merge_timer = self._loop.call_later(delay_s, wake)
+
+    # --- complete --------------------------------------------------------------------------
+
+    def _settle(self, device: PortableDevice, vector: Vector, result: int) -> None:
+        finished, again = settle(vector, result)
+        if again:
+            device.counters.retries += 1
+            device.again += again
+        durable = not device.target.settings.write_cache
+        for request, error_number in finished:
+            if error_number == 0 and durable and request.op is Op.WRITE:
+                device.commit.join(request)
+            else:
+                self._finish(device, request, error_number)
+
+    def _flushed(self, device: PortableDevice, result: int) -> None:
+        if result < 0:
+            _log.error("%s: flush of the store failed: %s", device.name, _strerror(-result))
+        for request in device.commit.done():
+            self._finish(device, request, -min(result, 0))
+
+    def _finish(self, device: PortableDevice, request: Request, error_number: int) -> None:
+        """Reply, account, and let those start that waited for `request`."""
+        assert isinstance(request, IoRequest)
+        if error_number:
+            self._fail(device, request, error_number)
+        else:
+            head = device.target.ata_head(request.header, request.io.taskfile, request.path)
+            if request.op is Op.READ:
+                self._queue_reply(request.port, [head, request.payload], request.lease)
+                request.lease = None
+            else:
+                self._queue_reply(request.port, [head.ljust(60, b"\0")])
+        request.release()
+        self._account(device, request)
+        device.queue.finish(request)
+        self._pass_fences(device, request)
+
+    def _fail(self, device: PortableDevice, request: IoRequest, error_number: int) -> None:
+        is_read = request.op in (Op.READ, Op.VERIFY)
+        register = ata.error_register(error_number, is_read=is_read)
+        if error_number == errno.EIO:
+            device.target.is_failing = True
+        _log.error(
+            "%s: %s of sector %d+%d failed: %s",
+            device.name,
+            request.op.name,
+            request.io.sector,
+            request.io.sectors,
+            _strerror(error_number),
+        )
+        reply = device.target.io_failure(request.header, request.io, request.path, register)
+        device.counters.ata_errors += 1
+        request.initiator.errors += 1
+        self._queue_reply(request.port, [reply.frame])
+
+    def _account(self, device: PortableDevice, request: IoRequest) -> None:
+        counters, initiator = device.counters, request.initiator
+        duration_ns = time.monotonic_ns() - request.received_ns
+        initiator.in_flight -= 1
+        match request.op:
+            case Op.READ:
+                counters.read_requests += 1
+                counters.read_bytes += request.length_bytes
+                counters.read_ns += duration_ns
+                initiator.read_requests += 1
+                initiator.read_bytes += request.length_bytes
+            case Op.WRITE:
+                counters.write_requests += 1
+                counters.write_bytes += request.length_bytes
+                counters.write_ns += duration_ns
+                initiator.write_requests += 1
+                initiator.write_bytes += request.length_bytes
+            case Op.FLUSH:
+                counters.flush_requests += 1
+                initiator.other_requests += 1
+            case Op.VERIFY:
+                counters.verify_requests += 1
+                initiator.other_requests += 1
+
+    def _pass_fences(self, device: PortableDevice, request: Request) -> None:
+        for fence in device.fences:
+            requests, passed = fence
+            requests.discard(request)
+            if not requests and not passed.done():
+                passed.set_result(None)
+        device.fences = [fence for fence in device.fences if fence[0]]
+
+    # --- send ------------------------------------------------------------------------------
+
+    def send(self, port: Port, frame: bytes) -> None:
+        self._queue_reply(port, [frame])
+        if not self._push_scheduled:
+            self._push_scheduled = True
+            self._loop.call_soon(self._scheduled_push)
+
+    def _scheduled_push(self) -> None:
+        self._push_scheduled = False
+        self._push()
+
+    def _queue_reply(self, port: Port, vector: Vectors, lease: Lease | None = None) -> None:
+        lane = self._lanes.get(port)
+        if lane is None or len(lane.replies) >= REPLIES_HELD_MAX:
+            if lane is not None:
+                port.link.counters.drops["replies_held"] += 1
+            if lease is not None:
+                lease.release()
+            return
+        lane.replies.append(vector)
+        lane.leases.append(lease)
+        self._dirty[lane] = None
+
+    def _transmit(self, lane: _Lane) -> None:
+        if lane.is_blocked:
+            return
+        taken = lane.port.link.send(lane.replies)
+        for lease in lane.leases[:taken]:
+            if lease is not None:
+                lease.release()
+        del lane.replies[:taken]
+        del lane.leases[:taken]
+        if not lane.replies:
+            return
+        lane.is_blocked = True
+        self._loop.call_later(SEND_RETRY_S, self._unblock, lane)
+
+    def _unblock(self, lane: _Lane) -> None:
+        lane.is_blocked = False
+        if lane.port in self._lanes:
+            self._transmit(lane)
+
+    # --- devices ---------------------------------------------------------------------------
+
+    def attach(self, device: Device, backend: Backend) -> None:
+        assert isinstance(device, PortableDevice)
+        device.queue = DeviceQueue(
+            device.policy, backend.granule_bytes, backend.granule_origin_bytes
+        )
+        device.commit = GroupCommit()
+        device.again = []
+        device.target.physical_sector_bytes = backend.granule_bytes
+        device.target.is_failing = False
+        backend.complete = self._on_complete
+        device.backend = backend
+        device.is_serving = True
+
+    async def detach(self, device: Device, timeout_s: float | None) -> Backend | None:
+        assert isinstance(device, PortableDevice)
+        device.is_serving = False
+        device.target.size_sectors = None
+        for request in device.queue.drop_unstarted():
+            assert isinstance(request, IoRequest)
+            request.release()
+            request.initiator.in_flight -= 1
+            device.counters.drops[DropReason.NOT_SERVING.value] += 1
+            self._pass_fences(device, request)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self.fence(device)
+        except TimeoutError:
+            _log.error(
+                "%s: %d requests did not finish within %s s and were given up",
+                device.name,
+                device.queue.in_flight,
+                timeout_s,
+            )
+            self._give_up(device)
+        if device.merge_timer is not None:
+            device.merge_timer.cancel()
+            device.merge_timer = None
+        backend, device.backend = device.backend, None
+        return backend
+
+    def _give_up(self, device: PortableDevice) -> None:
+        """Forget the transfers of a store that does not answer. Their buffers stay out of the
+        pool for ever: the kernel may still write into them."""
+        for transfer in device.transfers:
+            transfer.owner = None
+        device.transfers = set()
+        for request in device.queue.active:
+            assert isinstance(request, IoRequest)
+            request.lease = None
+            request.initiator.in_flight -= 1
+            self._pass_fences(device, request)
+        device.queue = DeviceQueue(device.policy)
+
+    def refresh(self, device: Device) -> None:
+        assert isinstance(device, PortableDevice)
+        device.queue.policy = device.policy
+        self._active[device] = None
+        self._push()
+
+    async def fence(self, device: Device) -> None:
+        assert isinstance(device, PortableDevice)
+        requests = set(device.queue.active)
+        if requests:
+            passed: asyncio.Future[None] = self._loop.create_future()
+            device.fences.append((requests, passed))
+            await passed
+
+
+def _transfer_of(device: PortableDevice, vector: Vector, lanes: dict[Port, _Lane]) -> Transfer:
+    """The transfer of `vector`; a READ borrows its buffers now, so that waiting costs no memory."""
+    buffers: list[memoryview] = []
+    for request in vector.members:
+        assert isinstance(request, IoRequest)
+        if request.op is not Op.WRITE and not request.payload:
+            lane = lanes.get(request.port)
+            if request.op is Op.READ and lane is not None:
+                request.lease = lane.pool.borrow()
+                request.payload = request.lease.view[: request.length_bytes]
+            else:
+                request.payload = memoryview(mmap.mmap(-1, request.length_bytes))
+        buffers.append(request.payload)
+    buffers[0] = buffers[0][vector.done_bytes :]
+    op = Op.WRITE if vector.op is Op.WRITE else Op.READ
+    return Transfer(op, vector.offset_bytes, buffers, (device, vector))
+
+
+def _owner(transfer: Transfer) -> tuple[PortableDevice, Vector | None]:
+    return cast("tuple[PortableDevice, Vector | None]", transfer.owner)
+
+
+def _strerror(error_number: int) -> str:
+    return f"{os.strerror(error_number)} ({errno.errorcode.get(error_number, error_number)})"

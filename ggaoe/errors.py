@@ -1,0 +1,63 @@
+"""Exceptions, typed by who is at fault: operator, environment or control client.
+
+Peers have no exception: whatever arrives in a frame becomes a reply, a drop or a counter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class GgaoeError(Exception):
+    """Base of every error that is shown to a person as one line, without a traceback."""
+
+
+@dataclass(frozen=True, order=True)
+class Problem:
+    """One finding in a configuration file; `line` and `column` count from 1, 0 means unknown."""
+
+    file: str
+    line: int
+    column: int
+    message: str
+    warning: bool = False
+
+    def __str__(self) -> str:
+        kind = "warning: " if self.warning else ""
+        if self.line == 0:
+            return f"{self.file}: {kind}{self.message}"
+        return f"{self.file}:{self.line}:{self.column}: {kind}{self.message}"
+
+
+class ConfigError(GgaoeError):
+    """The configuration cannot be used; carries every problem found, not only the first."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+class StartError(GgaoeError):
+    """The daemon cannot start: missing privilege, used socket, unknown interface."""
+
+
+class BackendError(GgaoeError):
+    """A backing store cannot be opened or used now; the text says why and what to do."""
+
+
+class StateError(GgaoeError):
+    """Saved protocol state (config string, masks, reservation) cannot be read or written."""
+
+
+class ControlError(GgaoeError):
+    """A control request is refused; `code` is the JSON-RPC error code."""
+
+    def __init__(self, code: int, message: str, data: object = None) -> None:
+        self.code = code
+        self.data = data
+        super().__init__(message)
+
+
+class ClientError(GgaoeError):
+    """The user-space initiator failed: no answer, refused, or an ATA error."""

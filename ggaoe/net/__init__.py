@@ -1,0 +1,1 @@
+"""Ethernet: packet links and what the kernel says about interfaces."""

@@ -1,0 +1,142 @@
+"""The link contract: AoE frames in and out of one interface, in batches, without waiting.
+
+A link lends buffers: a received frame's payload lies in a pool buffer that is aligned for direct
+I/O, belongs to whoever holds the frame, and goes back with `Frame.release()`; a frame to be sent
+is a vector of buffers. So a write travels from the socket to the disk, and a read from the disk
+to the socket, without a copy of ours, and a ring or zero-copy link fits the same contract.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ggaoe.net.buffers import Lease
+from ggaoe.proto.frame import ATA_HEADER_BYTES
+
+HEAD_BYTES = ATA_HEADER_BYTES
+"""Where a received frame is split: what follows is sector data of an ATA command."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """What the kernel says of one interface now."""
+
+    index: int
+    name: str
+    mac: bytes
+    mtu_bytes: int
+    is_up: bool
+    """Administratively up, with carrier."""
+    is_loopback: bool = False
+    is_ethernet: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class LinkSettings:
+    """What the configuration says of one interface; 0 means the system's default."""
+
+    mtu_bytes: int | None = None
+    ring_buffer_bytes: int = 0
+    send_buffer_bytes: int = 0
+    receive_buffer_bytes: int = 0
+
+
+DROP_REASONS = (
+    "vlan",  # tagged, on a raw parent
+    "foreign_host",  # for another host (promiscuous mode)
+    "truncated",  # longer than the buffer
+    "tx_refused",  # refused by the kernel for good
+    "stale_backlog",  # waiting since before anybody served
+    "stale",  # waited in the socket for too long
+    "malformed",  # no AoE header
+    "source",  # from a group address, or our own frame looped back
+    "address",  # for a shelf.slot that is not served here
+    "conflict",  # another target's claim to an address of ours
+    "replies_held",  # a reply for which there was no room
+)
+"""Keys of `LinkCounters.drops`."""
+
+
+@dataclass(slots=True)
+class LinkCounters:
+    """What a link has done since it was opened; plain integers that only grow."""
+
+    rx_frames: int = 0
+    rx_bytes: int = 0
+    rx_batches: int = 0
+    tx_frames: int = 0
+    tx_bytes: int = 0
+    tx_batches: int = 0
+    tx_held: int = 0
+    """How often the transmit queue was full."""
+    dropped_by_kernel: int = 0
+    """Frames for which the receive buffer had no room; as of the last `Link.refresh`."""
+    drops: dict[str, int] = field(default_factory=lambda: dict.fromkeys(DROP_REASONS, 0))
+
+
+class Frame:
+    """One received frame: `head` is its first 36 bytes or fewer, `payload` the rest (borrowed)."""
+
+    __slots__ = ("arrival_ns", "head", "lease", "payload")
+
+    def __init__(
+        self, head: bytes, payload: memoryview, arrival_ns: int, lease: Lease | None = None
+    ) -> None:
+        self.head = head
+        self.payload = payload
+        self.arrival_ns = arrival_ns
+        self.lease = lease
+
+    def __len__(self) -> int:
+        return len(self.head) + len(self.payload)
+
+    def __bytes__(self) -> bytes:
+        return self.head + bytes(self.payload)
+
+    def release(self) -> None:
+        """Give the payload's buffer back; `payload` must not be used afterwards."""
+        if self.lease is not None:
+            self.lease.release()
+            self.lease = None
+
+
+class Link(ABC):
+    """One open packet link. Errors of opening are OSError; afterwards nothing raises."""
+
+    name: str
+    index: int
+    mac: bytes
+    mtu_bytes: int
+    """The smaller of the interface's MTU and the configured one."""
+    is_loopback: bool
+    counters: LinkCounters
+
+    @abstractmethod
+    def fileno(self) -> int:
+        """The descriptor that becomes readable when frames wait, writable when replies fit; watched
+        for reading with `net.readable.Readable`, as `add_reader` of uvloop gives up on errors."""
+
+    @abstractmethod
+    def receive(self, frames_max: int) -> list[Frame]:
+        """Up to `frames_max` frames in order of arrival; fewer means that none is left, but under
+        a flood of frames that are dropped: the descriptor stays readable while any wait."""
+
+    @abstractmethod
+    def send(self, frames: Sequence[Sequence[bytes | memoryview]]) -> int:
+        """Send frames (each a vector of buffers) in order; returns how many were taken. Fewer than
+        given means that the queue is full, and the caller keeps the rest; a frame that the
+        kernel refuses for good (link down, too long) counts as taken and as a drop."""
+
+    @abstractmethod
+    def discard_backlog(self) -> int:
+        """Throw away what has arrived; returns how many frames that were."""
+
+    def refresh(self) -> LinkCounters:
+        """`counters`, after what the kernel counts has been added to them."""
+        return self.counters
+
+    @abstractmethod
+    def close(self) -> None:
+        """Idempotent."""

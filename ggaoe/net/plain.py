@@ -1,0 +1,230 @@
+"""The portable link: one non-blocking AF_PACKET socket, a system call for each frame.
+
+Owns the socket, its kernel filter and the buffers it receives into. Must not know: any command's
+meaning, devices, the event loop.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import socket
+import struct
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from enum import Enum
+
+from ggaoe.net.buffers import BufferPool
+from ggaoe.net.link import HEAD_BYTES, Frame, Interface, Link, LinkCounters, LinkSettings
+from ggaoe.proto.frame import ETHERNET_BYTES, ETHERTYPE, FLAG_RESPONSE, FRAME_BYTES_MIN, Command
+
+RECEIVE_BUFFER_BYTES = 32 << 20
+"""Unless configured: room for thousands of jumbo frames while we are busy with something else."""
+VLAN_TAG_BYTES = 4
+BACKLOG_FRAMES_MAX = 1 << 18
+"""More than a receive buffer holds; what arrives meanwhile cannot keep `discard_backlog` busy."""
+DROPS_PER_CALL_MAX = 1024
+"""A flood of frames for others cannot keep `receive` busy."""
+
+# linux/if_packet.h and asm-generic/socket.h, where the socket module lacks them.
+_SOL_PACKET = 263
+_PACKET_STATISTICS = 6
+_PACKET_AUXDATA = 8
+_SO_ATTACH_FILTER = 26
+_SO_SNDBUFFORCE = 32
+_SO_RCVBUFFORCE = 33
+_SO_TIMESTAMPNS = 35
+_TP_STATUS_VLAN_VALID = 1 << 4
+_STATISTICS = struct.Struct("@II")
+_TIMESPEC = struct.Struct("@ll")
+_AUXDATA_STATUS = struct.Struct("@I")
+_AUXDATA_BYTES = 20
+_ANCILLARY_BYTES = socket.CMSG_SPACE(_TIMESPEC.size) + socket.CMSG_SPACE(_AUXDATA_BYTES)
+
+_QUEUE_FULL = (errno.EAGAIN, errno.ENOBUFS)
+
+# Classic BPF: (code, jump if true, jump if false, operand), jumps counted from the next line.
+_LOAD_HALF, _LOAD_BYTE, _JUMP_EQUAL, _JUMP_SET, _RETURN = 0x28, 0x30, 0x15, 0x45, 0x06
+_WHOLE_FRAME = 0xFFFFFFFF
+_Program = tuple[tuple[int, int, int, int], ...]
+
+
+class Role(Enum):
+    """Which AoE frames the kernel passes to a link; the rest never wakes us."""
+
+    TARGET = "target"
+    """Requests, and config responses: another target answering for our address shows in those."""
+    INITIATOR = "initiator"
+    """Responses."""
+    ALL = "all"
+
+
+_FILTERS: dict[Role, _Program] = {
+    Role.TARGET: (
+        (_LOAD_HALF, 0, 0, 12),
+        (_JUMP_EQUAL, 0, 5, ETHERTYPE),
+        (_LOAD_BYTE, 0, 0, 14),
+        (_JUMP_SET, 0, 2, FLAG_RESPONSE),
+        (_LOAD_BYTE, 0, 0, 19),
+        (_JUMP_EQUAL, 0, 1, Command.CONFIG),
+        (_RETURN, 0, 0, _WHOLE_FRAME),
+        (_RETURN, 0, 0, 0),
+    ),
+    Role.INITIATOR: (
+        (_LOAD_HALF, 0, 0, 12),
+        (_JUMP_EQUAL, 0, 3, ETHERTYPE),
+        (_LOAD_BYTE, 0, 0, 14),
+        (_JUMP_SET, 0, 1, FLAG_RESPONSE),
+        (_RETURN, 0, 0, _WHOLE_FRAME),
+        (_RETURN, 0, 0, 0),
+    ),
+    Role.ALL: ((_RETURN, 0, 0, _WHOLE_FRAME),),
+}
+
+
+class PlainLink(Link):
+    """AoE frames of one interface; needs CAP_NET_RAW to open, nothing afterwards.
+
+    The link is of the interface as it was when opened: after an MTU change open a new one.
+    """
+
+    def __init__(
+        self,
+        interface: Interface,
+        settings: LinkSettings | None = None,
+        role: Role = Role.TARGET,
+    ) -> None:
+        settings = settings or LinkSettings()
+        self.name = interface.name
+        self.index = interface.index
+        self.mac = interface.mac
+        self.is_loopback = interface.is_loopback
+        self.mtu_bytes = min(interface.mtu_bytes, settings.mtu_bytes or interface.mtu_bytes)
+        self.counters = LinkCounters()
+        frame_bytes_max = interface.mtu_bytes + ETHERNET_BYTES + VLAN_TAG_BYTES
+        self._pool = BufferPool(max(1, frame_bytes_max - HEAD_BYTES))
+        self._lease = self._pool.borrow()
+        self._head = bytearray(HEAD_BYTES)
+        # Protocol 0 receives nothing: no frame gets in before filter and options are in place.
+        self._socket = socket.socket(
+            socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0
+        )
+        try:
+            self._set_up(settings, role)
+        except BaseException:
+            self.close()
+            raise
+
+    def _set_up(self, settings: LinkSettings, role: Role) -> None:
+        receive_bytes = settings.receive_buffer_bytes or RECEIVE_BUFFER_BYTES
+        _set_buffer(self._socket, _SO_RCVBUFFORCE, socket.SO_RCVBUF, receive_bytes)
+        if settings.send_buffer_bytes:
+            _set_buffer(self._socket, _SO_SNDBUFFORCE, socket.SO_SNDBUF, settings.send_buffer_bytes)
+        self._socket.setsockopt(_SOL_PACKET, _PACKET_AUXDATA, 1)
+        self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+        _attach_filter(self._socket, _FILTERS[role])
+        self._socket.bind((self.name, ETHERTYPE))
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def receive(self, frames_max: int) -> list[Frame]:
+        frames: list[Frame] = []
+        receive_into = self._socket.recvmsg_into
+        buffers: list[bytearray | memoryview] = [self._head, self._lease.view]
+        size_bytes = 0
+        for _ in range(frames_max + DROPS_PER_CALL_MAX):
+            try:
+                length, ancillary, flags, address = receive_into(buffers, _ANCILLARY_BYTES)
+            except OSError:
+                # Nothing left; or a pending error such as "link went down", which reading clears.
+                break
+            arrival_ns = 0
+            status = 0
+            for _, kind, value in ancillary:
+                if kind == _SO_TIMESTAMPNS:
+                    seconds, nanoseconds = _TIMESPEC.unpack(value)
+                    arrival_ns = seconds * 1_000_000_000 + nanoseconds
+                elif kind == _PACKET_AUXDATA:
+                    (status,) = _AUXDATA_STATUS.unpack_from(value)
+            if status & _TP_STATUS_VLAN_VALID:
+                self.counters.drops["vlan"] += 1
+            elif address[2] >= socket.PACKET_OTHERHOST:
+                self.counters.drops["foreign_host"] += 1
+            elif flags & socket.MSG_TRUNC:
+                self.counters.drops["truncated"] += 1
+            else:
+                size_bytes += length
+                frames.append(self._frame(length, arrival_ns or time.time_ns()))
+                if len(frames) == frames_max:
+                    break
+                buffers[1] = self._lease.view
+        if frames:
+            self.counters.rx_batches += 1
+            self.counters.rx_frames += len(frames)
+            self.counters.rx_bytes += size_bytes
+        return frames
+
+    def _frame(self, length: int, arrival_ns: int) -> Frame:
+        """What was just received; its buffer goes with it, unless it holds nothing but padding."""
+        if length <= FRAME_BYTES_MIN:
+            head = bytes(self._head[:length])
+            rest = bytes(self._lease.view[: max(0, length - HEAD_BYTES)])
+            return Frame(head, memoryview(rest), arrival_ns)
+        lease = self._lease
+        self._lease = self._pool.borrow()
+        return Frame(bytes(self._head), lease.view[: length - HEAD_BYTES], arrival_ns, lease)
+
+    def send(self, frames: Sequence[Sequence[bytes | memoryview]]) -> int:
+        taken = refused = size_bytes = 0
+        send_vector = self._socket.sendmsg
+        for frame in frames:
+            try:
+                size_bytes += send_vector(frame)
+            except OSError as error:
+                if error.errno in _QUEUE_FULL:
+                    self.counters.tx_held += 1
+                    break
+                refused += 1
+            taken += 1
+        if taken > refused:
+            self.counters.tx_batches += 1
+            self.counters.tx_frames += taken - refused
+            self.counters.tx_bytes += size_bytes
+        self.counters.drops["tx_refused"] += refused
+        return taken
+
+    def discard_backlog(self) -> int:
+        discarded = 0
+        with suppress(OSError):
+            while discarded < BACKLOG_FRAMES_MAX:
+                self._socket.recv(1)
+                discarded += 1
+        self.counters.drops["stale_backlog"] += discarded
+        return discarded
+
+    def refresh(self) -> LinkCounters:
+        with suppress(OSError):
+            # Reading them sets the kernel's counters to zero.
+            statistics = self._socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, _STATISTICS.size)
+            self.counters.dropped_by_kernel += _STATISTICS.unpack(statistics)[1]
+        return self.counters
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def _set_buffer(sock: socket.socket, force_option: int, option: int, size_bytes: int) -> None:
+    """`size_bytes`, or as near as the system lets an unprivileged process come."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, force_option, size_bytes)
+    except PermissionError:
+        sock.setsockopt(socket.SOL_SOCKET, option, size_bytes)
+
+
+def _attach_filter(sock: socket.socket, program: _Program) -> None:
+    code = b"".join(struct.pack("@HBBI", *line) for line in program)
+    memory = ctypes.create_string_buffer(code, len(code))
+    descriptor = struct.pack("@HP", len(program), ctypes.addressof(memory))
+    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, descriptor)

@@ -1,0 +1,435 @@
+"""One served device as initiators see it: which frame gets which answer (AoE r11).
+
+Owns the order of checks, the lists and the strings. Sans-I/O: a frame goes in, an outcome comes
+out; who reads, writes, stores state and sends is somebody else. A native engine answers only
+flawless READ, WRITE and FLUSH by itself and hands everything else to `Target.receive`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import TypeAlias
+
+from ggaoe.proto import access, ata, query
+from ggaoe.proto.ata import AtaError, Op, Opcode
+from ggaoe.proto.frame import (
+    ATA_HEADER_BYTES,
+    CONFIG_HEADER_BYTES,
+    ETHERNET_BYTES,
+    HEADER_BYTES,
+    MASK_HEADER_BYTES,
+    RESERVE_HEADER_BYTES,
+    SECTOR_BYTES,
+    SECTORS_PER_FRAME_MAX,
+    SHELF_ANY,
+    SLOT_ANY,
+    VERSION,
+    Buffer,
+    Command,
+    Error,
+    Header,
+    Taskfile,
+    pack_advertisement,
+    pack_response,
+    pack_taskfile,
+    padded,
+    sectors_advertised,
+    sectors_that_fit,
+    unpack_taskfile,
+)
+
+FIRMWARE_VERSION = 0x0001
+"""Of the config reply: what aoe-stat and sysfs show as the target's firmware."""
+
+
+class DropReason(Enum):
+    """Why a frame got no answer; the values are the counters' names."""
+
+    ACCESS_LIST = "access_list"
+    MASK_LIST = "mask_list"
+    CONFIG_MISMATCH = "config_mismatch"
+    MTU = "mtu"
+    QUEUE_FULL = "queue_full"
+    NOT_SERVING = "not_serving"
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """The link a frame came by, as far as replies depend on it."""
+
+    mac: bytes
+    mtu_bytes: int
+    sectors_offered_max: int = 0
+    """Most sectors ever advertised here: hosts may not yet know of a smaller MTU."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Send `frame` (at least 60 bytes) back by the link it came from."""
+
+    frame: bytes
+    is_error: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    reason: DropReason
+
+
+@dataclass(frozen=True, slots=True)
+class Io:
+    """A checked request for the medium; `taskfile` is what the reply echoes."""
+
+    op: Op
+    sector: int
+    sectors: int
+    taskfile: Taskfile
+
+
+@dataclass(frozen=True, slots=True)
+class TargetState:
+    """What initiators have set, and what survives a restart."""
+
+    config_string: bytes = b""
+    mask: access.MacList = ()
+    reserved: access.MacList = ()
+    smart_enabled: bool = True
+    smart_logs: dict[int, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Store `state` durably, put it in force, finish what others had started (`fence`), and only
+    then send `frame`."""
+
+    state: TargetState
+    frame: bytes
+    fence: bool = False
+
+
+Outcome: TypeAlias = Reply | Dropped | Io | Change
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the administrator decides of a target."""
+
+    shelf: int
+    slot: int
+    serial: str
+    model: str
+    firmware: str
+    buffer_count: int
+    read_only: bool = False
+    write_cache: bool = False
+    accept: frozenset[bytes] | None = None
+    """None: everybody; empty: nobody."""
+    deny: frozenset[bytes] = frozenset()
+
+
+class Target:
+    """The semantic machine of one shelf.slot.
+
+    `size_sectors` is None while the backing store is not usable; `mtu_bytes_min` is the smallest
+    MTU of the links that serve it, which bounds the lists; `is_failing` answers SMART.
+    """
+
+    def __init__(self, settings: Settings, state: TargetState | None = None) -> None:
+        self.settings = settings
+        self.state = state or TargetState()
+        self.size_sectors: int | None = None
+        self.physical_sector_bytes = SECTOR_BYTES
+        self.mtu_bytes_min = 1500
+        self.is_failing = False
+        self._identify: tuple[object, bytes] = (None, b"")
+
+    # --- addressing and admission ----------------------------------------------------------
+
+    def is_addressed(self, shelf: int, slot: int) -> bool:
+        """Shelf and slot match independently, each by value or wildcard."""
+        return shelf in (self.settings.shelf, SHELF_ANY) and slot in (self.settings.slot, SLOT_ANY)
+
+    def refusal(self, source: bytes) -> DropReason | None:
+        """Why `source` is not heard at all, or None."""
+        settings = self.settings
+        if settings.accept is not None and source not in settings.accept:
+            return DropReason.ACCESS_LIST
+        if source in settings.deny:
+            return DropReason.ACCESS_LIST
+        if self.state.mask and source not in self.state.mask:
+            return DropReason.MASK_LIST
+        return None
+
+    def is_locked_out(self, source: bytes) -> bool:
+        """Another host holds the reservation."""
+        return bool(self.state.reserved) and source not in self.state.reserved
+
+    def receive(self, header: Header, frame: Buffer, path: Path) -> Outcome:
+        """The outcome of one request addressed to this target.
+
+        `header` is the unpacked header of `frame` (everything from the destination address on);
+        response flag, source and address were checked by the caller. The order of checks is the
+        protocol's: version, access list, mask list, command, argument, and what the command needs.
+        """
+        if header.version != VERSION:
+            return self._error(header, frame, path, Error.VERSION)
+        reason = self.refusal(header.source)
+        if reason is not None:
+            return Dropped(reason)
+        handler = _HANDLERS.get(header.command)
+        if handler is None:
+            return Reply(padded(self._respond(header, path, Error.COMMAND)), is_error=True)
+        handle, argument_bytes = handler
+        if len(frame) < argument_bytes:
+            return Reply(padded(self._respond(header, path, Error.ARGUMENT)), is_error=True)
+        outcome = handle(self, header, frame, path)
+        frame_bytes_max = path.mtu_bytes + ETHERNET_BYTES
+        if isinstance(outcome, Reply | Change) and len(outcome.frame) > frame_bytes_max:
+            # A list from the days of a larger MTU: what cannot be answered changes nothing.
+            return Dropped(DropReason.MTU)
+        return outcome
+
+    # --- replies ---------------------------------------------------------------------------
+
+    def _respond(self, header: Header, path: Path, error: Error | None = None) -> bytes:
+        return pack_response(header, path.mac, self.settings.shelf, self.settings.slot, error)
+
+    def _error(self, header: Header, frame: Buffer, path: Path, error: Error) -> Reply:
+        """An AoE error keeps the request's argument and none of its data."""
+        _, end = _HANDLERS.get(header.command, (None, HEADER_BYTES))
+        argument = bytes(frame[HEADER_BYTES:end])
+        return Reply(padded(self._respond(header, path, error) + argument), is_error=True)
+
+    def ata_head(
+        self,
+        header: Header,
+        taskfile: Taskfile,
+        path: Path,
+        *,
+        error: int = 0,
+        count: int = 0,
+        lba: bytes | None = None,
+    ) -> bytes:
+        """The 36 bytes of an ATA reply; success where `error` is 0."""
+        argument = pack_taskfile(
+            taskfile.aflags,
+            error,
+            count,
+            ata.STATUS_ERROR if error else ata.STATUS_OK,
+            taskfile.lba if lba is None else lba,
+        )
+        return self._respond(header, path) + argument
+
+    def _ata_reply(
+        self,
+        header: Header,
+        taskfile: Taskfile,
+        path: Path,
+        *,
+        error: int = 0,
+        count: int = 0,
+        lba: bytes | None = None,
+        data: bytes = b"",
+    ) -> Reply:
+        head = self.ata_head(header, taskfile, path, error=error, count=count, lba=lba)
+        return Reply(padded(head + data), is_error=bool(error))
+
+    def io_failure(self, header: Header, io: Io, path: Path, error: int) -> Reply:
+        """The reply to a request whose transfer failed with ATA error register `error`."""
+        return self._ata_reply(header, io.taskfile, path, error=error, count=io.taskfile.sectors)
+
+    def io_unavailable(self, header: Header, frame: Buffer, path: Path) -> Reply:
+        """The reply while the backing store is not usable: hosts wait and ask again."""
+        return self._error(header, frame, path, Error.UNAVAILABLE)
+
+    # --- command 0: ATA --------------------------------------------------------------------
+
+    def _receive_ata(self, header: Header, frame: Buffer, path: Path) -> Outcome:
+        taskfile = unpack_taskfile(frame)
+        opcode = taskfile.command
+        if opcode != Opcode.IDENTIFY_DEVICE and self.is_locked_out(header.source):
+            return self._error(header, frame, path, Error.RESERVED)
+        if self.size_sectors is None:
+            return self._error(header, frame, path, Error.UNAVAILABLE)
+        op = ata.OP_OF_OPCODE.get(opcode)
+        if op is None:
+            return self._no_transfer(header, frame, taskfile, path)
+        if op is Op.FLUSH:
+            return Io(Op.FLUSH, 0, 0, taskfile)
+        return self._transfer(op, header, taskfile, path, len(frame))
+
+    def _transfer(
+        self, op: Op, header: Header, taskfile: Taskfile, path: Path, frame_bytes: int
+    ) -> Outcome:
+        def abort(error: AtaError = AtaError.ABRT) -> Reply:
+            return self._ata_reply(header, taskfile, path, error=error, count=taskfile.sectors)
+
+        count = taskfile.sectors
+        assert self.size_sectors is not None
+        if not 1 <= count <= SECTORS_PER_FRAME_MAX:
+            return abort()
+        if op is Op.READ and count > sectors_that_fit(path.mtu_bytes):
+            # The host learnt of a larger MTU from us: silence makes it ask in smaller pieces,
+            # an error would reach its user.
+            if count <= path.sectors_offered_max:
+                return Dropped(DropReason.MTU)
+            return abort()
+        if op is Op.WRITE and frame_bytes < ATA_HEADER_BYTES + count * SECTOR_BYTES:
+            return abort()
+        sector = ata.lba_sector(taskfile.command, taskfile.lba)
+        if sector + count > self.size_sectors:
+            return abort(AtaError.IDNF)
+        if op is Op.WRITE and (self.settings.read_only or header.is_wildcard):
+            return abort()
+        return Io(op, sector, count, taskfile)
+
+    def _no_transfer(
+        self, header: Header, frame: Buffer, taskfile: Taskfile, path: Path
+    ) -> Outcome:
+        opcode = taskfile.command
+        if opcode == Opcode.IDENTIFY_DEVICE and taskfile.sectors <= 1:
+            return self._ata_reply(header, taskfile, path, data=self.identify_page())
+        if opcode == Opcode.CHECK_POWER_MODE:
+            return self._ata_reply(header, taskfile, path, count=ata.POWER_MODE_ACTIVE)
+        if opcode == Opcode.SET_FEATURES and taskfile.feature in ata.FEATURES_ACCEPTED:
+            return self._ata_reply(header, taskfile, path)
+        if opcode in ata.POWER_NO_OPS:
+            return self._ata_reply(header, taskfile, path)
+        if opcode == Opcode.SMART:
+            return self._smart(header, frame, taskfile, path)
+        return self._ata_reply(header, taskfile, path, error=AtaError.ABRT)
+
+    def identify_page(self) -> bytes:
+        """IDENTIFY now; hosts ask by the hundred after a broadcast, so the page is kept."""
+        settings = self.settings
+        identity = ata.Identity(
+            serial=settings.serial,
+            model=settings.model,
+            firmware=settings.firmware,
+            write_cache=settings.write_cache,
+            smart_enabled=self.state.smart_enabled,
+            physical_sector_bytes=self.physical_sector_bytes,
+        )
+        key = (identity, self.size_sectors)
+        if self._identify[0] != key:
+            self._identify = (key, ata.identify_page(identity, self.size_sectors or 0))
+        return self._identify[1]
+
+    def _smart(self, header: Header, frame: Buffer, taskfile: Taskfile, path: Path) -> Outcome:
+        """Every success carries a sector of data, wanted or not: aoeping calls less a failure."""
+        log = taskfile.lba[0]
+        lba = taskfile.lba
+        state = self.state
+        page: bytes | None = bytes(SECTOR_BYTES)
+        if lba[1:3] != ata.SMART_KEY:
+            page = None
+        elif taskfile.feature in (ata.Smart.ENABLE, ata.Smart.DISABLE):
+            state = replace(state, smart_enabled=taskfile.feature == ata.Smart.ENABLE)
+        elif not state.smart_enabled:
+            page = None
+        elif taskfile.feature == ata.Smart.READ_DATA:
+            page = ata.smart_data_page()
+        elif taskfile.feature == ata.Smart.READ_LOG and taskfile.sectors == 1:
+            page = ata.smart_log_page(log, state.smart_logs)
+        elif taskfile.feature == ata.Smart.RETURN_STATUS:
+            key = ata.SMART_KEY_FAILING if self.is_failing else ata.SMART_KEY
+            lba = lba[:1] + key + lba[3:]
+        elif taskfile.feature == ata.Smart.WRITE_LOG and taskfile.sectors == 1:
+            data = bytes(frame[ATA_HEADER_BYTES : ATA_HEADER_BYTES + SECTOR_BYTES])
+            if log in ata.SMART_HOST_LOGS and len(data) == SECTOR_BYTES:
+                state = replace(state, smart_logs={**state.smart_logs, log: data})
+            else:
+                page = None
+        elif taskfile.feature != ata.Smart.OFFLINE_IMMEDIATE or log != 0:
+            page = None
+        if page is None or (state is not self.state and header.is_wildcard):
+            return self._ata_reply(header, taskfile, path, error=AtaError.ABRT)
+        reply = self._ata_reply(header, taskfile, path, lba=lba, data=page)
+        return reply if state == self.state else Change(state, reply.frame)
+
+    # --- command 1: config -----------------------------------------------------------------
+
+    def _config_argument(self, path: Path, ccmd: int, text: bytes) -> bytes:
+        return query.pack_config(
+            ccmd,
+            text,
+            buffer_count=self.settings.buffer_count,
+            firmware=FIRMWARE_VERSION,
+            sectors=sectors_advertised(path.mtu_bytes),
+        )
+
+    def advertisement(self, destination: bytes, path: Path) -> bytes:
+        """An unsolicited config response to `destination`, by the link `path`."""
+        head = pack_advertisement(destination, path.mac, self.settings.shelf, self.settings.slot)
+        return padded(head + self._config_argument(path, query.Ccmd.READ, self.state.config_string))
+
+    def _receive_config(self, header: Header, frame: Buffer, path: Path) -> Outcome:
+        argument = query.unpack_config(frame)
+        if argument is None:
+            return self._error(header, frame, path, Error.ARGUMENT)
+        current = self.state.config_string
+        answer = query.evaluate(argument.ccmd, argument.text, current)
+        if answer is None or (answer is query.Answer.STORE and header.is_wildcard):
+            return self._error(header, frame, path, Error.ARGUMENT)
+        if answer is query.Answer.SILENCE:
+            return Dropped(DropReason.CONFIG_MISMATCH)
+        error = Error.CONFIG_PRESENT if answer is query.Answer.PRESENT else None
+        text = argument.text if answer is query.Answer.STORE else current
+        reply = padded(
+            self._respond(header, path, error) + self._config_argument(path, argument.ccmd, text)
+        )
+        if answer is query.Answer.STORE:
+            return Change(replace(self.state, config_string=text), reply)
+        return Reply(reply, is_error=error is not None)
+
+    # --- commands 2 and 3: access ----------------------------------------------------------
+
+    def _receive_mask(self, header: Header, frame: Buffer, path: Path) -> Outcome:
+        argument = access.unpack_mask(frame)
+        if argument is None or argument.mcmd not in (access.Mcmd.READ, access.Mcmd.EDIT):
+            return self._error(header, frame, path, Error.ARGUMENT)
+        macs, error, index = self.state.mask, access.MaskError.NONE, 0
+        if argument.mcmd == access.Mcmd.EDIT:
+            if header.is_wildcard:
+                return self._error(header, frame, path, Error.ARGUMENT)
+            entries_max = access.mask_entries_max(min(path.mtu_bytes, self.mtu_bytes_min))
+            macs, error, index = access.edit_mask(macs, argument.directives, entries_max)
+        if error:
+            body = access.pack_mask_error(argument.mcmd, error, index)
+        else:
+            body = access.pack_mask_list(argument.mcmd, macs)
+        reply = padded(self._respond(header, path) + body)
+        if macs != self.state.mask:
+            return Change(replace(self.state, mask=macs), reply)
+        return Reply(reply, is_error=bool(error))
+
+    def _receive_reserve(self, header: Header, frame: Buffer, path: Path) -> Outcome:
+        argument = access.unpack_reserve(frame)
+        if argument is None or argument.rcmd not in tuple(access.Rcmd):
+            return self._error(header, frame, path, Error.ARGUMENT)
+        macs = self.state.reserved
+        if argument.rcmd != access.Rcmd.READ:
+            entries_max = access.reserve_entries_max(min(path.mtu_bytes, self.mtu_bytes_min))
+            if header.is_wildcard or len(argument.macs) > entries_max:
+                return self._error(header, frame, path, Error.ARGUMENT)
+            is_held = argument.rcmd == access.Rcmd.SET and self.is_locked_out(header.source)
+            # A host may reserve for others only; its retransmission finds the list it has set.
+            if is_held and argument.macs != macs:
+                return self._error(header, frame, path, Error.RESERVED)
+            macs = argument.macs
+        reply = padded(self._respond(header, path) + access.pack_reserve(argument.rcmd, macs))
+        if argument.rcmd == access.Rcmd.READ:
+            return Reply(reply)
+        # Also an unchanged set is fenced: its first reply may have been lost before the fence held.
+        return Change(replace(self.state, reserved=macs), reply, fence=True)
+
+
+_Handler: TypeAlias = Callable[[Target, Header, Buffer, Path], Outcome]
+_HANDLERS: dict[int, tuple[_Handler, int]] = {
+    Command.ATA: (Target._receive_ata, ATA_HEADER_BYTES),
+    Command.CONFIG: (Target._receive_config, CONFIG_HEADER_BYTES),
+    Command.MASK: (Target._receive_mask, MASK_HEADER_BYTES),
+    Command.RESERVE: (Target._receive_reserve, RESERVE_HEADER_BYTES),
+}

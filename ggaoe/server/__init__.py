@@ -1,0 +1,1 @@
+"""The daemon: which interfaces and devices there are, and what happens rarely."""

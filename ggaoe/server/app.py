@@ -1,0 +1,228 @@
+"""The daemon put together: start, reload, stop. Everything else is in the parts' own files."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from ggaoe.config import Config, ReloadPlan, diff, load_async
+from ggaoe.engine.base import Device, Hooks, Port
+from ggaoe.engine.select import create_engine
+from ggaoe.errors import ConfigError, ControlError
+from ggaoe.proto.frame import Header
+from ggaoe.server.advertise import Advertiser
+from ggaoe.server.control import REFUSED, ControlServer
+from ggaoe.server.export import Export
+from ggaoe.server.interfaces import Interfaces
+from ggaoe.server.process import Readiness
+from ggaoe.server.state import StateStore
+from ggaoe.server.verbs import Verbs
+from ggaoe.units import format_mac
+
+FIRST_ATTEMPT_TIMEOUT_S = 10.0
+"""A start or reload waits so long for devices to open; slower ones are ready later."""
+RELOAD_DRAIN_TIMEOUT_S = 5.0
+"""A reload waits so long for removed devices to finish; slower ones finish behind it."""
+STOP_DRAIN_TIMEOUT_S = 30.0
+"""Requests that a store has not finished by then are given up at the end of the process."""
+
+_log = logging.getLogger("ggaoe")
+
+
+class Daemon:
+    """One daemon. `source` is the file that a reload reads again, None where there is none."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        source: Path | None,
+        state_directory: Path,
+        control_socket: Path | None,
+    ) -> None:
+        self.config = config
+        self.source = source
+        self.started_s = time.monotonic()
+        self.exports: dict[str, Export] = {}
+        self.store = StateStore(state_directory)
+        self.engine = create_engine(
+            config.engine, Hooks(changed=self._changed, conflict=self._conflict)
+        )
+        self.advertiser = Advertiser(self.engine, config.advertise_interval_s)
+        self.interfaces = Interfaces(self.engine, config, self.advertiser.announce)
+        handlers = Verbs(self).handlers()
+        self._control = ControlServer(control_socket, handlers) if control_socket else None
+        self._reloading = asyncio.Lock()
+        self._behind: set[asyncio.Task[None]] = set()
+        self._stop_signals = 0
+        self._stopping = asyncio.Event()
+        self._hurry = asyncio.Event()
+
+    # --- life ------------------------------------------------------------------------------
+
+    async def run(self, readiness: Readiness) -> None:
+        """Serve until a signal says stop; raises StartError and StateError before ready."""
+        self.store.check()
+        self._handle_signals()
+        try:
+            await self._start()
+            readiness.ready()
+            _log.info(
+                "ready: %d devices, %d interfaces, engine %s",
+                len(self.exports),
+                len(self.engine.ports),
+                self.engine.name,
+            )
+            await self._stopping.wait()
+        finally:
+            await self._stop()
+
+    async def _start(self) -> None:
+        if self._control is not None:
+            await self._control.start()
+        for problem in self.config.warnings:
+            _log.warning("%s", problem)
+        await self._add(self.config.devices)
+        self.interfaces.start()
+        self.interfaces.bind()
+
+    def _handle_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+            loop.add_signal_handler(number, self._on_stop, number)
+
+    def _on_stop(self, number: signal.Signals) -> None:
+        self._stop_signals += 1
+        if self._stop_signals == 1:
+            _log.info("%s: finishing requests, then leaving", signal.Signals(number).name)
+            self._stopping.set()
+        else:
+            _log.warning("%s again: leaving at once", signal.Signals(number).name)
+            self._hurry.set()
+
+    def _on_hangup(self) -> None:
+        self._follow(asyncio.create_task(self._reload_by_signal()))
+
+    async def _reload_by_signal(self) -> None:
+        try:
+            await self.reload()
+        except ConfigError as error:
+            for problem in error.problems:
+                _log.error("%s", problem)
+            _log.error("reload refused: the configuration has errors, the old one stays")
+        except ControlError as error:
+            _log.error("reload refused: %s", error)
+
+    async def _stop(self) -> None:
+        """Requests that have started are finished, the rest is dropped; a second signal hurries."""
+        self.interfaces.close()
+        self.advertiser.close()
+        if self._control is not None:
+            await self._control.close()
+        closing = [
+            asyncio.create_task(export.close(STOP_DRAIN_TIMEOUT_S))
+            for export in self.exports.values()
+        ]
+        await self._wait_or_hurry([*closing, *self._behind])
+        self.engine.close()
+        _log.info("stopped")
+
+    async def _wait_or_hurry(self, tasks: Iterable[asyncio.Task[None]]) -> None:
+        done = asyncio.gather(*tasks)
+        hurry = asyncio.create_task(self._hurry.wait())
+        await asyncio.wait((done, hurry), return_when=asyncio.FIRST_COMPLETED)
+        hurry.cancel()
+        if not done.done():
+            done.cancel()
+
+    def _follow(self, task: asyncio.Task[None]) -> None:
+        self._behind.add(task)
+        task.add_done_callback(self._behind.discard)
+
+    # --- devices ---------------------------------------------------------------------------
+
+    async def _add(self, names: Iterable[str]) -> None:
+        """Open the devices `names` of the configuration, side by side."""
+        added = []
+        for name in names:
+            config = self.config.devices[name]
+            self.advertiser.set_broadcast(name, config.broadcast)
+            export = Export(self.engine, self.store, config, self.advertiser.announce)
+            self.exports[name] = export
+            added.append(export)
+        await _first_attempts(added)
+
+    def _changed(self, device: Device, port: Port, header: Header, frame: bytes) -> None:
+        export = self.exports.get(device.name)
+        if export is not None and export.device is device:
+            export.change(port, header, frame)
+
+    def _conflict(self, port: Port, header: Header) -> None:
+        _log.critical(
+            "%s: %s answers for e%d.%d, too, which is served here: unless both are the same "
+            "storage, hosts will corrupt their data: give one of them another shelf or slot",
+            port.name,
+            format_mac(header.source),
+            header.shelf,
+            header.slot,
+        )
+
+    # --- reload ----------------------------------------------------------------------------
+
+    async def reload(self, *, dry_run: bool = False) -> ReloadPlan:
+        """Read the file again and change what differs; raises ConfigError, and then nothing has
+        changed. Devices that the difference does not name do not notice."""
+        if self.source is None:
+            raise ControlError(REFUSED, "there is no configuration file to read again")
+        async with self._reloading:
+            plan = diff(self.config, await load_async(self.source))
+            if not dry_run and not self._stopping.is_set():
+                await self._apply(plan)
+        return plan
+
+    async def _apply(self, plan: ReloadPlan) -> None:
+        for line in plan.lines():
+            _log.info("reload: %s", line)
+        for problem in plan.config.warnings:
+            _log.warning("%s", problem)
+        replaced = [change for change in plan.changed if change.how == "replace"]
+        reopened = [change for change in plan.changed if change.how == "reopen"]
+        self.config = plan.config
+        leaving = [device.name for device in plan.removed] + [c.name for c in replaced]
+        busy = [self.exports.pop(name).close(None) for name in leaving]
+        for name in leaving:
+            self.advertiser.set_broadcast(name, False)
+        for change in plan.changed:
+            self.advertiser.set_broadcast(change.name, change.new.broadcast)
+            if change.how == "live":
+                self.exports[change.name].apply(change.new)
+        busy += [self.exports[change.name].reopen(change.new) for change in reopened]
+        await self._drain([asyncio.create_task(coroutine) for coroutine in busy])
+        await self._add([device.name for device in plan.added] + [c.name for c in replaced])
+        await _first_attempts(self.exports[change.name] for change in reopened)
+        if any(change.key == "advertise-interval" for change in plan.daemon):
+            self.advertiser.set_interval(plan.config.advertise_interval_s)
+        self.interfaces.reconfigure(plan.config)
+        _log.info("reload: done")
+
+    async def _drain(self, tasks: list[asyncio.Task[None]]) -> None:
+        if not tasks:
+            return
+        for task in tasks:
+            self._follow(task)
+        _, pending = await asyncio.wait(tasks, timeout=RELOAD_DRAIN_TIMEOUT_S)
+        if pending:
+            _log.warning("reload: %d devices are still finishing requests", len(pending))
+
+
+async def _first_attempts(exports: Iterable[Export]) -> None:
+    attempts = [asyncio.create_task(export.first_attempt.wait()) for export in exports]
+    if attempts:
+        _, pending = await asyncio.wait(attempts, timeout=FIRST_ATTEMPT_TIMEOUT_S)
+        for attempt in pending:
+            attempt.cancel()

@@ -1,0 +1,369 @@
+"""The control socket: JSON-RPC 2.0 over a Unix stream socket, one JSON object a line.
+
+Owns the socket file, the connections with their bounds, and the errors of the protocol. Must not
+know what any method does. Whatever a client sends, or neither sends nor reads, the daemon goes on.
+
+Requests of one connection are answered in order, those of several connections side by side.
+Parameters are an object; a batch is refused, since a line per request does the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import logging
+import os
+import socket
+import stat
+import struct
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from ggaoe.errors import ConfigError, ControlError, GgaoeError, StartError
+
+PROTOCOL_VERSION = 1
+"""Counts up when a method or a result changes so that an older client would misread it."""
+
+MESSAGE_BYTES_MAX = 1 << 20
+"""Longest line either way, without its newline."""
+CONNECTIONS_MAX = 16
+IDLE_TIMEOUT_S = 60.0
+"""A connection that completes no request for so long is closed."""
+WRITE_TIMEOUT_S = 10.0
+CLOSE_TIMEOUT_S = 5.0
+"""Requests under way when the server closes have so long to be answered."""
+ID_CHARACTERS_MAX = 128
+ERROR_CHARACTERS_MAX = 4096
+ID_MAX = 1 << 63
+QUOTED_CHARACTERS_MAX = 60
+
+# JSON-RPC 2.0, Error object
+PARSE_ERROR = -32700
+INVALID_REQUEST = -32600
+METHOD_NOT_FOUND = -32601
+INVALID_PARAMS = -32602
+INTERNAL_ERROR = -32603
+# Ours, in the range that JSON-RPC leaves to servers
+NOT_FOUND = -32001
+"""Nothing has a name that was asked for."""
+REFUSED = -32002
+"""It cannot be done now; the message says why."""
+CONFIG_INVALID = -32003
+"""data: {"problems": [{"file", "line", "column", "message", "warning"}]}"""
+BUSY = -32004
+"""More than CONNECTIONS_MAX connections."""
+ANSWER_TOO_LONG = -32005
+
+Params = dict[str, object]
+Handler = Callable[[Params], Awaitable[object]]
+"""From parameters to a JSON value. ControlError refuses; ConfigError and other GgaoeError become
+CONFIG_INVALID and REFUSED; anything else is logged and answered as an internal error."""
+
+_UCRED = struct.Struct("3i")
+_log = logging.getLogger("ggaoe.control")
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    method: str
+    params: object
+    request_id: str | int | None
+    is_notification: bool
+
+
+class ControlServer:
+    """Serves `handlers` by method name on the socket file `path` with permissions `mode`."""
+
+    def __init__(self, path: Path, handlers: Mapping[str, Handler], mode: int = 0o600) -> None:
+        self.path = path
+        self._handlers = handlers
+        self._mode = mode
+        self._server: asyncio.Server | None = None
+        self._identity: tuple[int, int] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._idle: set[asyncio.Task[None]] = set()
+        self._closing = False
+
+    async def start(self) -> None:
+        """Listen; replaces a socket that nobody serves any more. StartError where another daemon
+        serves it, or it cannot be made."""
+        listener = _bound(self.path, self._mode)
+        status = self.path.lstat()
+        self._identity = (status.st_dev, status.st_ino)
+        self._server = await asyncio.start_unix_server(
+            self._serve, sock=listener, limit=MESSAGE_BYTES_MAX, backlog=CONNECTIONS_MAX
+        )
+
+    async def close(self) -> None:
+        """Stop listening, answer what is under way (for CLOSE_TIMEOUT_S at most), hang up."""
+        if self._server is None:
+            return
+        self._closing = True
+        self._remove()
+        self._server.close()
+        for task in self._idle:
+            task.cancel()
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=CLOSE_TIMEOUT_S)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+        await self._server.wait_closed()
+        self._server = None
+
+    def _remove(self) -> None:
+        """Unlink the socket file, unless it has become somebody else's."""
+        with suppress(OSError):
+            status = self.path.lstat()
+            if (status.st_dev, status.st_ino) == self._identity:
+                self.path.unlink()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            _log.debug("control connection of %s", _peer(writer))
+            if len(self._tasks) > CONNECTIONS_MAX:
+                text = f"{CONNECTIONS_MAX} control connections are open already: try again later"
+                await _send(writer, _failure(None, ControlError(BUSY, text)))
+            else:
+                await self._converse(task, reader, writer)
+            await _hang_up(writer)
+        except OSError as error:  # a time-out is one, too
+            _log.debug("control connection lost: %s", error or "its client does not read")
+        finally:
+            writer.transport.abort()
+            self._tasks.discard(task)
+
+    async def _converse(
+        self, task: asyncio.Task[None], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        while not self._closing:
+            self._idle.add(task)
+            try:
+                async with asyncio.timeout(IDLE_TIMEOUT_S):
+                    line = await reader.readuntil(b"\n")
+            except (asyncio.IncompleteReadError, TimeoutError):
+                return
+            except asyncio.LimitOverrunError:
+                text = f"the request is longer than {MESSAGE_BYTES_MAX} bytes"
+                await _send(writer, _failure(None, ControlError(INVALID_REQUEST, text)))
+                return
+            finally:
+                self._idle.discard(task)
+            answer = await self._answer(line)
+            if answer is not None:
+                await _send(writer, answer)
+
+    async def _answer(self, line: bytes) -> bytes | None:
+        """The line that answers a request; None where the request is a notification."""
+        try:
+            request = _parse(line)
+        except ControlError as error:
+            return _failure(None, error)
+        try:
+            answer = _success(request.request_id, await self._call(request))
+        except Exception as error:
+            refusal = _refusal(error)
+            if refusal.code == INTERNAL_ERROR:
+                _log.exception("control method %s failed", request.method)
+            answer = _failure(request.request_id, refusal)
+        return None if request.is_notification else answer
+
+    async def _call(self, request: _Request) -> object:
+        handler = self._handlers.get(request.method)
+        if handler is None:
+            text = f"unknown method {_quoted(request.method)}: is the daemon of an older version?"
+            raise ControlError(METHOD_NOT_FOUND, text)
+        if not isinstance(request.params, dict):
+            raise ControlError(INVALID_PARAMS, "the parameters are no object: name each of them")
+        return await handler(request.params)
+
+
+def string_list(params: Params, key: str) -> list[str]:
+    """`params[key]`, a list of strings, empty where there is none; ControlError otherwise."""
+    value = params.get(key, [])
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise ControlError(INVALID_PARAMS, f"{key} is no list of strings")
+    return value
+
+
+def flag(params: Params, key: str) -> bool:
+    """`params[key]`, true or false, false where there is none; ControlError otherwise."""
+    value = params.get(key, False)
+    if not isinstance(value, bool):
+        raise ControlError(INVALID_PARAMS, f"{key} is neither true nor false")
+    return value
+
+
+def select(params: Params, known: Iterable[str]) -> tuple[list[str], list[str]]:
+    """(the known names that the globs in `names` match, in their order and all of them without
+    any glob; the globs that match nothing). ControlError NOT_FOUND where no glob matches."""
+    names = list(known)
+    globs = string_list(params, "names")
+    if not globs:
+        return names, []
+    chosen = [name for name in names if any(fnmatchcase(name, glob) for glob in globs)]
+    missing = [glob for glob in globs if not any(fnmatchcase(name, glob) for name in names)]
+    if not chosen:
+        text = f"nothing matches {', '.join(map(_quoted, missing))}: the list verb shows the names"
+        raise ControlError(NOT_FOUND, text)
+    return chosen, missing
+
+
+def _parse(line: bytes) -> _Request:
+    """The request in a line; ControlError where it is none."""
+    try:
+        # Strict JSON: Python's own reading would accept NaN and guess at other encodings.
+        request = json.loads(line.decode(), parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise ControlError(PARSE_ERROR, f"the line is no JSON: {error}") from None
+    if isinstance(request, list):
+        raise ControlError(INVALID_REQUEST, "batches are not served: send a request per line")
+    if not isinstance(request, dict) or request.get("jsonrpc") != "2.0":
+        raise ControlError(INVALID_REQUEST, 'no JSON-RPC request: it has no "jsonrpc": "2.0"')
+    method = request.get("method")
+    if not isinstance(method, str):
+        raise ControlError(INVALID_REQUEST, "the request names no method")
+    request_id = request.get("id")
+    if not _is_id(request_id):
+        text = f"id is no integer of 64 bits and no string of up to {ID_CHARACTERS_MAX} characters"
+        raise ControlError(INVALID_REQUEST, text)
+    return _Request(method, request.get("params", {}), request_id, "id" not in request)
+
+
+def _is_id(value: object) -> bool:
+    if isinstance(value, str):
+        return len(value) <= ID_CHARACTERS_MAX
+    if isinstance(value, int) and not isinstance(value, bool):
+        return -ID_MAX <= value < ID_MAX
+    return value is None
+
+
+def _no_constant(text: str) -> object:
+    raise ValueError(f"{text} is no JSON number")
+
+
+def _success(request_id: str | int | None, result: object) -> bytes:
+    return _encode({"jsonrpc": "2.0", "id": request_id, "result": result})
+
+
+def _refusal(error: Exception) -> ControlError:
+    """What a client is told about an exception of a handler."""
+    if isinstance(error, ControlError):
+        return error
+    if isinstance(error, ConfigError):
+        data = {"problems": [asdict(problem) for problem in error.problems]}
+        return ControlError(CONFIG_INVALID, "the configuration has errors", data)
+    if isinstance(error, GgaoeError):
+        return ControlError(REFUSED, str(error))
+    return ControlError(INTERNAL_ERROR, "internal error: the daemon's log has the details")
+
+
+def _failure(request_id: str | int | None, error: ControlError) -> bytes:
+    message = {"jsonrpc": "2.0", "id": request_id}
+    content: dict[str, object] = {
+        "code": error.code,
+        "message": str(error)[:ERROR_CHARACTERS_MAX],
+    }
+    if error.data is not None:
+        with suppress(ControlError, TypeError, ValueError):  # too long, or no JSON
+            return _encode({**message, "error": {**content, "data": error.data}})
+    return _encode({**message, "error": content})
+
+
+def _encode(message: dict[str, object]) -> bytes:
+    # ASCII: no newline, and file names that are no UTF-8 survive as lone surrogates.
+    line = json.dumps(message, allow_nan=False, separators=(",", ":")).encode("ascii")
+    if len(line) > MESSAGE_BYTES_MAX:
+        text = f"the answer has {len(line)} bytes, {MESSAGE_BYTES_MAX} at most: ask for fewer names"
+        raise ControlError(ANSWER_TOO_LONG, text)
+    return line + b"\n"
+
+
+def _quoted(text: str) -> str:
+    cut = text[:QUOTED_CHARACTERS_MAX]
+    return repr(cut) + ("…" if cut != text else "")
+
+
+async def _send(writer: asyncio.StreamWriter, line: bytes) -> None:
+    """Write a line; TimeoutError where the client does not take it."""
+    writer.write(line)
+    async with asyncio.timeout(WRITE_TIMEOUT_S):
+        await writer.drain()
+
+
+async def _hang_up(writer: asyncio.StreamWriter) -> None:
+    """Close once what was written has been taken; TimeoutError where it is not."""
+    writer.close()
+    async with asyncio.timeout(WRITE_TIMEOUT_S):
+        await writer.wait_closed()
+
+
+def _peer(writer: asyncio.StreamWriter) -> str:
+    credentials = writer.get_extra_info("socket").getsockopt(
+        socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size
+    )
+    process_id, user_id, group_id = _UCRED.unpack(credentials)
+    return f"process {process_id}, user {user_id}, group {group_id}"
+
+
+def _bound(path: Path, mode: int) -> socket.socket:
+    """A socket bound to `path`, which is made way for; StartError where that cannot be."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _make_way(path)
+        # Linux makes the file with the mode of the socket less the umask, so that it is at no
+        # moment open to more users than `mode` says.
+        os.fchmod(listener.fileno(), mode)
+        listener.bind(os.fspath(path))
+        path.chmod(mode)
+    except OSError as error:
+        listener.close()
+        reason = error.strerror or str(error)
+        raise StartError(f"control socket {path}: {reason}: set another control-socket") from None
+    except StartError:
+        listener.close()
+        raise
+    return listener
+
+
+def _make_way(path: Path) -> None:
+    """Remove a socket that nobody serves; StartError where something else is in the place."""
+    if not path.parent.is_dir():
+        raise StartError(
+            f"control socket {path}: there is no directory {path.parent}: create it, or set "
+            f"another control-socket"
+        )
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(status.st_mode):
+        raise StartError(
+            f"control socket {path}: a file that is no socket is in its place: remove it, or set "
+            f"another control-socket"
+        )
+    if _is_served(path):
+        raise StartError(
+            f"control socket {path} is in use by another ggaoe: stop it, or set another "
+            f"control-socket"
+        )
+    path.unlink()
+
+
+def _is_served(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        found = probe.connect_ex(os.fspath(path))
+    # A full backlog is EAGAIN; a datagram socket, as the original daemon's is, EPROTOTYPE.
+    if found in (0, errno.EAGAIN, errno.EPROTOTYPE):
+        return True
+    if found == errno.ECONNREFUSED:
+        return False
+    raise OSError(found, os.strerror(found))

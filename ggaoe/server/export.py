@@ -1,0 +1,274 @@
+"""The life of one exported device: waiting for its backing, serving, draining, and its changes.
+
+Owns the backing's opening and retrying, its size, and the order in which initiators' changes of
+state are stored. Knows no other device.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from enum import Enum
+
+from ggaoe import __version__
+from ggaoe.backend.base import Backend
+from ggaoe.backend.file import FileSpec, open_file
+from ggaoe.config import DeviceConfig
+from ggaoe.engine.base import Device, Engine, Port
+from ggaoe.errors import BackendError, StateError
+from ggaoe.proto.ata import serial_of
+from ggaoe.proto.frame import SECTOR_BYTES, Header
+from ggaoe.proto.target import Change, Reply, Settings, Target, TargetState
+from ggaoe.sched.queue import Policy
+from ggaoe.server.state import StateStore
+from ggaoe.units import format_mac, format_size
+
+RETRY_S_MIN = 1.0
+RETRY_S_MAX = 30.0
+SIZE_POLL_S = 2.0
+CHANGES_WAITING_MAX = 64
+"""State changes that hosts asked for and that are being stored; a newer one is dropped."""
+MODEL = "ggaoe"
+
+_log = logging.getLogger("ggaoe.device")
+
+
+class State(Enum):
+    """What `ggaoectl list` shows."""
+
+    WAITING = "waiting"
+    SERVING = "serving"
+    DRAINING = "draining"
+
+
+class Export:
+    """One device of the configuration. `announce` is called when hosts should hear of it."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        store: StateStore,
+        config: DeviceConfig,
+        announce: Callable[[Device], None],
+    ) -> None:
+        self.config = config
+        self.state = State.WAITING
+        self.reason: str | None = "starting"
+        self.first_attempt = asyncio.Event()
+        """Set once it serves, or waits for a known reason."""
+        self._engine = engine
+        self._store = store
+        self._announce = announce
+        self._has_state = False
+        self._changing = asyncio.Lock()
+        self._changes: set[asyncio.Task[None]] = set()
+        self.device = engine.add_device(
+            config.name, Target(settings_of(config)), policy_of(config), trace_io=config.trace_io
+        )
+        self._life = asyncio.create_task(self._live(), name=f"device {config.name}")
+
+    @property
+    def name(self) -> str:
+        return self.config.name
+
+    @property
+    def backend(self) -> Backend | None:
+        return self.device.backend
+
+    # --- the backing -----------------------------------------------------------------------
+
+    async def _live(self) -> None:
+        """Open the backing, as often as it takes, then watch its size."""
+        retry_s = RETRY_S_MIN
+        while True:
+            try:
+                if not self._has_state:
+                    self.device.target.state = await self._store.load(self.name)
+                    self._has_state = True
+                backend = await open_file(file_spec_of(self.config))
+            except (BackendError, StateError) as error:
+                self._wait(str(error))
+            else:
+                self._serve(backend)
+                break
+            await asyncio.sleep(retry_s)
+            retry_s = min(retry_s * 2, RETRY_S_MAX)
+        while True:
+            await asyncio.sleep(SIZE_POLL_S)
+            self._watch_size(backend)
+
+    def _wait(self, reason: str) -> None:
+        if reason != self.reason:
+            _log.error("%s: waiting: %s", self.name, reason)
+        self.reason = reason
+        self.first_attempt.set()
+
+    def _serve(self, backend: Backend) -> None:
+        for warning in backend.warnings:
+            _log.warning("%s: %s", self.name, warning)
+        self.device.target.size_sectors = backend.size_bytes // SECTOR_BYTES
+        self._engine.attach(self.device, backend)
+        self.state, self.reason = State.SERVING, None
+        self.first_attempt.set()
+        _log.info(
+            "%s: serving %s as %s, %s, %s",
+            self.name,
+            self.config.path or f"UUID {self.config.uuid}",
+            self.config.address,
+            format_size(backend.size_bytes),
+            backend.description,
+        )
+        self._announce(self.device)
+
+    def _watch_size(self, backend: Backend) -> None:
+        before_bytes = backend.size_bytes
+        try:
+            now_bytes = backend.refresh_size_bytes()
+        except OSError as error:
+            _log.error("%s: its size cannot be read: %s", self.name, error.strerror)
+            return
+        if now_bytes == before_bytes:
+            return
+        shrunk = now_bytes < before_bytes
+        _log.log(
+            logging.WARNING if shrunk else logging.INFO,
+            "%s: size changed from %s to %s; hosts that use it must run: aoe-revalidate %s",
+            self.name,
+            format_size(before_bytes),
+            format_size(now_bytes),
+            self.config.address,
+        )
+        self.device.target.size_sectors = now_bytes // SECTOR_BYTES
+        self._engine.refresh(self.device)
+        self._announce(self.device)
+
+    async def close(self, timeout_s: float | None) -> None:
+        """Stop serving: drop what has not started, finish what has, and close the backing."""
+        await self._stop_life()
+        self.state, self.reason = State.DRAINING, "finishing requests"
+        backend = await self._engine.remove_device(self.device, timeout_s)
+        await self._finish_changes()
+        if backend is not None:
+            await backend.close()
+
+    async def reopen(self, config: DeviceConfig) -> None:
+        """Drain, close, and open again as `config` says; hosts find it not available meanwhile."""
+        await self._stop_life()
+        self.state, self.reason = State.DRAINING, "finishing requests"
+        backend = await self._engine.detach(self.device, None)
+        if backend is not None:
+            await backend.close()
+        self.state, self.reason = State.WAITING, "reopening"
+        self.apply(config)
+        self.first_attempt.clear()
+        self._life = asyncio.create_task(self._live(), name=f"device {config.name}")
+
+    async def _stop_life(self) -> None:
+        self._life.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._life
+
+    # --- configuration ---------------------------------------------------------------------
+
+    def apply(self, config: DeviceConfig) -> None:
+        """Put those options of `config` in force that need no reopening."""
+        old, self.config = self.config, config
+        device = self.device
+        device.target.settings = settings_of(config)
+        device.policy = policy_of(config)
+        device.trace_io = config.trace_io
+        self._engine.refresh(device)
+        told = (old.queue_length, old.accept, old.deny, old.broadcast)
+        if told != (config.queue_length, config.accept, config.deny, config.broadcast):
+            self._announce(device)
+
+    # --- state set by initiators -----------------------------------------------------------
+
+    def change(self, port: Port, header: Header, frame: bytes) -> None:
+        """A host asks for a change: store it, put it in force, then reply. In order of arrival."""
+        if not self._has_state or len(self._changes) >= CHANGES_WAITING_MAX:
+            self.device.counters.drops["changes_waiting"] += 1
+            return
+        task = asyncio.create_task(self._change(port, header, frame))
+        self._changes.add(task)
+        task.add_done_callback(self._changes.discard)
+
+    async def _change(self, port: Port, header: Header, frame: bytes) -> None:
+        target = self.device.target
+        async with self._changing:
+            # What was asked for before may have changed the answer.
+            outcome = target.receive(header, frame, port.path)
+            if isinstance(outcome, Reply):
+                self._engine.send(port, outcome.frame)
+            if not isinstance(outcome, Change):
+                return
+            try:
+                await self._put_in_force(outcome.state)
+            except StateError as error:
+                _log.error(
+                    "%s: change by %s refused: %s", self.name, format_mac(header.source), error
+                )
+                self._engine.send(port, target.io_unavailable(header, frame, port.path).frame)
+                return
+        if outcome.fence:
+            await self._engine.fence(self.device)
+        self._engine.send(port, outcome.frame)
+
+    async def set_state(self, **fields: object) -> None:
+        """The administrator changes `fields` of the state; raises StateError."""
+        async with self._changing:
+            state: TargetState = replace(self.device.target.state, **fields)  # type: ignore[arg-type]
+            await self._put_in_force(state)
+
+    async def _put_in_force(self, state: TargetState) -> None:
+        if state == self.device.target.state:
+            return
+        await self._store.save(self.name, state)
+        self.device.target.state = state
+        self._engine.refresh(self.device)
+
+    async def _finish_changes(self) -> None:
+        if self._changes:
+            await asyncio.wait(self._changes)
+
+
+def settings_of(config: DeviceConfig) -> Settings:
+    """The protocol's view of a device's configuration."""
+    return Settings(
+        shelf=config.shelf,
+        slot=config.slot,
+        serial=serial_of(config.name),
+        model=MODEL,
+        firmware=__version__,
+        buffer_count=config.queue_length,
+        read_only=config.read_only,
+        write_cache=config.write_cache,
+        accept=config.accept,
+        deny=config.deny,
+    )
+
+
+def policy_of(config: DeviceConfig) -> Policy:
+    """The scheduler's view of a device's configuration."""
+    return Policy(
+        queue_length=config.queue_length,
+        max_delay_ns=round(config.max_delay_s * 1e9),
+        merge_delay_ns=round(config.merge_delay_s * 1e9),
+    )
+
+
+def file_spec_of(config: DeviceConfig) -> FileSpec:
+    """The backend's view of a device's configuration."""
+    return FileSpec(
+        path=config.path,
+        uuid=config.uuid,
+        offset_bytes=config.offset_bytes,
+        length_bytes=config.length_bytes,
+        read_only=config.read_only,
+        direct_io=config.direct_io,
+        exact_size=config.exact_size,
+        name=config.name,
+    )

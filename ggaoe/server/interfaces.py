@@ -1,0 +1,187 @@
+"""Which interfaces are served, and which device by which of them, as the kernel changes them.
+
+Owns the ports' lives: up, down, MTU, rename, hot-plug. Knows patterns and the kernel's events;
+knows no frames.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from fnmatch import fnmatchcase
+
+from ggaoe.config import Config, DeviceConfig, InterfaceConfig
+from ggaoe.engine.base import Device, Engine, Port
+from ggaoe.errors import StartError
+from ggaoe.net.link import Interface, LinkSettings
+from ggaoe.net.netlink import InterfaceWatcher
+
+_log = logging.getLogger("ggaoe.interfaces")
+
+GLOB_CHARACTERS = frozenset("*?[")
+
+
+class Interfaces:
+    """Opens and closes the engine's links to match `config` and the kernel's interfaces.
+
+    `served` is called with a device and the ports that it has gained, to advertise it there.
+    """
+
+    def __init__(
+        self, engine: Engine, config: Config, served: Callable[[Device, frozenset[Port]], None]
+    ) -> None:
+        self._engine = engine
+        self._config = config
+        self._served = served
+        self._watcher = InterfaceWatcher(self._on_change, self._on_gone)
+        self.refused: dict[str, str] = {}
+        """Why an interface that should be served is not, by name."""
+
+    @property
+    def known(self) -> list[Interface]:
+        """All interfaces of the system, by index."""
+        return sorted(self._watcher.interfaces.values(), key=lambda interface: interface.index)
+
+    def start(self) -> None:
+        """Learn the interfaces and open those that are wanted and up, then follow the kernel.
+
+        Raises StartError where a configured name (no pattern) does not exist.
+        """
+        self._watcher.start()
+        names = {interface.name for interface in self.known}
+        for name in self.named():
+            if name not in names:
+                raise StartError(
+                    f"interface {name} does not exist (there are: {', '.join(sorted(names))}): "
+                    f"correct the name, or write a pattern such as {name}* to wait for it"
+                )
+
+    def named(self) -> list[str]:
+        """The interfaces that are configured by name rather than by pattern."""
+        patterns = dict.fromkeys(
+            pattern
+            for device in self._config.devices.values()
+            for pattern in device.interfaces
+            if not GLOB_CHARACTERS & set(pattern)
+        )
+        return list(patterns)
+
+    def port_of(self, name: str) -> Port | None:
+        """The open port on the interface called `name`."""
+        return next((port for port in self._engine.ports.values() if port.name == name), None)
+
+    # --- the kernel's events ---------------------------------------------------------------
+
+    def _on_change(self, interface: Interface) -> None:
+        port = self._engine.ports.get(interface.index)
+        wanted = interface.is_up and any(
+            wants(device, interface) for device in self._config.devices.values()
+        )
+        if port is not None and (not wanted or self._is_outdated(port, interface)):
+            _log.info("%s: closed%s", port.name, "" if wanted else _reason(interface))
+            self._engine.close_link(port)
+            port = None
+        if wanted and port is None:
+            self._open(interface)
+        else:
+            self.refused.pop(interface.name, None)
+
+    def _on_gone(self, interface: Interface) -> None:
+        self.refused.pop(interface.name, None)
+        port = self._engine.ports.get(interface.index)
+        if port is not None:
+            _log.warning("%s: interface has gone", port.name)
+            self._engine.close_link(port)
+
+    def _is_outdated(self, port: Port, interface: Interface) -> bool:
+        configured = self._config.interface(interface.name).mtu_bytes or interface.mtu_bytes
+        return (
+            port.name != interface.name
+            or port.path.mac != interface.mac
+            or port.path.mtu_bytes != min(interface.mtu_bytes, configured)
+        )
+
+    def _open(self, interface: Interface) -> None:
+        settings = link_settings(self._config.interface(interface.name))
+        try:
+            port = self._engine.open_link(interface, settings)
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            self.refused[interface.name] = reason or str(error)
+            _log.error("%s: not served: %s", interface.name, self.refused[interface.name])
+            return
+        self.refused.pop(interface.name, None)
+        _log.info("%s: serving, MTU %d", port.name, port.path.mtu_bytes)
+        self.bind()
+
+    # --- devices ---------------------------------------------------------------------------
+
+    def bind(self) -> None:
+        """Serve every device by the ports that its patterns name, and advertise what is new."""
+        claimed: dict[tuple[Port, int, int], str] = {}
+        for name, config in self._config.devices.items():
+            device = self._engine.devices.get(name)
+            if device is None:
+                continue
+            ports = set()
+            for port in self._engine.ports.values():
+                interface = self._watcher.interfaces.get(port.link.index)
+                if interface is None or not wants(config, interface):
+                    continue
+                owner = claimed.setdefault((port, config.shelf, config.slot), name)
+                if owner == name:
+                    ports.add(port)
+                else:
+                    _log.error(
+                        "%s: not served on %s: %s has the address %s there already",
+                        name,
+                        port.name,
+                        owner,
+                        config.address,
+                    )
+            gained = frozenset(ports) - device.ports
+            if ports != device.ports:
+                self._engine.set_ports(device, ports)
+            if gained:
+                self._served(device, gained)
+
+    def reconfigure(self, config: Config) -> None:
+        """Follow `config` from now on: open, close and bind what differs."""
+        changed = {
+            port.name
+            for port in self._engine.ports.values()
+            if self._config.interface(port.name) != config.interface(port.name)
+        }
+        self._config = config
+        for interface in self.known:
+            port = self._engine.ports.get(interface.index)
+            if port is not None and interface.name in changed:
+                self._engine.close_link(port)
+            self._on_change(interface)
+        self.bind()
+
+    def close(self) -> None:
+        """Stop following the kernel; ports stay as they are."""
+        self._watcher.close()
+
+
+def wants(device: DeviceConfig, interface: Interface) -> bool:
+    """Whether `device` is to be served on `interface`: by its patterns, or on every Ethernet
+    interface where it has none."""
+    if device.interfaces:
+        return any(fnmatchcase(interface.name, pattern) for pattern in device.interfaces)
+    return interface.is_ethernet and not interface.is_loopback
+
+
+def link_settings(config: InterfaceConfig) -> LinkSettings:
+    """The engine's view of an interface's configuration."""
+    return LinkSettings(
+        mtu_bytes=config.mtu_bytes,
+        ring_buffer_bytes=config.ring_buffer_size_kib << 10,
+        send_buffer_bytes=config.send_buffer_size_kib << 10,
+        receive_buffer_bytes=config.receive_buffer_size_kib << 10,
+    )
+
+
+def _reason(interface: Interface) -> str:
+    return ": no device is served there any more" if interface.is_up else ": link is down"

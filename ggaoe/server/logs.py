@@ -1,0 +1,246 @@
+"""Where the daemon's log lines go, and that each of them is one line of one event.
+
+Owns the destination (stderr, the journal, syslog), the format, and the limit on repetition. Must
+not know who logs. What peers sent can be logged as it is: nothing unprintable leaves, so that it
+cannot forge a line.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ggaoe.errors import StartError
+from ggaoe.units import printable
+
+LINE_CHARACTERS_MAX = 8192
+LIMIT_LINES = 10
+LIMIT_INTERVAL_S = 10.0
+LIMIT_TEMPLATES_MAX = 1024
+"""Message templates that are counted at once; the one that began first gives way."""
+TRACE_LOGGER = "ggaoe.trace"
+"""Lines of `trace-io`: asked for one by one, so never limited."""
+SYSLOG_SOCKET = "/dev/log"
+
+_FACILITY_DAEMON = 3 << 3  # RFC 5424, Table 1
+
+Destination = Literal["stderr", "syslog"]
+
+
+def has_syslog(syslog_socket: str = SYSLOG_SOCKET) -> bool:
+    """Whether there is a syslog socket to log to."""
+    return Path(syslog_socket).is_socket()
+
+
+def configure(
+    destination: Destination,
+    level: int = logging.INFO,
+    debug: bool = False,
+    syslog_socket: str = SYSLOG_SOCKET,
+) -> None:
+    """Send every log line of the process to `destination` from now on.
+
+    `debug` lowers the level to DEBUG and shows tracebacks on stderr as lines of their own. On
+    stderr, lines carry a `<priority>` where the journal reads it, and a time stamp elsewhere.
+    StartError where no syslog listens.
+    """
+    handler: logging.Handler
+    if destination == "syslog":
+        handler = _SyslogHandler(syslog_socket)
+        handler.setFormatter(_OneLine(_no_prefix))
+    else:
+        handler = logging.StreamHandler(sys.stderr)
+        journal = _is_journal(sys.stderr.fileno())
+        handler.setFormatter(
+            _OneLine(_priority_prefix)
+            if journal
+            else _OneLine(_time_prefix, indent_tracebacks=debug)
+        )
+    handler.addFilter(RateLimit())
+    root = logging.getLogger()
+    for old in list(root.handlers):
+        root.removeHandler(old)
+        old.close()
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG if debug else level)
+    logging.getLogger("asyncio").setLevel(logging.WARNING)  # which selector it took: no news
+    logging.captureWarnings(True)
+
+
+@dataclass(slots=True)
+class _Window:
+    start_s: float
+    lines: int = 0
+
+
+class RateLimit(logging.Filter):
+    """Lets `lines` of one message template through per `interval_s`; the last of them says that
+    more are held back, the first after the interval how many were. Debug lines are not limited."""
+
+    def __init__(
+        self,
+        lines: int = LIMIT_LINES,
+        interval_s: float = LIMIT_INTERVAL_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__()
+        self._lines = lines
+        self._interval_s = interval_s
+        self._clock = clock
+        self._windows: dict[tuple[str, int, str], _Window] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno <= logging.DEBUG or record.name == TRACE_LOGGER:
+            return True
+        key = (record.name, record.levelno, str(record.msg))
+        now_s = self._clock()
+        window = self._windows.get(key)
+        suppressed = 0
+        if window is None or now_s - window.start_s >= self._interval_s:
+            if window is not None:
+                suppressed = max(0, window.lines - self._lines)
+                del self._windows[key]  # so that the new one is the youngest
+            window = self._open(key, now_s)
+        window.lines += 1
+        if suppressed:
+            _append(record, f" (suppressed {suppressed} more)")
+        if window.lines == self._lines:
+            _append(record, f" (more of these are suppressed for {self._interval_s:g} s)")
+        return window.lines <= self._lines
+
+    def _open(self, key: tuple[str, int, str], now_s: float) -> _Window:
+        if len(self._windows) >= LIMIT_TEMPLATES_MAX:
+            del self._windows[next(iter(self._windows))]
+        window = self._windows[key] = _Window(now_s)
+        return window
+
+
+def _append(record: logging.LogRecord, text: str) -> None:
+    record.msg, record.args = record.getMessage() + text, ()
+
+
+class _OneLine(logging.Formatter):
+    """A prefix and the message, printable throughout; a traceback is part of the line, or
+    follows as indented lines."""
+
+    def __init__(
+        self, prefix: Callable[[logging.LogRecord], str], indent_tracebacks: bool = False
+    ) -> None:
+        super().__init__()
+        self._prefix = prefix
+        self._indent = indent_tracebacks
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = record.getMessage()
+        trace = self.formatException(record.exc_info) if record.exc_info else ""
+        if trace and not self._indent:
+            text = f"{text}\n{trace}"
+        line = self._prefix(record) + _cut(printable(text))
+        if trace and self._indent:
+            line += "".join(f"\n    {printable(row)}" for row in trace.split("\n"))
+        return line
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LINE_CHARACTERS_MAX else text[:LINE_CHARACTERS_MAX] + "…"
+
+
+def _priority(record: logging.LogRecord) -> int:
+    """Severity as of syslog, RFC 5424, Table 2."""
+    for level, priority in (
+        (logging.CRITICAL, 2),
+        (logging.ERROR, 3),
+        (logging.WARNING, 4),
+        (logging.INFO, 6),
+    ):
+        if record.levelno >= level:
+            return priority
+    return 7
+
+
+def _no_prefix(record: logging.LogRecord) -> str:
+    return ""
+
+
+def _priority_prefix(record: logging.LogRecord) -> str:
+    return f"<{_priority(record)}>"
+
+
+def _time_prefix(record: logging.LogRecord) -> str:
+    stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
+    return f"{stamp}.{int(record.msecs):03d} {record.levelname.lower()}: "
+
+
+def _is_journal(fd: int) -> bool:
+    """Whether the journal reads what is written to `fd`: systemd.exec, $JOURNAL_STREAM."""
+    status = os.fstat(fd)
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+
+
+class _SyslogHandler(logging.Handler):
+    """To the local syslog, facility daemon. The standard library's own would stop the event loop
+    whenever syslog does not keep up: here such lines are lost, and counted in the next."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self._path = path
+        self._lost = 0
+        try:
+            self._socket: socket.socket | None = self._connect()
+        except OSError as error:
+            raise StartError(
+                f"no syslog at {path}: {error.strerror}: start one, or log to stderr"
+            ) from None
+
+    def _connect(self) -> socket.socket:
+        fresh = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        fresh.setblocking(False)
+        try:
+            fresh.connect(self._path)
+        except OSError:
+            fresh.close()
+            raise
+        return fresh
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            text = self.format(record)
+        except Exception:
+            self.handleError(record)
+            return
+        if self._lost:
+            text += f" ({self._lost} lines before this one were lost)"
+        line = f"<{_FACILITY_DAEMON | _priority(record)}>ggaoe[{os.getpid()}]: {text}".encode()
+        try:
+            self._send(line)
+        except OSError:
+            self._lost += 1
+        else:
+            self._lost = 0
+
+    def _send(self, line: bytes) -> None:
+        if self._socket is not None:
+            try:
+                self._socket.send(line)
+            except BlockingIOError:
+                raise
+            except OSError:  # syslog was restarted: its socket is another one now
+                self._socket.close()
+                self._socket = None
+            else:
+                return
+        self._socket = self._connect()
+        self._socket.send(line)
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        super().close()

@@ -1,0 +1,206 @@
+"""The daemon as a process: going to the background, the pid file, the privilege it needs.
+
+Owns fork, the message about the outcome of a start, and the lock on the pid file. Must not know
+what is started. Forks before there is an event loop or a thread.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import sys
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import TextIO
+
+from ggaoe.errors import StartError
+
+MESSAGE_BYTES_MAX = 1 << 16
+PID_FILE_BYTES_MAX = 32
+PID_FILE_ATTEMPTS_MAX = 100
+
+_CAP_NET_RAW = 13  # linux/capability.h
+_READY = b"+"
+_FAILED = b"-"
+
+
+class Readiness:
+    """Tells whoever started the daemon how the start went; by default that is a terminal or a
+    service manager, which sees the exit status and stderr."""
+
+    def __init__(self, fd: int | None = None) -> None:
+        self._fd = fd
+
+    def ready(self) -> None:
+        """The daemon serves: the command that started it ends with status 0, and stderr becomes
+        /dev/null. StartError where that command has been interrupted, so nobody wants it any more.
+        """
+        if self._fd is None:
+            return
+        _to_null(sys.stderr)
+        try:
+            self._tell(_READY)
+        except BrokenPipeError:
+            raise StartError("the command that starts ggaoe was interrupted") from None
+
+    def failed(self, text: str) -> None:
+        """The daemon cannot start: `text` is shown where it was started, in lines as it has them,
+        and the command ends with status 1. Without effect after `ready`."""
+        if self._fd is None:
+            _print_error(text)
+            return
+        with suppress(BrokenPipeError):
+            self._tell(_FAILED + text.encode(errors="replace")[: MESSAGE_BYTES_MAX - 1])
+
+    def _tell(self, message: bytes) -> None:
+        assert self._fd is not None
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            try:
+                os.write(fd, message)
+            finally:
+                os.close(fd)
+
+
+def daemonise() -> Readiness:
+    """Go on in a process of its own session, in the directory /, without stdin and stdout.
+
+    Returns in that process only. The calling one stays until it hears how the start went, and
+    ends with status 0 or 1. StartError where there can be no further process. Relative paths are
+    to be made absolute before.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    reading, writing = os.pipe()
+    if child := _fork():
+        os.close(writing)
+        os._exit(_outcome(child, reading))
+    os.close(reading)
+    os.setsid()
+    if _fork():  # only the leader of a session could be given a terminal again
+        os._exit(0)
+    os.chdir("/")
+    _to_null(sys.stdin)
+    _to_null(sys.stdout)
+    return Readiness(writing)
+
+
+def _fork() -> int:
+    try:
+        return os.fork()
+    except OSError as error:
+        raise StartError(f"cannot go to the background: {error.strerror}") from None
+
+
+def _outcome(child: int, reading: int) -> int:
+    """Exit status of the command; `child` ends as soon as it has forked."""
+    try:
+        os.waitpid(child, 0)
+        with os.fdopen(reading, "rb") as pipe:
+            message = pipe.read(MESSAGE_BYTES_MAX)
+    except KeyboardInterrupt:
+        return 130
+    if message == _READY:
+        return 0
+    _print_error(
+        message.removeprefix(_FAILED).decode(errors="replace")
+        or "ended in the middle of its start: try it in the foreground"
+    )
+    return 1
+
+
+def _print_error(text: str) -> None:
+    for line in text.split("\n"):
+        print(f"ggaoe: {line}", file=sys.stderr, flush=True)
+
+
+def _to_null(stream: TextIO) -> None:
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, stream.fileno())
+    os.close(null)
+
+
+class PidFile:
+    """A context that holds `path` with our process id in it, locked; removed at its end.
+
+    What a dead process left behind is replaced. StartError where its process lives, the file is
+    something else, or it cannot be written. Enter it in the process that stays.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._fd = -1
+
+    def __enter__(self) -> PidFile:
+        try:
+            self._fd = self._locked()
+        except OSError as error:
+            raise StartError(
+                f"pid file {self._path}: {error.strerror}: set another pid-file"
+            ) from None
+        try:
+            if not re.fullmatch(rb"\s*\d*\s*", os.pread(self._fd, PID_FILE_BYTES_MAX, 0)):
+                raise StartError(
+                    f"pid file {self._path}: a file that holds no process id is in its place: "
+                    f"remove it, or set another pid-file"
+                )
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, b"%d\n" % os.getpid(), 0)
+        except OSError as error:
+            os.close(self._fd)
+            raise StartError(f"pid file {self._path}: {error.strerror}") from None
+        except StartError:
+            os.close(self._fd)
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._is_at_path(self._fd):
+            self._path.unlink()
+        os.close(self._fd)
+
+    def _locked(self) -> int:
+        for _ in range(PID_FILE_ATTEMPTS_MAX):
+            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                owner = os.pread(fd, PID_FILE_BYTES_MAX, 0).decode(errors="replace").strip()
+                os.close(fd)
+                raise StartError(
+                    f"pid file {self._path}: ggaoe runs already, as process {owner or 'unknown'}: "
+                    f"stop it, or set another pid-file"
+                ) from None
+            if self._is_at_path(fd):
+                return fd
+            os.close(fd)  # its process has removed it between our two steps
+        raise StartError(f"pid file {self._path}: others keep replacing it: set another pid-file")
+
+    def _is_at_path(self, fd: int) -> bool:
+        ours = os.fstat(fd)
+        try:
+            there = self._path.lstat()
+        except FileNotFoundError:
+            return False
+        return (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino)
+
+
+def require_capability_net_raw() -> None:
+    """StartError where this process may not open packet sockets: capabilities(7), CAP_NET_RAW."""
+    found = re.search(r"^CapEff:\s*([0-9a-f]+)$", _own_status(), re.MULTILINE)
+    if found is not None and not int(found[1], 16) >> _CAP_NET_RAW & 1:
+        raise StartError(
+            "needs CAP_NET_RAW to send and receive Ethernet frames: run it as root, or give it the "
+            "capability (AmbientCapabilities=CAP_NET_RAW in a unit, setpriv or setcap elsewhere)"
+        )
+
+
+def _own_status() -> str:
+    return Path("/proc/self/status").read_text(encoding="ascii", errors="replace")

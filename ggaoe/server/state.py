@@ -1,0 +1,153 @@
+"""What initiators have set of a device, kept over restarts: one small JSON file for each device.
+
+Owns the files' form and their durability: a new state is on stable storage before `save` returns,
+and a crash leaves the old file or the new one, never a mixture. A file that cannot be understood is
+an error, not an empty state: a lost reservation would hand the disk to whoever comes first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from pathlib import Path
+from urllib.parse import quote
+
+import aiofiles
+
+from ggaoe.errors import StateError
+from ggaoe.proto.access import LIST_ENTRIES_MAX, MacList
+from ggaoe.proto.ata import SMART_HOST_LOGS
+from ggaoe.proto.frame import SECTOR_BYTES
+from ggaoe.proto.query import CONFIG_STRING_BYTES_MAX
+from ggaoe.proto.target import TargetState
+from ggaoe.units import format_mac, parse_mac
+
+FORMAT = "ggaoe-state"
+FORMAT_VERSION = 1
+FILE_BYTES_MAX = 1 << 20
+
+
+class StateStore:
+    """The state directory; it must exist and be writable."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def check(self) -> None:
+        """StateError where states could not be stored."""
+        if not self.directory.is_dir():
+            raise StateError(
+                f"state directory {self.directory} does not exist: create it, "
+                f"or set another state-directory"
+            )
+        if not os.access(self.directory, os.W_OK | os.X_OK):
+            raise StateError(
+                f"state directory {self.directory} is not writable: change its permissions, "
+                f"or set another state-directory"
+            )
+
+    def path_of(self, name: str) -> Path:
+        """The file of the device called `name`, whatever characters the name has."""
+        return self.directory / f"{quote(name, safe=' ')}.json"
+
+    async def load(self, name: str) -> TargetState:
+        """The state of device `name`, the empty one where none was saved; raises StateError."""
+        path = self.path_of(name)
+        try:
+            async with aiofiles.open(path, "rb") as file:
+                content = await file.read(FILE_BYTES_MAX)
+        except FileNotFoundError:
+            return TargetState()
+        except OSError as error:
+            raise StateError(f"state file {path}: {error.strerror}") from None
+        try:
+            return decode(content)
+        except ValueError as error:
+            raise StateError(
+                f"state file {path} is damaged or not ours ({error}): restore it, or remove it "
+                f"to start with no config string, mask list and reservation"
+            ) from None
+
+    async def save(self, name: str, state: TargetState) -> None:
+        """Store `state` durably; raises StateError, and then the old one is still there."""
+        path = self.path_of(name)
+        temporary = path.with_name(f".{path.name}.new")
+        try:
+            async with aiofiles.open(temporary, "wb") as file:
+                await file.write(encode(state))
+                await file.flush()
+                await asyncio.to_thread(os.fsync, file.fileno())
+            await asyncio.to_thread(_replace, temporary, path)
+        except OSError as error:
+            raise StateError(f"state file {path}: {error.strerror}") from None
+
+
+def _replace(temporary: Path, path: Path) -> None:
+    temporary.replace(path)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def encode(state: TargetState) -> bytes:
+    """The file's content; byte strings in hexadecimal."""
+    document = {
+        "format": FORMAT,
+        "version": FORMAT_VERSION,
+        "config_string": state.config_string.hex(),
+        "mask": [format_mac(mac) for mac in state.mask],
+        "reserved": [format_mac(mac) for mac in state.reserved],
+        "smart_enabled": state.smart_enabled,
+        "smart_logs": {str(log): data.hex() for log, data in sorted(state.smart_logs.items())},
+    }
+    return json.dumps(document, indent=1).encode() + b"\n"
+
+
+def decode(content: bytes) -> TargetState:
+    """The state in a file's content; raises ValueError with what is wrong."""
+    try:
+        document = json.loads(content)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise ValueError("no ggaoe state")
+    if document.get("version") != FORMAT_VERSION:
+        raise ValueError(f"version {document.get('version')!r} is not known here")
+    config_string = _bytes(document.get("config_string"))
+    if len(config_string) > CONFIG_STRING_BYTES_MAX:
+        raise ValueError("config string is too long")
+    smart_enabled = document.get("smart_enabled")
+    if not isinstance(smart_enabled, bool):
+        raise ValueError("smart_enabled is neither true nor false")
+    logs = document.get("smart_logs")
+    if not isinstance(logs, dict):
+        raise ValueError("smart_logs is no object")
+    smart_logs = {int(log): _bytes(data) for log, data in logs.items()}
+    for log, data in smart_logs.items():
+        if log not in SMART_HOST_LOGS or len(data) != SECTOR_BYTES:
+            raise ValueError(f"SMART log {log} is not a host's log of one sector")
+    return TargetState(
+        config_string=config_string,
+        mask=_macs(document.get("mask"), "mask"),
+        reserved=_macs(document.get("reserved"), "reserved"),
+        smart_enabled=smart_enabled,
+        smart_logs=smart_logs,
+    )
+
+
+def _bytes(value: object) -> bytes:
+    if not isinstance(value, str):
+        raise ValueError("a byte string is missing")
+    return bytes.fromhex(value)
+
+
+def _macs(value: object, what: str) -> MacList:
+    if not isinstance(value, list) or len(value) > LIST_ENTRIES_MAX:
+        raise ValueError(f"{what} is no list of at most {LIST_ENTRIES_MAX}")
+    macs = tuple(parse_mac(item) if isinstance(item, str) else b"" for item in value)
+    if b"" in macs or len(set(macs)) != len(macs):
+        raise ValueError(f"{what} holds something else than distinct MAC addresses")
+    return macs

@@ -1,0 +1,205 @@
+"""What the control socket can ask: one handler for each verb of `ggaoectl`.
+
+Owns the shape of the answers, which are part of the control protocol: raw units, stable names.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from ggaoe import __version__
+from ggaoe.engine.base import sectors_of
+from ggaoe.engine.counters import Initiators
+from ggaoe.server.control import PROTOCOL_VERSION, Handler, Params, flag, select
+from ggaoe.server.export import Export
+from ggaoe.server.interfaces import wants
+from ggaoe.units import format_mac
+
+if TYPE_CHECKING:
+    from ggaoe.net.link import Interface
+    from ggaoe.server.app import Daemon
+
+Json = dict[str, object]
+
+
+class Verbs:
+    """The handlers of one daemon."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+
+    def handlers(self) -> Mapping[str, Handler]:
+        """By method name, as `ggaoectl` calls them."""
+        return {
+            "version": self._version,
+            "reload": self._reload,
+            "list": self._list,
+            "show": self._show,
+            "stats": self._stats,
+            "show-config": self._show_config,
+            "show-macmask": self._show_macmask,
+            "show-reserve": self._show_reserve,
+            "clear-stats": self._clear_stats,
+            "clear-config": lambda params: self._clear(params, config_string=b""),
+            "clear-macmask": lambda params: self._clear(params, mask=()),
+            "clear-reserve": lambda params: self._clear(params, reserved=()),
+        }
+
+    def _selected(self, params: Params) -> tuple[list[Export], Json]:
+        names, missing = select(params, self._daemon.exports)
+        exports = [self._daemon.exports[name] for name in names]
+        return exports, {"missing": missing} if missing else {}
+
+    async def _version(self, params: Params) -> Json:
+        daemon = self._daemon
+        return {
+            "name": "ggaoe",
+            "version": __version__,
+            "protocol": PROTOCOL_VERSION,
+            "engine": daemon.engine.name,
+            "pid": os.getpid(),
+            "uptime_s": round(time.monotonic() - daemon.started_s, 3),
+            "config": str(daemon.source) if daemon.source else None,
+        }
+
+    async def _reload(self, params: Params) -> Json:
+        dry_run = flag(params, "dry_run")
+        plan = await self._daemon.reload(dry_run=dry_run)
+        return {
+            "applied": not dry_run,
+            "changes": plan.lines(),
+            "warnings": [str(problem) for problem in plan.config.warnings],
+        }
+
+    async def _list(self, params: Params) -> Json:
+        exports, rest = self._selected(params)
+        return {
+            "devices": [_summary(export) for export in exports],
+            "interfaces": [self._interface(interface) for interface in self._listed()],
+            **rest,
+        }
+
+    def _listed(self) -> list[Interface]:
+        """Interfaces that a device wants, up or not."""
+        devices = self._daemon.config.devices.values()
+        return [
+            interface
+            for interface in self._daemon.interfaces.known
+            if any(wants(device, interface) for device in devices)
+        ]
+
+    def _interface(self, interface: Interface) -> Json:
+        port = self._daemon.interfaces.port_of(interface.name)
+        reason = self._daemon.interfaces.refused.get(interface.name)
+        if port is None and reason is None:
+            reason = "starting" if interface.is_up else "link is down"
+        return {
+            "name": interface.name,
+            "mac": format_mac(interface.mac),
+            "mtu_bytes": port.path.mtu_bytes if port else interface.mtu_bytes,
+            "is_up": interface.is_up,
+            "serving": port is not None,
+            "reason": reason,
+            "sectors": sectors_of(port) if port else 0,
+        }
+
+    async def _show(self, params: Params) -> Json:
+        exports, rest = self._selected(params)
+        return {"devices": [_detail(export) for export in exports], **rest}
+
+    async def _stats(self, params: Params) -> Json:
+        exports, rest = self._selected(params)
+        interfaces = {
+            port.name: asdict(port.link.refresh()) for port in self._daemon.engine.ports.values()
+        }
+        return {
+            "monotonic_s": round(time.monotonic(), 6),
+            "devices": {export.name: _counters(export) for export in exports},
+            "interfaces": interfaces,
+            "initiators": {
+                export.name: _initiators(export.device.initiators) for export in exports
+            },
+            **rest,
+        }
+
+    async def _show_config(self, params: Params) -> Json:
+        return self._shown(params, lambda export: export.device.target.state.config_string.hex())
+
+    async def _show_macmask(self, params: Params) -> Json:
+        return self._shown(params, lambda export: _texts(export.device.target.state.mask))
+
+    async def _show_reserve(self, params: Params) -> Json:
+        return self._shown(params, lambda export: _texts(export.device.target.state.reserved))
+
+    def _shown(self, params: Params, value: Callable[[Export], object]) -> Json:
+        exports, rest = self._selected(params)
+        return {"devices": {export.name: value(export) for export in exports}, **rest}
+
+    async def _clear_stats(self, params: Params) -> Json:
+        exports, rest = self._selected(params)
+        for export in exports:
+            export.device.clear_counters()
+        return {"cleared": [export.name for export in exports], **rest}
+
+    async def _clear(self, params: Params, **fields: object) -> Json:
+        exports, rest = self._selected(params)
+        await asyncio.gather(*(export.set_state(**fields) for export in exports))
+        return {"cleared": [export.name for export in exports], **rest}
+
+
+def _summary(export: Export) -> Json:
+    config = export.config
+    size_sectors = export.device.target.size_sectors
+    return {
+        "name": export.name,
+        "address": config.address,
+        "shelf": config.shelf,
+        "slot": config.slot,
+        "state": export.state.value,
+        "reason": export.reason,
+        "size_bytes": None if size_sectors is None else size_sectors * 512,
+        "path": str(config.path) if config.path else f"UUID={config.uuid}",
+        "read_only": config.read_only,
+        "interfaces": sorted(port.name for port in export.device.ports),
+    }
+
+
+def _detail(export: Export) -> Json:
+    config, state, backend = export.config, export.device.target.state, export.backend
+    return {
+        **_summary(export),
+        "backend": backend.description if backend else None,
+        "warnings": list(backend.warnings) if backend else [],
+        "queue_length": config.queue_length,
+        "write_cache": config.write_cache,
+        "accept": None if config.accept is None else _texts(sorted(config.accept)),
+        "deny": _texts(sorted(config.deny)),
+        "config_string": state.config_string.hex(),
+        "mask": _texts(state.mask),
+        "reserved": _texts(state.reserved),
+        "counters": _counters(export),
+        "initiators": _initiators(export.device.initiators),
+    }
+
+
+def _counters(export: Export) -> Json:
+    device = export.device
+    return {
+        **asdict(device.counters),
+        "in_flight": device.in_flight,
+        "waiting": device.waiting,
+    }
+
+
+def _initiators(initiators: Initiators) -> Json:
+    return {format_mac(mac): asdict(counters) for mac, counters in initiators.items()}
+
+
+def _texts(macs: object) -> list[str]:
+    assert isinstance(macs, list | tuple)
+    return [format_mac(mac) for mac in macs]

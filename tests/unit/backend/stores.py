@@ -1,0 +1,85 @@
+"""Files and loop devices for the backend tests; each is removed when its context ends."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from helpers.needs import requires_namespaces, requires_program, requires_root
+from helpers.netns import Namespace
+
+from ggaoe.backend.base import Backend
+
+DISK_DIRECTORY = Path("/var/tmp")
+"""Where files lie on a disk on practically every machine; /tmp is often memory."""
+MEMORY_DIRECTORY = Path("/dev/shm")
+
+
+@contextmanager
+def sparse_file(directory: Path, size_bytes: int) -> Iterator[Path]:
+    """A file of zeros without blocks."""
+    fd, name = tempfile.mkstemp(prefix="ggaoe-test-", dir=directory)
+    try:
+        os.ftruncate(fd, size_bytes)
+        os.close(fd)
+        yield Path(name)
+    finally:
+        Path(name).unlink()
+
+
+@contextmanager
+def loop_device(
+    size_bytes: int, sector_bytes: int = 512, read_only: bool = False
+) -> Iterator[tuple[Path, Path]]:
+    """(block device, the file behind it), filled with zeros; skips where there are none."""
+    requires_root()
+    requires_program("losetup")
+    with sparse_file(DISK_DIRECTORY, size_bytes) as file:
+        file.write_bytes(bytes(size_bytes))
+        command = ["losetup", "--find", "--show", f"--sector-size={sector_bytes}"]
+        made = subprocess.run(
+            [*command, *(["--read-only"] if read_only else []), str(file)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if made.returncode:
+            pytest.skip(f"needs loop devices: {made.stderr.strip()}")
+        device = Path(made.stdout.strip())
+        try:
+            yield device, file
+        finally:
+            subprocess.run(["losetup", "--detach", str(device)], check=True)
+
+
+def grow_loop_device(device: Path, file: Path, size_bytes: int) -> None:
+    """Make a loop device larger, as an administrator grows a volume."""
+    os.truncate(file, size_bytes)
+    subprocess.run(["losetup", "--set-capacity", str(device)], check=True)
+
+
+def make_swap(device: Path, uuid: str) -> None:
+    """Give `device` a UUID, by the signature of a swap area."""
+    requires_program("mkswap")
+    subprocess.run(["mkswap", "--uuid", uuid, str(device)], check=True, capture_output=True)
+
+
+@contextmanager
+def ramfs_file(size_bytes: int) -> Iterator[Path]:
+    """A file on a file system that knows no direct I/O, mounted where nobody else sees it."""
+    requires_namespaces()
+    with Namespace() as namespace:
+        namespace.run("mount", "-t", "ramfs", "ramfs", "/mnt")
+        with sparse_file(Path(f"/proc/{namespace.pid}/root/mnt"), size_bytes) as path:
+            yield path
+
+
+def requires_way(backend: Backend, description: str) -> None:
+    """Skip where the machine's kernel or file system serves a store in another way."""
+    if backend.description != description:
+        pytest.skip(f"needs {description}; here: {backend.description}, {backend.warnings}")

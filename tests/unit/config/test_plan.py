@@ -1,0 +1,124 @@
+"""Reload plans: what changes, how, and what has to wait for a restart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ggaoe.config import diff, effective, parse
+from ggaoe.config.schema import options_of
+
+BASE = {"path": "/x", "shelf": "1", "slot": "0"}
+
+OTHER = {
+    "path": "/y",
+    "shelf": "2",
+    "slot": "2",
+    "offset": "1M",
+    "length": "1M",
+    "interfaces": "eth0",
+    "accept": "02:00:00:00:00:01",
+    "deny": "02:00:00:00:00:01",
+    "queue-length": "7",
+    "direct-io": "false",
+    "max-delay": "0",
+    "merge-delay": "1ms",
+    "exact-size": "true",
+    "read-only": "true",
+    "broadcast": "true",
+    "write-cache": "true",
+    "trace-io": "true",
+}
+
+
+def config(devices: dict[str, dict[str, str]], more: str = ""):
+    text = more
+    for name, options in devices.items():
+        text += f"\n[{name}]\n" + "".join(f"{key} = {value}\n" for key, value in options.items())
+    return parse(text, "f")
+
+
+@pytest.mark.parametrize("option", options_of("device"), ids=lambda option: option.key)
+def test_each_option_of_a_device_is_applied_as_the_table_says(option):
+    new = {**BASE, option.key: OTHER.get(option.key, "1234-ABCD")}
+    if option.key == "uuid":
+        del new["path"]
+    plan = diff(config({"d": BASE}), config({"d": new}))
+    (change,) = plan.changed
+    assert change.how == option.reload
+    assert option.key in [changed.key for changed in change.options]
+    assert (plan.added, plan.removed, plan.interfaces, plan.restart) == ((), (), (), ())
+
+
+def test_strongest_step_wins_and_all_options_are_named():
+    new = {**BASE, "queue-length": "7", "path": "/y"}
+    plan = diff(config({"d": BASE}), config({"d": new}))
+    assert plan.lines() == ["reopen d (e1.0): path /x → /y, queue-length 64 → 7"]
+
+
+def test_same_configuration_needs_nothing():
+    plan = diff(config({"d": BASE}), config({"d": BASE}, "# moved\n[acls]\nunused =\n"))
+    assert plan.empty
+    assert not plan.relinks("eth0")
+
+
+def test_added_removed_and_moved_devices():
+    old = config({"a": BASE, "b": {**BASE, "slot": "1"}})
+    new = config({"b": {**BASE, "slot": "5"}, "c": BASE})
+    assert diff(old, new).lines() == [
+        "remove a (e1.0)",
+        "replace b (e1.1): slot 1 → 5",
+        "add c (e1.0)",
+    ]
+
+
+def test_changed_access_list_reaches_the_devices_that_use_it():
+    acl = "[acls]\nlab = 02:00:00:00:00:01{}\n"
+    devices = {"a": {**BASE, "accept": "lab"}, "b": {**BASE, "slot": "1"}}
+    old = config(devices, acl.format(""))
+    new = config(devices, acl.format(", 02:00:00:00:00:02"))
+    assert diff(old, new).lines() == ["change a (e1.0): accept 1 addresses → 2 addresses (+1 -0)"]
+    assert diff(old, config({**devices, "a": BASE}, acl.format(""))).lines() == [
+        "change a (e1.0): accept 1 addresses → (everybody)"
+    ]
+
+
+def test_default_reaches_the_devices_that_leave_it_out():
+    devices = {"a": BASE, "b": {**BASE, "slot": "1", "queue-length": "9"}}
+    plan = diff(config(devices), config(devices, "[defaults]\nqueue-length = 8\n"))
+    assert plan.lines() == ["change a (e1.0): queue-length 64 → 8"]
+
+
+def test_interfaces():
+    old = config({}, "[eth0]\nmtu = 1500\n[eth1]\nmtu = 4200\n")
+    new = config({}, "[defaults]\nmtu = 9000\n[eth1]\nmtu = 4200\nring-buffer-size = 0\n")
+    plan = diff(old, new)
+    assert plan.lines() == [
+        "reopen all interfaces without a section: mtu (the interface's own) → 9000",
+        "reopen eth0: mtu 1500 → 9000",
+        "reopen eth1: ring-buffer-size 4096 → 0",
+    ]
+    assert [plan.relinks(name) for name in ("eth0", "eth1", "eth2")] == [True, True, True]
+    plan = diff(old, config({}, "[eth0]\nmtu = 1500\n[eth1]\nmtu = 9000\n"))
+    assert [plan.relinks(name) for name in ("eth0", "eth1", "eth2")] == [False, True, False]
+
+
+def test_what_needs_a_restart_keeps_its_old_value():
+    old = config({"d": BASE})
+    text = "[defaults]\npid-file = /p\ncontrol-socket = /c\nstate-directory = /s\n"
+    new = config({"d": BASE}, text + "engine = portable\nadvertise-interval = 1min\n")
+    plan = diff(old, new)
+    assert plan.lines() == [
+        "change advertise-interval 0 → 60",
+        "needs a restart: engine auto → portable; auto stays",
+        "needs a restart: pid-file /var/run/ggaoed.pid → /p; /var/run/ggaoed.pid stays",
+        "needs a restart: control-socket /var/run/ggaoed.sock → /c; /var/run/ggaoed.sock stays",
+        "needs a restart: state-directory /var/lib/ggaoed → /s; /var/lib/ggaoed stays",
+    ]
+    assert plan.config.engine == "auto"
+    assert plan.config.pid_file == Path("/var/run/ggaoed.pid")
+    assert plan.config.advertise_interval_s == 60
+    rows = {(row.section, row.key): row.value for row in effective(plan.config)}
+    assert rows["defaults", "engine"] == "auto"
+    assert diff(plan.config, new).restart == plan.restart

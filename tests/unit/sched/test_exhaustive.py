@@ -1,0 +1,162 @@
+"""Every case of a small world: all kinds of requests, all places, all orders of completion.
+
+The rule is checked in full at each step: a request has started exactly when no older one that it
+conflicts with is still there. Nothing else may hold it, and nothing may let it pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import product
+
+import pytest
+from unit.sched.making import conflict, make
+
+from ggaoe.proto.ata import Op
+from ggaoe.sched.order import OverlapOrder
+from ggaoe.sched.queue import Arrival, DeviceQueue, Policy
+from ggaoe.sched.request import Request
+
+SECTORS = 3
+PLACES = [(at, count) for at in range(SECTORS) for count in range(1, SECTORS + 1 - at)]
+KINDS = [(op, at, count) for op in (Op.READ, Op.WRITE) for at, count in PLACES]
+WITH_FLUSH = [*KINDS, (Op.FLUSH, 0, 0)]
+Kind = tuple[Op, int, int]
+
+
+def overlaps_of(kinds: Sequence[Kind]) -> list[int]:
+    """For each request the older ones that it conflicts with, as a bit mask."""
+    requests = [make(*kind) for kind in kinds]
+    return [
+        sum(1 << old for old in range(new) if conflict(requests[old], requests[new]))
+        for new in range(len(requests))
+    ]
+
+
+def orders_of_leaving(overlaps: Sequence[int], gone: int = 0) -> Iterator[list[int]]:
+    """Every order in which requests that were all there at once can finish."""
+    if gone == (1 << len(overlaps)) - 1:
+        yield []
+    for number, older in enumerate(overlaps):
+        if not gone >> number & 1 and not older & ~gone:
+            for rest in orders_of_leaving(overlaps, gone | 1 << number):
+                yield [number, *rest]
+
+
+def check_order(kinds: Sequence[Kind], overlaps: Sequence[int], leaving: Sequence[int]) -> None:
+    order = OverlapOrder(512)
+    requests = [make(*kind) for kind in kinds]
+    free = {number for number, request in enumerate(requests) if order.enter(request)}
+    assert free == {number for number, older in enumerate(overlaps) if not older}
+    gone = 0
+    for number in leaving:
+        before = gone
+        gone |= 1 << number
+        expected = [
+            later for later, older in enumerate(overlaps) if older & ~before and not older & ~gone
+        ]
+        assert order.leave(requests[number]) == [requests[later] for later in expected]
+    assert order.enter(make(Op.WRITE, 0, SECTORS))
+
+
+@pytest.mark.parametrize("first", [Op.READ, Op.WRITE])
+def test_four_requests_finish_in_every_order(first: Op) -> None:
+    """One of each pair of mirror images: the order knows no left and right."""
+    cases = 0
+    for kinds in product(KINDS, repeat=4):
+        if kinds[0][0] is not first:
+            continue
+        mirrored = tuple((op, SECTORS - at - count, count) for op, at, count in kinds)
+        if mirrored < kinds:
+            continue
+        overlaps = overlaps_of(kinds)
+        for leaving in orders_of_leaving(overlaps):
+            check_order(kinds, overlaps, leaving)
+            cases += 1
+    assert cases > 20_000
+
+
+class _Replay:
+    """One life of a queue, told by `path`: at each step which of the possible events happens.
+
+    The events are: the next request arrives, a started request finishes (each), all that is
+    unstarted is dropped (once).
+    """
+
+    def __init__(self, kinds: Sequence[Kind], queue_length: int) -> None:
+        self.queue = DeviceQueue(Policy(queue_length))
+        self.queue_length = queue_length
+        self.coming = [make(*kind) for kind in kinds]
+        self.active: list[Request] = []
+        self.running: list[Request] = []
+        self.may_drop = True
+
+    def choices(self) -> int:
+        waiting = len(self.active) - len(self.running)
+        return bool(self.coming) + len(self.running) + bool(self.may_drop and waiting)
+
+    def step(self, choice: int) -> None:
+        if self.coming and choice == 0:
+            request = self.coming.pop(0)
+            is_free = not any(conflict(older, request) for older in self.active)
+            self.active.append(request)
+            expected = Arrival.READY if is_free else Arrival.BEHIND
+            assert self.queue.arrive(request, 0) is expected
+        elif choice - bool(self.coming) < len(self.running):
+            request = self.running.pop(choice - bool(self.coming))
+            self.active.remove(request)
+            self.queue.finish(request)
+        else:
+            self.may_drop = False
+            dropped = [request for request in self.active if request not in self.running]
+            assert self.queue.drop_unstarted() == dropped
+            self.active = [request for request in self.active if request in self.running]
+        self.start()
+
+    def start(self) -> None:
+        before = list(self.running)
+        for vector in self.queue.take(0):
+            self.running += vector.members
+        free = [
+            request
+            for at, request in enumerate(self.active)
+            if request not in before
+            and not any(conflict(older, request) for older in self.active[:at])
+        ]
+        room = self.queue_length - len(before)
+        fresh = self.running[len(before) :]
+        assert len(fresh) == min(len(free), room)
+        assert all(request in free for request in fresh)
+        assert self.queue.in_flight == len(self.running)
+        assert self.queue.active == self.active
+
+
+def lives(kinds: Sequence[Kind], queue_length: int) -> Iterator[_Replay]:
+    """Every life; the queue is replayed from its beginning for each."""
+    path: list[tuple[int, int]] = []
+    while True:
+        life = _Replay(kinds, queue_length)
+        for choice, _ in path:
+            life.step(choice)
+        while (choices := life.choices()) > 0:
+            path.append((0, choices))
+            life.step(0)
+        yield life
+        while path and path[-1][0] + 1 == path[-1][1]:
+            path.pop()
+        if not path:
+            return
+        path[-1] = (path[-1][0] + 1, path[-1][1])
+
+
+@pytest.mark.parametrize("queue_length", [2, 64])
+def test_three_requests_live_through_every_history(queue_length: int) -> None:
+    places = [(0, 1), (1, 1), (0, 2)]
+    kinds = [(op, *place) for op in (Op.READ, Op.WRITE) for place in places]
+    ended = 0
+    for case in product([*kinds, (Op.FLUSH, 0, 0)], repeat=3):
+        for life in lives(case, queue_length):
+            assert not life.queue.active
+            assert life.queue.in_flight == 0
+            ended += 1
+    assert ended > 5_000
