@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import re
 
-SECTOR_BYTES = 512
-
 _SIZE = re.compile(r"(\d+)\s*([KMGTPE]?)(i?)(B?)", re.IGNORECASE)
 _DURATION = re.compile(r"((?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)\s*(us|µs|ms|s|min|h)?")
 _DURATION_S = {None: 1.0, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from ggaoe.backend.base import Backend, Transfer
 from ggaoe.backend.workers import Completions
 from ggaoe.proto.ata import Op
-from ggaoe.units import SECTOR_BYTES
+from ggaoe.proto.frame import SECTOR_BYTES
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from ggaoe.backend.store import Store, explain
 from ggaoe.backend.threads import BufferedBackend
 from ggaoe.backend.uuid import find_by_uuid
 from ggaoe.errors import BackendError
-from ggaoe.units import SECTOR_BYTES, format_size
+from ggaoe.proto.frame import SECTOR_BYTES
+from ggaoe.units import format_size
 
 WHOLE_UNIT_BYTES = 8 * SECTOR_BYTES
 """Sizes are rounded down to pages: an initiator reads no last page that exists only in part."""

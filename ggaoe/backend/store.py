@@ -24,7 +24,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ggaoe.errors import BackendError
-from ggaoe.units import SECTOR_BYTES
+from ggaoe.proto.frame import SECTOR_BYTES
 
 FALLBACK_BLOCK_BYTES = 4096
 """Alignment for direct I/O that suits practically every store, where the kernel does not say."""

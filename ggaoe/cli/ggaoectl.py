@@ -117,7 +117,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if verb.name == "reload":
         result = call("reload", dry_run=arguments.dry_run)
         for warning in result["warnings"]:
-            _complain(f"warning: {warning}")
+            print(printable(warning), file=sys.stderr)
     elif verb.names == "none":
         result = call(verb.name)
     else:

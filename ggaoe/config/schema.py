@@ -15,6 +15,7 @@ from typing import Literal
 
 from ggaoe import units
 from ggaoe.config.document import Item, quoted
+from ggaoe.proto.frame import SECTOR_BYTES
 
 Place = Literal["defaults", "interface", "device"]
 Reload = Literal["live", "reopen", "replace", "relink", "restart"]
@@ -31,7 +32,7 @@ RELOAD_MEANING: dict[Reload, str] = {
 REQUIRED = "required"  # as `unset`: there is no default
 VALUE_CHARACTERS_MAX = 4096  # PATH_MAX of Linux
 SOCKET_PATH_BYTES_MAX = 107  # sun_path of Linux, less its final zero
-PART_BYTES_MAX = 2**48 * units.SECTOR_BYTES  # what a 48-bit address reaches
+PART_BYTES_MAX = 2**48 * SECTOR_BYTES  # what a 48-bit address reaches
 
 
 class Kind(Enum):
@@ -139,7 +140,7 @@ OPTIONS: tuple[Option, ...] = (
         "Where the exported part of the file or block device begins.",
         field="offset_bytes",
         high=PART_BYTES_MAX,
-        multiple=units.SECTOR_BYTES,
+        multiple=SECTOR_BYTES,
     ),
     Option(
         "length",
@@ -149,9 +150,9 @@ OPTIONS: tuple[Option, ...] = (
         "reopen",
         "Size of the exported part.",
         field="length_bytes",
-        low=units.SECTOR_BYTES,
+        low=SECTOR_BYTES,
         high=PART_BYTES_MAX,
-        multiple=units.SECTOR_BYTES,
+        multiple=SECTOR_BYTES,
         unset="all up to the end",
         sample="10GiB",
     ),

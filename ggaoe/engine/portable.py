@@ -23,6 +23,7 @@ from ggaoe.engine.counters import InitiatorCounters
 from ggaoe.net.buffers import BufferPool, Lease
 from ggaoe.net.link import Frame, Interface, Link, LinkSettings
 from ggaoe.net.plain import PlainLink
+from ggaoe.net.readable import Readable
 from ggaoe.proto import ata
 from ggaoe.proto.ata import Op
 from ggaoe.proto.frame import Header
@@ -111,8 +112,9 @@ class PortableDevice(Device):
 class _Lane:
     """One port's receive and transmit side in this engine."""
 
-    def __init__(self, port: Port) -> None:
+    def __init__(self, port: Port, readable: Readable) -> None:
         self.port = port
+        self.readable = readable
         self.pool = BufferPool(port.path.mtu_bytes)
         self.received: deque[Frame] = deque()
         self.is_drained = True
@@ -139,13 +141,12 @@ class PortableEngine(Engine):
         return PlainLink(interface, settings)
 
     def _port_opened(self, port: Port) -> None:
-        self._lanes[port] = _Lane(port)
-        self._loop.add_reader(port.link.fileno(), self._on_readable)
+        readable = Readable(self._loop, port.link.fileno(), self._on_readable)
+        self._lanes[port] = _Lane(port, readable)
 
     def _port_closed(self, port: Port) -> None:
         lane = self._lanes.pop(port)
-        self._loop.remove_reader(port.link.fileno())
-        self._loop.remove_writer(port.link.fileno())
+        lane.readable.close()
         self._dirty.pop(lane, None)
         for frame in lane.received:
             frame.release()

@@ -68,8 +68,10 @@ class DeviceQueue:
 
     @property
     def wake_ns(self) -> int | None:
-        """When `take` should be asked again because of `merge_delay_ns`; None: no need."""
-        if self._ready_count and self.policy.merge_delay_ns:
+        """When `take` should be asked again because of `merge_delay_ns`; None: no need, since
+        nothing is held, or only a completion makes room."""
+        policy = self.policy
+        if policy.merge_delay_ns and self._ready_count and self.in_flight < policy.queue_length:
             return self._hold_until_ns
         return None
 
@@ -129,11 +131,9 @@ class DeviceQueue:
 
     def _unbook(self, request: Request) -> None:
         self._waiting_bytes -= request.waiting_bytes
-        source_bytes = self._waiting_bytes_of[request.source] - request.waiting_bytes
+        source_bytes = self._waiting_bytes_of.pop(request.source, 0) - request.waiting_bytes
         if source_bytes:
             self._waiting_bytes_of[request.source] = source_bytes
-        else:
-            del self._waiting_bytes_of[request.source]
 
     def finish(self, request: Request) -> None:
         """`request` was started and is answered, or given up: what waited for it may start."""

@@ -17,6 +17,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -194,6 +195,10 @@ class Namespace:
             finally:
                 _set_network(home.fileno())
 
+    def has_carrier(self, interface: str) -> bool:
+        """Up, its peer, too, and ready to send."""
+        return self.ip(f"-brief link show dev {interface}").split()[1] == "UP"
+
     def mac(self, interface: str) -> bytes:
         """Six bytes: the address of an interface."""
         fields = self.ip(f"-brief link show dev {interface}").split()
@@ -210,6 +215,10 @@ def veth(
     )
     left.ip(f"link set {left_name} up")
     right.ip(f"link set {right_name} up")
+    # The kernel drops what is sent until it has noticed the carrier, which it does in its own time.
+    for namespace, name in ((left, left_name), (right, right_name)):
+        ready = partial(namespace.has_carrier, name)
+        wait_until(ready, COMMAND_TIMEOUT_S, f"carrier of {name}")
 
 
 def bridge(namespace: Namespace, name: str, ports: list[str], mtu_bytes: int = 1500) -> None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
 from helpers.needs import requires_program, requires_user_mode_linux
 from helpers.targets import Ggaoe, TargetUnderTest, Vblade
 from interop.guest import Images, Transcript, Wire, best_transport, run_guest

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from helpers.needs import requires_program
-from unit.proto.host import MAC_A, MAC_B, MAC_TARGET, PATH, SHELF, SLOT, make_target
 
 from ggaoe.proto import access, query
 from ggaoe.proto.ata import Op
 from ggaoe.proto.frame import Command, pack_request, pack_taskfile, padded, unpack_header
 from ggaoe.proto.target import Dropped, Io, TargetState
+from helpers.needs import requires_program
+from unit.proto.host import MAC_A, MAC_B, MAC_TARGET, PATH, SHELF, SLOT, make_target
 
 SECTOR = 0x0605_0403_0201
 TOP_SECTOR = (1 << 48) - 1

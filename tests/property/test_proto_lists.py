@@ -5,6 +5,8 @@ from __future__ import annotations
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from ggaoe.proto.target import Change, Dropped, DropReason, Io, Outcome, TargetState
 from unit.proto.host import (
     IDENTIFY,
     MAC_A,
@@ -22,8 +24,6 @@ from unit.proto.host import (
     request,
     reserve_argument,
 )
-
-from ggaoe.proto.target import Change, Dropped, DropReason, Io, Outcome, TargetState
 
 MTU_BYTES_MIN = 38
 MASK_ENTRIES, RESERVE_ENTRIES = 3, 4

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+
+from ggaoe.proto import ata
+from ggaoe.proto.ata import Op
+from ggaoe.proto.frame import unpack_header
+from ggaoe.proto.target import Change, Dropped, Io, Outcome, Path, Reply, Settings, TargetState
 from unit.proto.host import (
     ANY_SHELF,
     ANY_SLOT,
@@ -19,11 +24,6 @@ from unit.proto.host import (
     mask_argument,
     request,
 )
-
-from ggaoe.proto import ata
-from ggaoe.proto.ata import Op
-from ggaoe.proto.frame import unpack_header
-from ggaoe.proto.target import Change, Dropped, Io, Outcome, Path, Reply, Settings, TargetState
 
 hosts = st.sampled_from([MAC_A, MAC_B, MAC_C])
 mac_lists = st.lists(st.one_of(hosts, st.binary(min_size=6, max_size=6)), max_size=255, unique=True)

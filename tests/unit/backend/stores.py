@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from helpers.needs import requires_namespaces, requires_program, requires_root
-from helpers.netns import Namespace
 
 from ggaoe.backend.base import Backend
+from helpers.needs import requires_namespaces, requires_program, requires_root
+from helpers.netns import Namespace
 
 DISK_DIRECTORY = Path("/var/tmp")
 """Where files lie on a disk on practically every machine; /tmp is often memory."""

@@ -7,11 +7,11 @@ from typing import Any
 
 import libaio
 import pytest
-from unit.backend.conformance import Driver, data_of, pattern, read, write
-from unit.backend.stores import DISK_DIRECTORY, requires_way, sparse_file
 
 from ggaoe.backend.aio import IN_FLIGHT_MAX
 from ggaoe.backend.file import FileSpec, open_file
+from unit.backend.conformance import Driver, data_of, pattern, read, write
+from unit.backend.stores import DISK_DIRECTORY, requires_way, sparse_file
 
 AIO = "direct I/O, Linux AIO"
 

@@ -7,6 +7,11 @@ from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
+
+from ggaoe.backend.base import Backend
+from ggaoe.backend.faults import FaultBackend
+from ggaoe.backend.file import FileSpec, open_file
+from ggaoe.backend.memory import MemoryBackend
 from unit.backend.conformance import REGION_BYTES, Conformance
 from unit.backend.stores import (
     DISK_DIRECTORY,
@@ -15,11 +20,6 @@ from unit.backend.stores import (
     requires_way,
     sparse_file,
 )
-
-from ggaoe.backend.base import Backend
-from ggaoe.backend.faults import FaultBackend
-from ggaoe.backend.file import FileSpec, open_file
-from ggaoe.backend.memory import MemoryBackend
 
 AIO = "direct I/O, Linux AIO"
 DIRECT_THREADS = "direct I/O, worker threads"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import errno
 
 import pytest
-from unit.backend.conformance import Driver, data_of, flush, pattern, read, verify, write
 
 from ggaoe.backend.faults import Fail, FaultBackend, Hold, Rule, Short, seeded
 from ggaoe.backend.memory import MemoryBackend
 from ggaoe.proto.ata import Op
+from unit.backend.conformance import Driver, data_of, flush, pattern, read, verify, write
 
 SIZE_BYTES = 65536
 

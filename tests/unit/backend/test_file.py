@@ -13,6 +13,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+
+from ggaoe.backend.base import Backend
+from ggaoe.backend.file import FileSpec, open_file
+from ggaoe.errors import BackendError
 from unit.backend.conformance import DEADLINE_S, Driver, data_of, flush, pattern, read, write
 from unit.backend.stores import (
     grow_loop_device,
@@ -21,10 +25,6 @@ from unit.backend.stores import (
     ramfs_file,
     requires_way,
 )
-
-from ggaoe.backend.base import Backend
-from ggaoe.backend.file import FileSpec, open_file
-from ggaoe.errors import BackendError
 
 MIB = 1024 * 1024
 UUID = "0d6f3c5e-7f5e-4b4e-9f3b-3a1f0c2d4e5a"

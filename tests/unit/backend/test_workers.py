@@ -7,10 +7,9 @@ import errno
 import threading
 from collections.abc import Sequence
 
-from unit.backend.conformance import DEADLINE_S, read
-
 from ggaoe.backend.base import Transfer
 from ggaoe.backend.workers import THREADS_MAX, Completions, Workers
+from unit.backend.conformance import DEADLINE_S, read
 
 
 class Results:

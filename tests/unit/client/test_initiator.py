@@ -7,8 +7,6 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
-from helpers.needs import requires_namespaces
-from helpers.netns import Namespace, veth
 
 from ggaoe.client import (
     AtaCommandError,
@@ -40,6 +38,8 @@ from ggaoe.proto.frame import (
     unpack_taskfile,
 )
 from ggaoe.proto.query import Ccmd, pack_config
+from helpers.needs import requires_namespaces
+from helpers.netns import Namespace, veth
 
 DEADLINE_S = 20.0
 SHELF, SLOT = 7, 3

@@ -7,13 +7,13 @@ import struct
 from collections.abc import Callable, Iterator
 
 import pytest
-from helpers.needs import requires_namespaces
-from helpers.netns import Namespace, bridge, veth
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ggaoe.net.link import Interface
 from ggaoe.net.netlink import InterfaceWatcher, LinkTable, list_interfaces
+from helpers.needs import requires_namespaces
+from helpers.netns import Namespace, bridge, veth
 
 DEADLINE_S = 10.0
 

@@ -9,8 +9,6 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from helpers.needs import requires_namespaces
-from helpers.netns import Namespace, veth, wait_until
 
 from ggaoe.net.buffers import PAGE_BYTES
 from ggaoe.net.link import Frame, Interface, LinkSettings
@@ -18,6 +16,8 @@ from ggaoe.net.netlink import list_interfaces
 from ggaoe.net.plain import PlainLink, Role
 from ggaoe.net.readable import Readable
 from ggaoe.proto.frame import BROADCAST, ETHERTYPE, FLAG_RESPONSE, VERSION, Command
+from helpers.needs import requires_namespaces
+from helpers.netns import Namespace, veth, wait_until
 
 DEADLINE_S = 10.0
 MTU_BYTES = 9000
@@ -89,6 +89,11 @@ def receive(link: PlainLink, count: int, frames_max: int = 1000) -> list[Frame]:
 
     wait_until(enough, DEADLINE_S, f"{count} frames")
     return frames
+
+
+def wait_for_carrier(namespace: Namespace, name: str) -> None:
+    """The kernel drops what is sent until it has noticed, up to a second after the peer is up."""
+    wait_until(lambda: namespace.has_carrier(name), DEADLINE_S, f"carrier of {name}")
 
 
 def address_of(view: memoryview) -> int:
@@ -222,6 +227,7 @@ def test_link_lives_through_down_and_up(
     assert far.send([[frame(near.mac, far.mac)]]) == 1
     assert far.counters.drops["tx_refused"] == 1
     namespace.ip("link set far0 up")
+    wait_for_carrier(namespace, "near0")
     near.send([[frame(far.mac, near.mac, b"again")]])
     assert bytes(receive(far, 1)[0]).endswith(b"again")
 
@@ -244,6 +250,7 @@ async def test_loop_still_wakes_for_frames_after_down_and_up(
         namespace.ip("link set far0 down")
         await went_down.wait()
         namespace.ip("link set far0 up")
+        wait_for_carrier(namespace, "near0")
         near.send([[frame(far.mac, near.mac, b"again")]])
         assert bytes(await arrived.get()).endswith(b"again")
     readable.close()

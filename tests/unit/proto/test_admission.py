@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+
+from ggaoe.proto.frame import BROADCAST, unpack_header
+from ggaoe.proto.target import DropReason, Io, Reply, TargetState
 from unit.proto.host import (
     ANY_SHELF,
     ANY_SLOT,
@@ -30,9 +33,6 @@ from unit.proto.host import (
     request,
     reserve_argument,
 )
-
-from ggaoe.proto.frame import BROADCAST, unpack_header
-from ggaoe.proto.target import DropReason, Io, TargetState
 
 COMMANDS = {
     "ata": (0, ata_argument(IDENTIFY)),
@@ -237,6 +237,24 @@ def test_a_backing_store_that_went_away_with_a_request_gets_the_same_error() -> 
     answer = answer_of(target.io_unavailable(header, frame, PATH))
     assert answer.error == 3
     assert answer.argument == ata_argument(WRITE, 5, 2) + bytes(24)
+
+
+def test_errors_of_every_kind_are_marked_for_the_counters() -> None:
+    target = make_target()
+    target.state = TargetState(config_string=b"label", reserved=(MAC_B,))
+    host = Host(target)
+    outcomes = {
+        "version": host.send(1, version_flags=0x20),
+        "command": host.send(9),
+        "argument missing": host.send(1),
+        "bad argument": host.config(15),
+        "config present": host.config(3, b"other"),
+        "mask directive": host.mask(1, (9, MAC_A)),
+        "reserved": host.ata(READ),
+        "success": host.config(0),
+    }
+    marked = {name: isinstance(made, Reply) and made.is_error for name, made in outcomes.items()}
+    assert marked == dict.fromkeys(outcomes, True) | {"success": False}
 
 
 # --- advertisement --------------------------------------------------------------------------------

@@ -6,6 +6,10 @@ import errno
 from dataclasses import replace
 
 import pytest
+
+from ggaoe.proto.ata import Op, error_register
+from ggaoe.proto.frame import unpack_header
+from ggaoe.proto.target import DropReason, Io, Outcome, Path
 from unit.proto.host import (
     ANY_SHELF,
     ANY_SLOT,
@@ -37,10 +41,6 @@ from unit.proto.host import (
     make_target,
     request,
 )
-
-from ggaoe.proto.ata import Op, error_register
-from ggaoe.proto.frame import unpack_header
-from ggaoe.proto.target import DropReason, Io, Outcome, Path
 
 OK = (0x40, 0)
 ABRT = (0x41, 0x04)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from fuzz.make_corpus import DIRECTORY, SHELF, SLOT, corpus
-from unit.proto.host import SETTINGS, SIZE_SECTORS
 
+from fuzz.make_corpus import DIRECTORY, SHELF, SLOT, corpus
 from ggaoe.proto.frame import unpack_header
 from ggaoe.proto.target import Change, Dropped, Io, Path, Settings, Target
+from unit.proto.host import SETTINGS, SIZE_SECTORS
 
 PATH = Path(bytes.fromhex("0200000000fe"), mtu_bytes=1500, sectors_offered_max=2)
 

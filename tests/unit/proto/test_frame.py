@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from unit.proto.host import MAC_A, MAC_TARGET, ata_argument, request
 
 from ggaoe.proto.frame import (
     BROADCAST,
@@ -19,6 +18,7 @@ from ggaoe.proto.frame import (
     unpack_header,
     unpack_taskfile,
 )
+from unit.proto.host import MAC_A, MAC_TARGET, ata_argument, request
 
 FRAME = request(1, shelf=0x1234, slot=0x56, tag=0x89ABCDEF, version_flags=0x1C)
 

@@ -6,10 +6,10 @@ import struct
 from dataclasses import replace
 
 import pytest
-from unit.proto.host import IDENTIFY, SETTINGS, SIZE_SECTORS, SMART, Host, answer_of, make_target
 
 from ggaoe.proto.ata import Identity, identify_page, serial_of
 from ggaoe.proto.target import Settings, Target
+from unit.proto.host import IDENTIFY, SETTINGS, SIZE_SECTORS, SMART, Host, answer_of, make_target
 
 IDENTITY = Identity(serial="testdev", model="ggaoe disk", firmware="0.1")
 
@@ -119,7 +119,7 @@ def test_the_checksum_makes_all_bytes_sum_to_zero(size_sectors: int) -> None:
 
 @pytest.mark.parametrize(
     ("physical_sector_bytes", "word_106"),
-    [(512, 0x4000), (1024, 0x6001), (4096, 0x6003), (65536, 0x6007)],
+    [(512, 0x4000), (1024, 0x6001), (2048, 0x6002), (4096, 0x6003), (65536, 0x6007)],
 )
 def test_physical_sectors(physical_sector_bytes: int, word_106: int) -> None:
     target = make_target()

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+
+from ggaoe.proto.query import pack_config, unpack_config
+from ggaoe.proto.target import Change, DropReason, Path, Reply, TargetState
 from unit.proto.host import (
     ANY_SHELF,
     ANY_SLOT,
@@ -17,9 +20,6 @@ from unit.proto.host import (
     drop_of,
     make_target,
 )
-
-from ggaoe.proto.query import pack_config, unpack_config
-from ggaoe.proto.target import Change, DropReason, Path, Reply, TargetState
 
 LABEL = b"disk \x00\xff of X"
 WILDCARDS = [(ANY_SHELF, ANY_SLOT), (SHELF, ANY_SLOT), (ANY_SHELF, SLOT)]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+
+from ggaoe.proto.target import Change, Reply, Target
 from unit.proto.host import (
     ANY_SLOT,
     SMART,
@@ -11,8 +13,6 @@ from unit.proto.host import (
     answer_of,
     make_target,
 )
-
-from ggaoe.proto.target import Change, Reply, Target
 
 READ_DATA, OFFLINE, READ_LOG, WRITE_LOG = 0xD0, 0xD4, 0xD5, 0xD6
 ENABLE, DISABLE, STATUS = 0xD8, 0xD9, 0xDA
@@ -68,16 +68,18 @@ def test_data_is_a_page_with_a_checksum() -> None:
     page = smart(make_target(), READ_DATA).data
     assert len(page) == 512
     assert sum(page) % 256 == 0
-    assert any(page)
+    assert page[:2] == b"\x10\x00", "structure revision"
+    assert not any(page[2:367]), "no vendor attributes"
+    assert page[367:371] == b"\x01\x03\x00\x01", "off-line immediate, SMART, error log"
 
 
 def test_status_returns_the_key_while_all_is_well() -> None:
     target = make_target()
     assert smart(target, STATUS, sectors=0).lba == bytes([0, 0x4F, 0xC2, 0, 0, 0])
     target.is_failing = True
-    answer = smart(target, STATUS, sectors=0)
+    answer = smart(target, STATUS, 0xE0_000007, sectors=0)
     assert answer.registers == OK
-    assert answer.lba == bytes([0, 0xF4, 0x2C, 0, 0, 0])
+    assert answer.lba == bytes([7, 0xF4, 0x2C, 0xE0, 0, 0])
 
 
 # --- logs -------------------------------------------------------------------------------------

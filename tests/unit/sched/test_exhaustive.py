@@ -10,18 +10,24 @@ from collections.abc import Iterator, Sequence
 from itertools import product
 
 import pytest
-from unit.sched.making import conflict, make
 
 from ggaoe.proto.ata import Op
 from ggaoe.sched.order import OverlapOrder
 from ggaoe.sched.queue import Arrival, DeviceQueue, Policy
 from ggaoe.sched.request import Request
+from unit.sched.making import conflict, make
 
-SECTORS = 3
-PLACES = [(at, count) for at in range(SECTORS) for count in range(1, SECTORS + 1 - at)]
-KINDS = [(op, at, count) for op in (Op.READ, Op.WRITE) for at, count in PLACES]
-WITH_FLUSH = [*KINDS, (Op.FLUSH, 0, 0)]
 Kind = tuple[Op, int, int]
+
+
+def kinds_over(sectors: int) -> list[Kind]:
+    """Every READ and WRITE of a store of so many sectors."""
+    return [
+        (op, at, count)
+        for op in (Op.READ, Op.WRITE)
+        for at in range(sectors)
+        for count in range(1, sectors + 1 - at)
+    ]
 
 
 def overlaps_of(kinds: Sequence[Kind]) -> list[int]:
@@ -56,24 +62,27 @@ def check_order(kinds: Sequence[Kind], overlaps: Sequence[int], leaving: Sequenc
             later for later, older in enumerate(overlaps) if older & ~before and not older & ~gone
         ]
         assert order.leave(requests[number]) == [requests[later] for later in expected]
-    assert order.enter(make(Op.WRITE, 0, SECTORS))
+    assert order.enter(make(Op.WRITE, 0, 8))
 
 
 @pytest.mark.parametrize("first", [Op.READ, Op.WRITE])
-def test_four_requests_finish_in_every_order(first: Op) -> None:
+@pytest.mark.parametrize(("requests", "sectors", "cases_min"), [(4, 3, 20_000), (5, 2, 10_000)])
+def test_requests_finish_in_every_order(
+    requests: int, sectors: int, cases_min: int, first: Op
+) -> None:
     """One of each pair of mirror images: the order knows no left and right."""
     cases = 0
-    for kinds in product(KINDS, repeat=4):
+    kinds_all = kinds_over(sectors)
+    for kinds in product(kinds_all, repeat=requests):
         if kinds[0][0] is not first:
             continue
-        mirrored = tuple((op, SECTORS - at - count, count) for op, at, count in kinds)
-        if mirrored < kinds:
+        if tuple((op, sectors - at - count, count) for op, at, count in kinds) < kinds:
             continue
         overlaps = overlaps_of(kinds)
         for leaving in orders_of_leaving(overlaps):
             check_order(kinds, overlaps, leaving)
             cases += 1
-    assert cases > 20_000
+    assert cases > cases_min
 
 
 class _Replay:
@@ -149,14 +158,20 @@ def lives(kinds: Sequence[Kind], queue_length: int) -> Iterator[_Replay]:
         path[-1] = (path[-1][0] + 1, path[-1][1])
 
 
-@pytest.mark.parametrize("queue_length", [2, 64])
-def test_three_requests_live_through_every_history(queue_length: int) -> None:
-    places = [(0, 1), (1, 1), (0, 2)]
-    kinds = [(op, *place) for op in (Op.READ, Op.WRITE) for place in places]
+@pytest.mark.parametrize(
+    ("requests", "queue_length", "kinds", "lives_min"),
+    [
+        (3, 64, [*kinds_over(3), (Op.FLUSH, 0, 0)], 20_000),
+        (4, 2, [(Op.READ, 0, 1), (Op.READ, 0, 2), (Op.WRITE, 1, 1), (Op.WRITE, 0, 2)], 5_000),
+    ],
+)
+def test_a_queue_lives_through_every_history(
+    requests: int, queue_length: int, kinds: list[Kind], lives_min: int
+) -> None:
     ended = 0
-    for case in product([*kinds, (Op.FLUSH, 0, 0)], repeat=3):
+    for case in product(kinds, repeat=requests):
         for life in lives(case, queue_length):
             assert not life.queue.active
             assert life.queue.in_flight == 0
             ended += 1
-    assert ended > 5_000
+    assert ended > lives_min

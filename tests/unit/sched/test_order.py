@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from unit.sched.making import flush, make, read, verify, write
 
 from ggaoe.proto.ata import Op
 from ggaoe.sched.order import OverlapOrder
+from unit.sched.making import flush, make, read, verify, write
 
 GRANULE = 4096
 

@@ -1,0 +1,70 @@
+"""Columns, escapes and colour."""
+
+from __future__ import annotations
+
+import os
+import pty
+
+import pytest
+
+from ggaoe.cli import render
+
+
+def test_columns_are_aligned_and_escaped() -> None:
+    rows = [("a", 5, None), ("long\x1b[0m\nname", 12345, "x")]
+    assert render.table(["NAME", ">N", "NOTE"], rows, colour=False) == [
+        "NAME                   N  NOTE",
+        "a                      5  -",
+        "long\\x1b[0m\\nname  12345  x",
+    ]
+
+
+def test_colour_does_not_move_columns() -> None:
+    rows = [("a", "waiting", 1), ("b", "serving", 22)]
+    plain = render.table(["NAME", "STATE", ">N"], rows, colour=False)
+    coloured = render.table(["NAME", "STATE", ">N"], rows, colour=True)
+    assert coloured != plain
+    for code in ("\x1b[1m", "\x1b[33m", "\x1b[0m"):
+        coloured = [line.replace(code, "") for line in coloured]
+    assert coloured == plain
+
+
+@pytest.mark.parametrize(
+    ("term", "no_color", "screen", "colour"),
+    [
+        ("xterm", "", True, True),
+        ("xterm", "1", True, False),
+        ("dumb", "", False, False),
+        ("", "", False, False),
+    ],
+)
+def test_colour_is_for_terminals_that_want_it(
+    term: str, no_color: str, screen: bool, colour: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", term or "dumb")
+    if not term:
+        monkeypatch.delenv("TERM")
+    monkeypatch.setenv("NO_COLOR", no_color)
+    ours, theirs = pty.openpty()
+    with open(theirs, "w") as terminal:  # noqa: PTH123 - a descriptor
+        assert render.is_screen(terminal) is screen
+        assert render.wants_colour(terminal) is colour
+    os.close(ours)
+
+
+def test_a_file_gets_no_colour(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    with open(os.devnull, "w") as file:  # noqa: PTH123
+        assert not render.wants_colour(file)
+
+
+@pytest.mark.parametrize(
+    ("content", "shown"),
+    [
+        (b"", ""),
+        (b"rack 3", "rack 3"),
+        (b"a\\b\n\x7f\xc3\xbc", "a\\\\b\\x0a\\x7f\\xc3\\xbc"),
+    ],
+)
+def test_config_strings_are_bytes(content: bytes, shown: str) -> None:
+    assert render.config_string(content.hex()) == shown
