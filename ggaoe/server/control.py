@@ -201,12 +201,17 @@ def flag(params: Params, key: str) -> bool:
     return value
 
 
-def select(params: Params, known: Iterable[str]) -> tuple[list[str], list[str]]:
-    """(the known names that the globs in `names` match, in their order and all of them without
-    any glob; the globs that match nothing). ControlError NOT_FOUND where no glob matches."""
+def select(
+    params: Params, known: Iterable[str], *, required: bool = False
+) -> tuple[list[str], list[str]]:
+    """(the known names that the globs in `names` match, in their order; the globs that match
+    nothing). Without any glob that is all of them, or, where globs are `required`, a ControlError.
+    ControlError NOT_FOUND where no glob matches."""
     names = list(known)
     globs = string_list(params, "names")
     if not globs:
+        if required:
+            raise ControlError(INVALID_PARAMS, "names are required: '*' stands for all")
         return names, []
     chosen = [name for name in names if any(fnmatchcase(name, glob) for glob in globs)]
     missing = [glob for glob in globs if not any(fnmatchcase(name, glob) for name in names)]

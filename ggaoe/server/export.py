@@ -219,6 +219,8 @@ class Export:
 
     async def set_state(self, **fields: object) -> None:
         """The administrator changes `fields` of the state; raises StateError."""
+        if not self._has_state:
+            raise StateError(f"{self.name}: its saved state is not known: {self.reason}")
         async with self._changing:
             state: TargetState = replace(self.device.target.state, **fields)  # type: ignore[arg-type]
             await self._put_in_force(state)

@@ -14,7 +14,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from ggaoe.errors import StartError
@@ -35,8 +34,12 @@ Destination = Literal["stderr", "syslog"]
 
 
 def has_syslog(syslog_socket: str = SYSLOG_SOCKET) -> bool:
-    """Whether there is a syslog socket to log to."""
-    return Path(syslog_socket).is_socket()
+    """Whether a syslog listens; a socket file may be left of one that does not."""
+    try:
+        _connected(syslog_socket).close()
+    except OSError:
+        return False
+    return True
 
 
 def configure(
@@ -184,6 +187,17 @@ def _is_journal(fd: int) -> bool:
     return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
+def _connected(path: str) -> socket.socket:
+    fresh = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    fresh.setblocking(False)
+    try:
+        fresh.connect(path)
+    except OSError:
+        fresh.close()
+        raise
+    return fresh
+
+
 class _SyslogHandler(logging.Handler):
     """To the local syslog, facility daemon. The standard library's own would stop the event loop
     whenever syslog does not keep up: here such lines are lost, and counted in the next."""
@@ -193,21 +207,11 @@ class _SyslogHandler(logging.Handler):
         self._path = path
         self._lost = 0
         try:
-            self._socket: socket.socket | None = self._connect()
+            self._socket: socket.socket | None = _connected(path)
         except OSError as error:
             raise StartError(
                 f"no syslog at {path}: {error.strerror}: start one, or log to stderr"
             ) from None
-
-    def _connect(self) -> socket.socket:
-        fresh = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        fresh.setblocking(False)
-        try:
-            fresh.connect(self._path)
-        except OSError:
-            fresh.close()
-            raise
-        return fresh
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -236,7 +240,7 @@ class _SyslogHandler(logging.Handler):
                 self._socket = None
             else:
                 return
-        self._socket = self._connect()
+        self._socket = _connected(self._path)
         self._socket.send(line)
 
     def close(self) -> None:

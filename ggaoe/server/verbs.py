@@ -9,12 +9,14 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from ggaoe import __version__
-from ggaoe.engine.base import sectors_of
-from ggaoe.engine.counters import Initiators
+from ggaoe.engine.base import Port, sectors_of
+from ggaoe.engine.counters import DeviceCounters, InitiatorCounters, Initiators
+from ggaoe.net.link import LinkCounters
+from ggaoe.proto.frame import SECTOR_BYTES
 from ggaoe.server.control import PROTOCOL_VERSION, Handler, Params, flag, select
 from ggaoe.server.export import Export
 from ggaoe.server.interfaces import wants
@@ -50,8 +52,8 @@ class Verbs:
             "clear-reserve": lambda params: self._clear(params, reserved=()),
         }
 
-    def _selected(self, params: Params) -> tuple[list[Export], Json]:
-        names, missing = select(params, self._daemon.exports)
+    def _selected(self, params: Params, *, required: bool = False) -> tuple[list[Export], Json]:
+        names, missing = select(params, self._daemon.exports, required=required)
         exports = [self._daemon.exports[name] for name in names]
         return exports, {"missing": missing} if missing else {}
 
@@ -112,20 +114,35 @@ class Verbs:
         exports, rest = self._selected(params)
         return {"devices": [_detail(export) for export in exports], **rest}
 
+    def _counted(self, params: Params) -> tuple[list[Export], list[Port], Json]:
+        """Devices and ports whose names match; both are counted."""
+        ports = {port.name: port for port in self._daemon.engine.ports.values()}
+        names, missing = select(params, [*self._daemon.exports, *ports])
+        exports = [export for name, export in self._daemon.exports.items() if name in names]
+        chosen = [port for name, port in ports.items() if name in names]
+        return exports, chosen, {"missing": missing} if missing else {}
+
     async def _stats(self, params: Params) -> Json:
-        exports, rest = self._selected(params)
-        interfaces = {
-            port.name: asdict(port.link.refresh()) for port in self._daemon.engine.ports.values()
-        }
+        exports, ports, rest = self._counted(params)
         return {
             "monotonic_s": round(time.monotonic(), 6),
             "devices": {export.name: _counters(export) for export in exports},
-            "interfaces": interfaces,
+            "interfaces": {port.name: _numbers(port.link.refresh()) for port in ports},
             "initiators": {
                 export.name: _initiators(export.device.initiators) for export in exports
             },
             **rest,
         }
+
+    async def _clear_stats(self, params: Params) -> Json:
+        exports, ports, rest = self._counted(params)
+        for export in exports:
+            export.device.clear_counters()
+        for port in ports:
+            port.link.refresh()
+            port.link.counters = LinkCounters()
+        names = [export.name for export in exports] + [port.name for port in ports]
+        return {"cleared": names, **rest}
 
     async def _show_config(self, params: Params) -> Json:
         return self._shown(params, lambda export: export.device.target.state.config_string.hex())
@@ -140,15 +157,9 @@ class Verbs:
         exports, rest = self._selected(params)
         return {"devices": {export.name: value(export) for export in exports}, **rest}
 
-    async def _clear_stats(self, params: Params) -> Json:
-        exports, rest = self._selected(params)
-        for export in exports:
-            export.device.clear_counters()
-        return {"cleared": [export.name for export in exports], **rest}
-
-    async def _clear(self, params: Params, **fields: object) -> Json:
-        exports, rest = self._selected(params)
-        await asyncio.gather(*(export.set_state(**fields) for export in exports))
+    async def _clear(self, params: Params, **values: object) -> Json:
+        exports, rest = self._selected(params, required=True)
+        await asyncio.gather(*(export.set_state(**values) for export in exports))
         return {"cleared": [export.name for export in exports], **rest}
 
 
@@ -162,7 +173,7 @@ def _summary(export: Export) -> Json:
         "slot": config.slot,
         "state": export.state.value,
         "reason": export.reason,
-        "size_bytes": None if size_sectors is None else size_sectors * 512,
+        "size_bytes": None if size_sectors is None else size_sectors * SECTOR_BYTES,
         "path": str(config.path) if config.path else f"UUID={config.uuid}",
         "read_only": config.read_only,
         "interfaces": sorted(port.name for port in export.device.ports),
@@ -190,14 +201,19 @@ def _detail(export: Export) -> Json:
 def _counters(export: Export) -> Json:
     device = export.device
     return {
-        **asdict(device.counters),
+        **_numbers(device.counters),
         "in_flight": device.in_flight,
         "waiting": device.waiting,
     }
 
 
 def _initiators(initiators: Initiators) -> Json:
-    return {format_mac(mac): asdict(counters) for mac, counters in initiators.items()}
+    return {format_mac(mac): _numbers(counters) for mac, counters in initiators.items()}
+
+
+def _numbers(counters: DeviceCounters | InitiatorCounters | LinkCounters) -> Json:
+    values: Json = {field.name: getattr(counters, field.name) for field in fields(counters)}
+    return {**values, "drops": {reason: n for reason, n in counters.drops.items() if n}}
 
 
 def _texts(macs: object) -> list[str]:

@@ -32,7 +32,7 @@ from unit.sched.making import MS, SECTOR, conflict
 Choose = Callable[[int], int]
 SOURCES = [bytes([2, 0, 0, 0, 0, number]) for number in range(6)]
 OPS = [Op.READ, Op.WRITE, Op.WRITE, Op.READ, Op.WRITE, Op.VERIFY, Op.FLUSH]
-SIZES = [1024, 0, 1024, 3 << 20, 16 << 20]
+SIZES = [1024] * 6 + [0, 3 << 20, 16 << 20]
 ERRORS = [errno.EIO, errno.ENOSPC]
 
 
@@ -72,7 +72,7 @@ class World:
     def __init__(self, choose: Choose) -> None:
         self.choose = choose
         self.granule, self.origin = [(1, 0), (8, 0), (8, 3)][choose(3)]
-        self.sectors = (6, 24)[choose(2)]
+        self.sectors = (6, 24, 60)[choose(3)]
         self.policy = self.some_policy()
         self.durable = bool(choose(2))
         self.queue = DeviceQueue(self.policy, self.granule * SECTOR, self.origin * SECTOR)
@@ -121,6 +121,10 @@ class World:
         op = OPS[self.choose(len(OPS))]
         sector = self.choose(self.sectors)
         sectors = 1 + self.choose(min(4, self.sectors - sector))
+        if self.sent and self.choose(2):  # as a stream goes on
+            last = self.sent[-1]
+            if last.sector + last.sectors + 4 <= self.sectors:
+                op, sector, sectors = last.op, last.sector + last.sectors, 1 + self.choose(4)
         place = (0, 0) if op is Op.FLUSH else (sector, sectors)
         source = SOURCES[self.choose(len(SOURCES))]
         size = SIZES[self.choose(len(SIZES))]
@@ -199,6 +203,7 @@ class World:
         if fresh:
             assert len(fresh) == len(set(fresh)) == min(len(free), room)
             assert set(fresh) <= set(free)
+            assert after_completion or wake_ns is None or wake_ns <= self.now_ns
         elif free and room:
             assert not after_completion
             assert wake_ns is not None

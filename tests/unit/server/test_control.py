@@ -445,6 +445,7 @@ def test_select_takes_globs() -> None:
     assert select({"names": ["tape", "disk1"]}, known) == (["disk1", "tape"], [])
     assert select({"names": ["tape", "cd*"]}, known) == (["tape"], ["cd*"])
     assert select({"names": []}, []) == ([], [])
+    assert select({"names": ["*"]}, known, required=True) == (known, [])
     with pytest.raises(ControlError, match=r"'cd\*', 'DISK1'") as caught:
         select({"names": ["cd*", "DISK1"]}, known)
     assert caught.value.code == control.NOT_FOUND
@@ -454,6 +455,13 @@ def test_select_takes_globs() -> None:
 def test_names_that_are_no_list_of_strings_are_invalid(names: object) -> None:
     with pytest.raises(ControlError) as caught:
         select({"names": names}, ["disk1"])
+    assert caught.value.code == control.INVALID_PARAMS
+
+
+@pytest.mark.parametrize("params", [{}, {"names": []}])
+def test_names_may_be_required(params: Params) -> None:
+    with pytest.raises(ControlError, match="names are required") as caught:
+        select(params, ["disk1"], required=True)
     assert caught.value.code == control.INVALID_PARAMS
 
 

@@ -183,6 +183,14 @@ def waiting(syslog: socket.socket) -> list[bytes]:
         syslog.settimeout(TIMEOUT_S)
 
 
+def test_whether_a_syslog_listens(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    assert not logs.has_syslog(str(path))
+    with bound(path):
+        assert logs.has_syslog(str(path))
+    assert not logs.has_syslog(str(path))
+
+
 def test_no_syslog_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(StartError, match=r"no syslog at .*/log: No such file.*: start one, or"):
         logs.configure("syslog", syslog_socket=str(tmp_path / "log"))
