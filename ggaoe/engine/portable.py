@@ -50,7 +50,17 @@ Vectors = Sequence[bytes | memoryview]
 class IoRequest(Request):
     """A request with what its reply needs; `lease` is the buffer of its data."""
 
-    __slots__ = ("header", "initiator", "io", "lease", "path", "payload", "port", "received_ns")
+    __slots__ = (
+        "header",
+        "initiator",
+        "io",
+        "lease",
+        "lost",
+        "path",
+        "payload",
+        "port",
+        "received_ns",
+    )
 
     def __init__(
         self,
@@ -74,6 +84,8 @@ class IoRequest(Request):
         self.path: Path = port.path
         self.initiator = initiator
         self.received_ns = time.monotonic_ns()
+        self.lost = 0
+        """The errno of a flush that failed while this write was under way."""
         self.lease: Lease | None = None
         self.payload: memoryview = memoryview(b"")
         if is_write:
@@ -311,16 +323,25 @@ class PortableEngine(Engine):
             device.again += again
         durable = not device.target.settings.write_cache
         for request, error_number in finished:
-            if error_number == 0 and durable and request.op is Op.WRITE:
+            assert isinstance(request, IoRequest)
+            if error_number == 0 and durable and request.op is Op.WRITE and not request.lost:
                 device.commit.join(request)
             else:
-                self._finish(device, request, error_number)
+                self._finish(device, request, error_number or request.lost)
 
     def _flushed(self, device: PortableDevice, result: int) -> None:
-        if result < 0:
-            _log.error("%s: flush of the store failed: %s", device.name, _strerror(-result))
-        for request in device.commit.done():
-            self._finish(device, request, -min(result, 0))
+        if result >= 0:
+            for request in device.commit.done():
+                self._finish(device, request, 0)
+            return
+        _log.error("%s: flush of the store failed: %s", device.name, _strerror(-result))
+        failed = device.commit.failed()
+        for request in device.queue.active:
+            if request.started and request.op is Op.WRITE:
+                assert isinstance(request, IoRequest)
+                request.lost = -result
+        for request in failed:
+            self._finish(device, request, -result)
 
     def _finish(self, device: PortableDevice, request: Request, error_number: int) -> None:
         """Reply, account, and let those start that waited for `request`."""

@@ -28,6 +28,14 @@ class GroupCommit:
         return True
 
     def done(self) -> list[Request]:
-        """The flush is over; returns those whom its result concerns."""
+        """The flush succeeded; returns those whom it made stable."""
         covered, self._covered = self._covered, []
         return covered
+
+    def failed(self) -> list[Request]:
+        """The flush failed; returns everybody who is here. Whoever joined while it ran may have
+        lost data to it, too: the kernel reports a failed write-back once, so that the next flush
+        would succeed (fsync(2))."""
+        lost = self._covered + self._joined
+        self._covered, self._joined = [], []
+        return lost

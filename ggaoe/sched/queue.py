@@ -1,8 +1,9 @@
 """The queue of one device: limits, tag tracking, fair waiting, and what may start now.
 
 Owns every active request between admission and reply. Time is an argument. At most `queue_length`
-requests are in flight; the rest wait, each initiator in turn, first come first served within one.
-What waits is bounded: beyond the budget the newest request is refused, so nothing old is delayed.
+requests are in flight; the rest wait, each initiator in turn, and within one in the order in which
+they became free to start. What waits is bounded: beyond the budget the newest request is refused,
+so nothing old is delayed.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from ggaoe.sched.order import OverlapOrder
 from ggaoe.sched.request import Request
 
 WAITING_BYTES_MAX = 64 << 20
-WAITING_BYTES_PER_SOURCE_MAX = 16 << 20
+WAITING_BYTES_PER_SOURCE_MAX = 8 << 20
 """So that one host's flood leaves room for the others."""
 
 

@@ -43,3 +43,13 @@ def test_nobody_is_answered_before_a_flush_was_started() -> None:
     assert commit.done() == []
     assert commit.start()
     assert commit.done() == [request]
+
+
+def test_a_failed_flush_concerns_those_who_joined_while_it_ran() -> None:
+    commit = GroupCommit()
+    early, late = write(0), write(1)
+    commit.join(early)
+    assert commit.start()
+    commit.join(late)
+    assert commit.failed() == [early, late]
+    assert not commit.start()

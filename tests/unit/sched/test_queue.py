@@ -11,7 +11,7 @@ from ggaoe.sched.queue import (
     DeviceQueue,
     Policy,
 )
-from unit.sched.making import MS, A, B, C, D, E, flush, members, read, started, write
+from unit.sched.making import MS, A, B, C, E, flush, members, read, started, write
 
 READY, BEHIND = Arrival.READY, Arrival.BEHIND
 ABSORBED, REFUSED = Arrival.ABSORBED, Arrival.REFUSED
@@ -213,12 +213,13 @@ def test_beyond_a_sources_budget_the_newest_is_refused() -> None:
 
 def test_beyond_the_whole_budget_everybody_is_refused() -> None:
     queue = DeviceQueue(Policy())
-    assert WAITING_BYTES_MAX == 4 * WAITING_BYTES_PER_SOURCE_MAX
-    for number, source in enumerate((A, B, C, D)):
+    hosts = WAITING_BYTES_MAX // WAITING_BYTES_PER_SOURCE_MAX
+    for number in range(hosts):
+        source = bytes([2, 0, 0, 0, 1, number])
         assert queue.arrive(write(number, source=source, size=2 * HALF), 0) is READY
-    assert queue.arrive(write(9, source=E, size=1), 0) is REFUSED
-    assert len(started(queue.take(0))) == 4
-    assert queue.arrive(write(9, source=E, size=1), 0) is READY
+    assert queue.arrive(write(90, source=E, size=1), 0) is REFUSED
+    assert len(started(queue.take(0))) == hosts
+    assert queue.arrive(write(90, source=E, size=1), 0) is READY
 
 
 def test_what_is_refused_leaves_no_trace() -> None:
