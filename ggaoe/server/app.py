@@ -152,10 +152,14 @@ class Daemon:
         for name in names:
             config = self.config.devices[name]
             self.advertiser.set_broadcast(name, config.broadcast)
-            export = Export(self.engine, self.store, config, self.advertiser.announce)
+            export = Export(self.engine, self.store, config, self._announce)
             self.exports[name] = export
             added.append(export)
         await _first_attempts(added)
+
+    def _announce(self, device: Device) -> None:
+        self.interfaces.bind()
+        self.advertiser.announce(device)
 
     def _changed(self, device: Device, port: Port, header: Header, frame: bytes) -> None:
         export = self.exports.get(device.name)

@@ -45,7 +45,8 @@ class State(Enum):
 
 
 class Export:
-    """One device of the configuration. `announce` is called when hosts should hear of it."""
+    """One device of the configuration. `announce` is called when hosts should hear of it: it has
+    become known, serves, or has changed."""
 
     def __init__(
         self,
@@ -62,7 +63,6 @@ class Export:
         self._engine = engine
         self._store = store
         self._announce = announce
-        self._has_state = False
         self._changing = asyncio.Lock()
         self._changes: set[asyncio.Task[None]] = set()
         self.device = engine.add_device(
@@ -85,12 +85,16 @@ class Export:
         retry_s = RETRY_S_MIN
         while True:
             try:
-                if not self._has_state:
+                if not self.device.is_known:
                     self.device.target.state = await self._store.load(self.name)
-                    self._has_state = True
+                    self.device.is_known = True
+                    self._announce(self.device)
                 backend = await open_file(file_spec_of(self.config))
             except (BackendError, StateError) as error:
                 self._wait(str(error))
+            except Exception:
+                _log.exception("%s: cannot be opened", self.name)
+                self._wait("internal error, see the log")
             else:
                 self._serve(backend)
                 break
@@ -189,7 +193,7 @@ class Export:
 
     def change(self, port: Port, header: Header, frame: bytes) -> None:
         """A host asks for a change: store it, put it in force, then reply. In order of arrival."""
-        if not self._has_state or len(self._changes) >= CHANGES_WAITING_MAX:
+        if not self.device.is_known or len(self._changes) >= CHANGES_WAITING_MAX:
             self.device.counters.drops["changes_waiting"] += 1
             return
         task = asyncio.create_task(self._change(port, header, frame))
@@ -219,7 +223,7 @@ class Export:
 
     async def set_state(self, **fields: object) -> None:
         """The administrator changes `fields` of the state; raises StateError."""
-        if not self._has_state:
+        if not self.device.is_known:
             raise StateError(f"{self.name}: its saved state is not known: {self.reason}")
         async with self._changing:
             state: TargetState = replace(self.device.target.state, **fields)  # type: ignore[arg-type]

@@ -121,7 +121,7 @@ class Interfaces:
         claimed: dict[tuple[Port, int, int], str] = {}
         for name, config in self._config.devices.items():
             device = self._engine.devices.get(name)
-            if device is None:
+            if device is None or not device.is_known:
                 continue
             ports = set()
             for port in self._engine.ports.values():
