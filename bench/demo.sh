@@ -3,7 +3,7 @@
 # discovered, written, read back and compared; figures are printed, and everything is cleaned up.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-PATH=$PWD/${VENV:-.venv}/bin:$PATH
+PATH=$(realpath "${VENV:-.venv}")/bin:$PATH
 size_mib=${DEMO_MIB:-128}
 
 if [ "$(id -u)" -ne 0 ]; then

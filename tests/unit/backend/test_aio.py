@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 from typing import Any
 
-import libaio
 import pytest
 
-from ggaoe.backend.aio import IN_FLIGHT_MAX
+libaio = pytest.importorskip("libaio")
+
+from ggaoe.backend.aio import IN_FLIGHT_MAX  # noqa: E402 - itself imports libaio
 from ggaoe.backend.file import FileSpec, open_file
 from unit.backend.conformance import Driver, data_of, pattern, read, write
 from unit.backend.stores import DISK_DIRECTORY, requires_way, sparse_file
