@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-libaio = pytest.importorskip("libaio")
-
-from ggaoe.backend.aio import IN_FLIGHT_MAX  # noqa: E402 - itself imports libaio
 from ggaoe.backend.file import FileSpec, open_file
 from unit.backend.conformance import Driver, data_of, pattern, read, write
 from unit.backend.stores import DISK_DIRECTORY, requires_way, sparse_file
+
+libaio = pytest.importorskip("libaio")
+IN_FLIGHT_MAX = pytest.importorskip("ggaoe.backend.aio").IN_FLIGHT_MAX
 
 AIO = "direct I/O, Linux AIO"
 
