@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from ggaoe.proto.ata import Op
 
@@ -46,6 +47,18 @@ class Transfer:
         self.length_bytes = sum(map(len, buffers))
         self.owner = owner
         self.result = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FileAccess:
+    """An open file whose bytes are the region's, from `offset_bytes` on; it stays the backend's."""
+
+    fd: int
+    offset_bytes: int
+    is_direct: bool
+    """O_DIRECT: transfers in whole granules, by way of page-aligned buffers."""
+    knows_nowait: bool
+    """The store takes RWF_NOWAIT, so that Linux AIO need not block."""
 
 
 Complete = Callable[[Sequence[Transfer]], None]
@@ -81,12 +94,6 @@ class Backend(ABC):
     async def close(self) -> None:
         """Release the store; idempotent."""
 
-    def fileno(self) -> int | None:
-        """The open file whose bytes are the region's, shifted by `file_offset_bytes`, for engines
-        that do file I/O themselves; None where the store is no plain file descriptor."""
+    def file_access(self) -> FileAccess | None:
+        """For engines that do file I/O themselves; None where the store is no plain file."""
         return None
-
-    @property
-    def file_offset_bytes(self) -> int:
-        """Where the region starts in the file that `fileno` gives."""
-        return 0

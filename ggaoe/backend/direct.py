@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ggaoe.backend import bounce
-from ggaoe.backend.base import Transfer
+from ggaoe.backend.base import FileAccess, Transfer
 from ggaoe.backend.store import Store
 from ggaoe.backend.threads import IOV_MAX, ThreadedBackend
 from ggaoe.proto.ata import Op
@@ -54,6 +54,9 @@ class DirectBackend(ThreadedBackend):
             return None
         self.description = "direct I/O, Linux AIO"
         return queue
+
+    def file_access(self) -> FileAccess | None:
+        return FileAccess(self.store.fd, self.store.offset_bytes, True, self._queue is not None)
 
     def _start(self, transfers: Sequence[Transfer]) -> None:
         if self._queue is None:

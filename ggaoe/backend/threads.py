@@ -13,7 +13,7 @@ import os
 import threading
 from collections.abc import Sequence
 
-from ggaoe.backend.base import Backend, Transfer
+from ggaoe.backend.base import Backend, FileAccess, Transfer
 from ggaoe.backend.store import Store
 from ggaoe.backend.workers import Completions, Workers
 from ggaoe.proto.ata import Op
@@ -68,12 +68,8 @@ class ThreadedBackend(Backend):
             self._retire()
             await asyncio.to_thread(self._release)
 
-    def fileno(self) -> int | None:
-        return self.store.fd
-
-    @property
-    def file_offset_bytes(self) -> int:
-        return self.store.offset_bytes
+    def file_access(self) -> FileAccess | None:
+        return FileAccess(self.store.fd, self.store.offset_bytes, False, False)
 
     def _start(self, transfers: Sequence[Transfer]) -> None:
         for transfer in transfers:

@@ -70,6 +70,8 @@ class Device:
     def __init__(self, name: str, target: Target, policy: Policy, *, trace_io: bool) -> None:
         self.name = name
         self.target = target
+        self.address = (target.settings.shelf, target.settings.slot)
+        """By which `ports` know the device."""
         self.policy = policy
         self.trace_io = trace_io
         self.is_known = False
@@ -134,8 +136,12 @@ class Engine(ABC):
         )
         self._sectors_offered_max[link.index] = offered
         port = Port(link, Path(link.mac, link.mtu_bytes, offered))
+        try:
+            self._port_opened(port)
+        except OSError:
+            link.close()
+            raise
         self.ports[link.index] = port
-        self._port_opened(port)
         return port
 
     def close_link(self, port: Port) -> None:
@@ -175,13 +181,13 @@ class Engine(ABC):
 
     def set_ports(self, device: Device, ports: Iterable[Port]) -> None:
         """Serve `device` by exactly these ports from now on."""
-        address = (device.target.settings.shelf, device.target.settings.slot)
         for port in device.ports:
-            if port.devices.get(address) is device:
-                del port.devices[address]
+            if port.devices.get(device.address) is device:
+                del port.devices[device.address]
         device.ports = frozenset(ports)
+        device.address = (device.target.settings.shelf, device.target.settings.slot)
         for port in device.ports:
-            port.devices[address] = device
+            port.devices[device.address] = device
         if device.ports:
             device.target.mtu_bytes_min = min(port.path.mtu_bytes for port in device.ports)
 
@@ -206,16 +212,16 @@ class Engine(ABC):
         """The target's settings, state or size, or the device's policy have changed."""
 
     @abstractmethod
-    async def fence(self, device: Device) -> None:
-        """Wait until every request that is active now has been answered or dropped."""
+    async def fence(self, device: Device) -> bool:
+        """Wait until every request that is active now has been answered or dropped; False where one
+        was given up instead, and so may still take effect."""
 
     async def remove_device(self, device: Device, timeout_s: float | None) -> Backend | None:
-        """Detach and forget `device`."""
+        """Forget `device`, so that nobody puts it on a port again, and detach it."""
         self.set_ports(device, ())
-        backend = await self.detach(device, timeout_s)
         if self.devices.get(device.name) is device:
             del self.devices[device.name]
-        return backend
+        return await self.detach(device, timeout_s)
 
     def close(self) -> None:
         """Close every link; devices have been removed before."""

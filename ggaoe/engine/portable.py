@@ -109,7 +109,7 @@ class PortableDevice(Device):
         self.transfers: set[Transfer] = set()
         self.is_serving = False
         self.merge_timer: asyncio.TimerHandle | None = None
-        self.fences: list[tuple[set[Request], asyncio.Future[None]]] = []
+        self.fences: list[tuple[set[Request], asyncio.Future[bool]]] = []
         self.again: list[Vector] = []
 
     @property
@@ -134,6 +134,22 @@ class _Lane:
         self.leases: list[Lease | None] = []
         self.is_blocked = False
 
+    def collect(self) -> None:
+        """Take from the link what one turn may handle."""
+        wanted = FRAMES_PER_TURN_MAX - len(self.received)
+        if wanted > 0:
+            frames = self.port.link.receive(wanted)
+            self.received.extend(frames)
+            self.is_drained = len(frames) < wanted
+
+
+def _straighten(received: Sequence[Frame]) -> None:
+    """A clock that was set back must neither turn the order of one link's frames around nor hold
+    one of them: none has arrived after now, nor after the one behind it."""
+    latest_ns = time.time_ns()
+    for frame in reversed(received):
+        frame.arrival_ns = latest_ns = min(frame.arrival_ns, latest_ns)
+
 
 class PortableEngine(Engine):
     """See the module."""
@@ -146,6 +162,7 @@ class PortableEngine(Engine):
         self._active: dict[PortableDevice, None] = {}
         self._dirty: dict[_Lane, None] = {}
         self._push_scheduled = False
+        self._turn_scheduled = False
 
     # --- links -----------------------------------------------------------------------------
 
@@ -173,28 +190,24 @@ class PortableEngine(Engine):
     def _on_readable(self) -> None:
         """Frames wait on some link: take them from all, dispatch in order of arrival, push.
 
-        Where a link has more than one turn's worth, frames of the others that are newer than the
-        last one taken from it have to wait for the next turn.
+        Links are read one after the other: what came after the turn's beginning waits for the next
+        turn, as something older may have come to a link that was read before. Where a link has more
+        than one turn's worth, so does what is newer than the last frame taken from it.
         """
         lanes = list(self._lanes.values())
-        horizon_ns: int | None = None
+        several = len(lanes) > 1
+        horizon_ns = time.time_ns()
         for lane in lanes:
-            wanted = FRAMES_PER_TURN_MAX - len(lane.received)
-            if wanted > 0:
-                frames = lane.port.link.receive(wanted)
-                lane.received.extend(frames)
-                lane.is_drained = len(frames) < wanted
-            if not lane.is_drained:
-                # The largest, not the last: a clock step must not leave a lane without progress.
-                newest_ns = max(frame.arrival_ns for frame in lane.received)
-                horizon_ns = newest_ns if horizon_ns is None else min(horizon_ns, newest_ns)
+            lane.collect()
+            if several:
+                _straighten(lane.received)
+                if not lane.is_drained:
+                    horizon_ns = min(horizon_ns, lane.received[-1].arrival_ns)
         ready: list[tuple[_Lane, Frame]] = []
         for lane in lanes:
-            while lane.received and (
-                horizon_ns is None or lane.received[0].arrival_ns <= horizon_ns
-            ):
+            while lane.received and (not several or lane.received[0].arrival_ns <= horizon_ns):
                 ready.append((lane, lane.received.popleft()))
-        if len(lanes) > 1:
+        if several:
             ready.sort(key=lambda item: item[1].arrival_ns)
         oldest_ns = time.time_ns() - STALE_AGE_NS
         for lane, frame in ready:
@@ -203,9 +216,14 @@ class PortableEngine(Engine):
             elif lane.port.is_open:
                 self._dispatch(lane.port, frame)
             frame.release()
-        if any(lane.received for lane in lanes):
-            self._loop.call_soon(self._on_readable)
+        if not self._turn_scheduled and any(lane.received for lane in lanes):
+            self._turn_scheduled = True
+            self._loop.call_soon(self._scheduled_turn)
         self._push()
+
+    def _scheduled_turn(self) -> None:
+        self._turn_scheduled = False
+        self._on_readable()
 
     def _on_complete(self, transfers: Sequence[Transfer]) -> None:
         """Backends report here: settle, account, reply, push."""
@@ -242,9 +260,9 @@ class PortableEngine(Engine):
             return DropReason.NOT_SERVING
         if device.trace_io:
             self._trace(device, header, io)
-        key = (port.link.index, header.source, header.tag, frame.head[24:36])
+        key = (port, header.source, header.tag, frame.head[24:36])
         request = IoRequest(io, key, frame, header, port, initiator)
-        was_full = device.queue.in_flight >= device.policy.queue_length
+        was_full = device.in_flight + device.waiting >= device.policy.queue_length
         arrival = device.queue.arrive(request, request.received_ns)
         if arrival in (Arrival.ABSORBED, Arrival.REFUSED):
             request.release()
@@ -334,7 +352,7 @@ class PortableEngine(Engine):
             for request in device.commit.done():
                 self._finish(device, request, 0)
             return
-        _log.error("%s: flush of the store failed: %s", device.name, _strerror(-result))
+        _log.error("%s: flush of the store failed: %s", device.name, strerror(-result))
         failed = device.commit.failed()
         for request in device.queue.active:
             if request.started and request.op is Op.WRITE:
@@ -363,7 +381,10 @@ class PortableEngine(Engine):
     def _fail(self, device: PortableDevice, request: IoRequest, error_number: int) -> None:
         is_read = request.op in (Op.READ, Op.VERIFY)
         register = ata.error_register(error_number, is_read=is_read)
-        if error_number == errno.EIO:
+        size_sectors = device.target.size_sectors
+        if size_sectors is not None and request.io.sector + request.io.sectors > size_sectors:
+            register = ata.AtaError.IDNF  # the store has shrunk since it was admitted
+        elif error_number == errno.EIO:
             device.target.is_failing = True
         _log.error(
             "%s: %s of sector %d+%d failed: %s",
@@ -371,7 +392,7 @@ class PortableEngine(Engine):
             request.op.name,
             request.io.sector,
             request.io.sectors,
-            _strerror(error_number),
+            strerror(error_number),
         )
         reply = device.target.io_failure(request.header, request.io, request.path, register)
         device.counters.ata_errors += 1
@@ -407,7 +428,7 @@ class PortableEngine(Engine):
             requests, passed = fence
             requests.discard(request)
             if not requests and not passed.done():
-                passed.set_result(None)
+                passed.set_result(True)
         device.fences = [fence for fence in device.fences if fence[0]]
 
     # --- send ------------------------------------------------------------------------------
@@ -505,7 +526,10 @@ class PortableEngine(Engine):
             assert isinstance(request, IoRequest)
             request.lease = None
             request.initiator.in_flight -= 1
-            self._pass_fences(device, request)
+        for _, passed in device.fences:
+            if not passed.done():
+                passed.set_result(False)
+        device.fences = []
         device.queue = DeviceQueue(device.policy)
 
     def refresh(self, device: Device) -> None:
@@ -514,36 +538,41 @@ class PortableEngine(Engine):
         self._active[device] = None
         self._push()
 
-    async def fence(self, device: Device) -> None:
+    async def fence(self, device: Device) -> bool:
         assert isinstance(device, PortableDevice)
         requests = set(device.queue.active)
-        if requests:
-            passed: asyncio.Future[None] = self._loop.create_future()
-            device.fences.append((requests, passed))
-            await passed
+        if not requests:
+            return True
+        passed: asyncio.Future[bool] = self._loop.create_future()
+        device.fences.append((requests, passed))
+        return await passed
 
 
 def _transfer_of(device: PortableDevice, vector: Vector, lanes: dict[Port, _Lane]) -> Transfer:
     """The transfer of `vector`; a READ borrows its buffers now, so that waiting costs no memory."""
+    owner = (device, vector)
+    if vector.op is Op.VERIFY:
+        transfer = Transfer(Op.VERIFY, vector.offset_bytes, [], owner)
+        transfer.length_bytes = vector.length_bytes
+        return transfer
     buffers: list[memoryview] = []
     for request in vector.members:
         assert isinstance(request, IoRequest)
-        if request.op is not Op.WRITE and not request.payload:
+        if not request.payload:
             lane = lanes.get(request.port)
-            if request.op is Op.READ and lane is not None:
+            if lane is not None:
                 request.lease = lane.pool.borrow()
                 request.payload = request.lease.view[: request.length_bytes]
             else:
                 request.payload = memoryview(mmap.mmap(-1, request.length_bytes))
         buffers.append(request.payload)
     buffers[0] = buffers[0][vector.done_bytes :]
-    op = Op.WRITE if vector.op is Op.WRITE else Op.READ
-    return Transfer(op, vector.offset_bytes, buffers, (device, vector))
+    return Transfer(vector.op, vector.offset_bytes, buffers, owner)
 
 
 def _owner(transfer: Transfer) -> tuple[PortableDevice, Vector | None]:
     return cast("tuple[PortableDevice, Vector | None]", transfer.owner)
 
 
-def _strerror(error_number: int) -> str:
+def strerror(error_number: int) -> str:
     return f"{os.strerror(error_number)} ({errno.errorcode.get(error_number, error_number)})"

@@ -48,7 +48,6 @@ DROP_REASONS = (
     "foreign_host",  # for another host (promiscuous mode)
     "truncated",  # longer than the buffer
     "tx_refused",  # refused by the kernel for good
-    "stale_backlog",  # waiting since before anybody served
     "stale",  # waited in the socket for too long
     "malformed",  # no AoE header
     "source",  # from a group address, or our own frame looped back
@@ -128,10 +127,6 @@ class Link(ABC):
         """Send frames (each a vector of buffers) in order; returns how many were taken. Fewer than
         given means that the queue is full, and the caller keeps the rest; a frame that the
         kernel refuses for good (link down, too long) counts as taken and as a drop."""
-
-    @abstractmethod
-    def discard_backlog(self) -> int:
-        """Throw away what has arrived; returns how many frames that were."""
 
     def refresh(self) -> LinkCounters:
         """`counters`, after what the kernel counts has been added to them."""

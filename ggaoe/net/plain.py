@@ -22,8 +22,6 @@ from ggaoe.proto.frame import ETHERNET_BYTES, ETHERTYPE, FLAG_RESPONSE, FRAME_BY
 RECEIVE_BUFFER_BYTES = 32 << 20
 """Unless configured: room for thousands of jumbo frames while we are busy with something else."""
 VLAN_TAG_BYTES = 4
-BACKLOG_FRAMES_MAX = 1 << 18
-"""More than a receive buffer holds; what arrives meanwhile cannot keep `discard_backlog` busy."""
 DROPS_PER_CALL_MAX = 1024
 """A flood of frames for others cannot keep `receive` busy."""
 
@@ -42,6 +40,7 @@ _AUXDATA_STATUS = struct.Struct("@I")
 _AUXDATA_BYTES = 20
 _ANCILLARY_BYTES = socket.CMSG_SPACE(_TIMESPEC.size) + socket.CMSG_SPACE(_AUXDATA_BYTES)
 
+_NOTHING_LEFT = (errno.EAGAIN, errno.EBADF)
 _QUEUE_FULL = (errno.EAGAIN, errno.ENOBUFS)
 
 # Classic BPF: (code, jump if true, jump if false, operand), jumps counted from the next line.
@@ -102,8 +101,8 @@ class PlainLink(Link):
         self.is_loopback = interface.is_loopback
         self.mtu_bytes = min(interface.mtu_bytes, settings.mtu_bytes or interface.mtu_bytes)
         self.counters = LinkCounters()
-        frame_bytes_max = interface.mtu_bytes + ETHERNET_BYTES + VLAN_TAG_BYTES
-        self._pool = BufferPool(max(1, frame_bytes_max - HEAD_BYTES))
+        self.frame_bytes_max = interface.mtu_bytes + ETHERNET_BYTES + VLAN_TAG_BYTES
+        self._pool = BufferPool(max(1, self.frame_bytes_max - HEAD_BYTES))
         self._lease = self._pool.borrow()
         self._head = bytearray(HEAD_BYTES)
         # Protocol 0 receives nothing: no frame gets in before filter and options are in place.
@@ -137,9 +136,10 @@ class PlainLink(Link):
         for _ in range(frames_max + DROPS_PER_CALL_MAX):
             try:
                 length, ancillary, flags, address = receive_into(buffers, _ANCILLARY_BYTES)
-            except OSError:
-                # Nothing left; or a pending error such as "link went down", which reading clears.
-                break
+            except OSError as error:
+                if error.errno in _NOTHING_LEFT:
+                    break
+                continue  # a pending error such as "link went down", which reading clears
             arrival_ns = 0
             status = 0
             for _, kind, value in ancillary:
@@ -194,15 +194,6 @@ class PlainLink(Link):
             self.counters.tx_bytes += size_bytes
         self.counters.drops["tx_refused"] += refused
         return taken
-
-    def discard_backlog(self) -> int:
-        discarded = 0
-        with suppress(OSError):
-            while discarded < BACKLOG_FRAMES_MAX:
-                self._socket.recv(1)
-                discarded += 1
-        self.counters.drops["stale_backlog"] += discarded
-        return discarded
 
     def refresh(self) -> LinkCounters:
         with suppress(OSError):

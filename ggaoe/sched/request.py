@@ -9,7 +9,7 @@ from ggaoe.proto.frame import SECTOR_BYTES
 class Request:
     """A READ, WRITE, FLUSH or VERIFY of one initiator.
 
-    `key` is its identity while it is active: (interface index, source, tag, taskfile), so that an
+    `key` is its identity while it is active: (port, source, tag, taskfile), so that an
     identical retransmission is known. `waiting_bytes` is what it holds while it waits.
     Engines derive from it what they need for the reply.
     """

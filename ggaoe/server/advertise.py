@@ -6,7 +6,7 @@ Owns who is told, how often and how fast. A host that nobody tells may need a mi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from ggaoe.engine.base import Device, Engine, Port
 from ggaoe.proto.frame import BROADCAST
@@ -24,7 +24,7 @@ class Advertiser:
         self._engine = engine
         self._loop = asyncio.get_running_loop()
         self._broadcasting: set[str] = set()
-        self._timers: set[asyncio.TimerHandle] = set()
+        self._timers: dict[tuple[Device, frozenset[Port] | None], asyncio.TimerHandle] = {}
         self._interval_timer: asyncio.TimerHandle | None = None
         self.set_interval(interval_s)
 
@@ -49,19 +49,29 @@ class Advertiser:
             self._broadcasting.discard(device_name)
 
     def announce(self, device: Device, ports: Iterable[Port] | None = None) -> None:
-        """Tell hosts of `device` now and a few times more, by `ports` or all that serve it."""
+        """Tell hosts of `device` now and a few times more, by `ports` or all that serve it.
+
+        What is left of an announcement by no other ports is given up: hosts answer every one."""
         chosen = None if ports is None else frozenset(ports)
-        for delay_s in REPEAT_AFTER_S:
-            self._later(delay_s, device, chosen)
+        for key in list(self._timers):
+            if key[0] is device and chosen in (None, key[1]):
+                self._timers.pop(key).cancel()
+        self._after(0.0, device, chosen, REPEAT_AFTER_S)
 
-    def _later(self, delay_s: float, device: Device, ports: frozenset[Port] | None) -> None:
+    def _after(
+        self, now_s: float, device: Device, ports: frozenset[Port] | None, times_s: Sequence[float]
+    ) -> None:
+        """Send at each of `times_s`, counted from the announcement, as `now_s` is."""
+
         def fire() -> None:
-            self._timers.discard(timer)
-            if self._engine.devices.get(device.name) is device:
-                self._send(device, device.ports if ports is None else device.ports & ports)
+            del self._timers[device, ports]
+            if self._engine.devices.get(device.name) is not device:
+                return
+            self._send(device, device.ports if ports is None else device.ports & ports)
+            if len(times_s) > 1:
+                self._after(times_s[0], device, ports, times_s[1:])
 
-        timer = self._loop.call_later(delay_s, fire)
-        self._timers.add(timer)
+        self._timers[device, ports] = self._loop.call_later(times_s[0] - now_s, fire)
 
     def _send(self, device: Device, ports: Iterable[Port]) -> None:
         """Devices that cannot serve now are not announced: hosts would wait for them."""
@@ -90,6 +100,6 @@ class Advertiser:
     def close(self) -> None:
         """No advertisement from now on."""
         self.set_interval(0)
-        for timer in self._timers:
+        for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()

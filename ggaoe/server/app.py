@@ -80,15 +80,16 @@ class Daemon:
             await self._stopping.wait()
         finally:
             await self._stop()
+        _log.info("stopped")
 
     async def _start(self) -> None:
-        if self._control is not None:
-            await self._control.start()
-        for problem in self.config.warnings:
-            _log.warning("%s", problem)
-        await self._add(self.config.devices)
-        self.interfaces.start()
-        self.interfaces.bind()
+        async with self._reloading:  # a reload waits until there is something to change
+            if self._control is not None:
+                await self._control.start()
+            self.interfaces.start()
+            for problem in self.config.warnings:
+                _log.warning("%s", problem)
+            await _first_attempts(self._add(self.config.devices))
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -130,10 +131,9 @@ class Daemon:
         ]
         await self._wait_or_hurry([*closing, *self._behind])
         self.engine.close()
-        _log.info("stopped")
 
     async def _wait_or_hurry(self, tasks: Iterable[asyncio.Task[None]]) -> None:
-        done = asyncio.gather(*tasks)
+        done = asyncio.gather(*tasks, return_exceptions=True)
         hurry = asyncio.create_task(self._hurry.wait())
         await asyncio.wait((done, hurry), return_when=asyncio.FIRST_COMPLETED)
         hurry.cancel()
@@ -146,8 +146,8 @@ class Daemon:
 
     # --- devices ---------------------------------------------------------------------------
 
-    async def _add(self, names: Iterable[str]) -> None:
-        """Open the devices `names` of the configuration, side by side."""
+    def _add(self, names: Iterable[str]) -> list[Export]:
+        """Begin to open the devices `names` of the configuration."""
         added = []
         for name in names:
             config = self.config.devices[name]
@@ -155,7 +155,7 @@ class Daemon:
             export = Export(self.engine, self.store, config, self._announce)
             self.exports[name] = export
             added.append(export)
-        await _first_attempts(added)
+        return added
 
     def _announce(self, device: Device) -> None:
         self.interfaces.bind()
@@ -207,11 +207,14 @@ class Daemon:
                 self.exports[change.name].apply(change.new)
         busy += [self.exports[change.name].reopen(change.new) for change in reopened]
         await self._drain([asyncio.create_task(coroutine) for coroutine in busy])
-        await self._add([device.name for device in plan.added] + [c.name for c in replaced])
-        await _first_attempts(self.exports[change.name] for change in reopened)
+        if self._stopping.is_set():
+            return
+        opening = self._add([device.name for device in plan.added] + [c.name for c in replaced])
+        opening += [self.exports[change.name] for change in reopened]
         if any(change.key == "advertise-interval" for change in plan.daemon):
             self.advertiser.set_interval(plan.config.advertise_interval_s)
         self.interfaces.reconfigure(plan.config)
+        await _first_attempts(opening)
         _log.info("reload: done")
 
     async def _drain(self, tasks: list[asyncio.Task[None]]) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from enum import Enum
 
@@ -65,6 +64,8 @@ class Export:
         self._announce = announce
         self._changing = asyncio.Lock()
         self._changes: set[asyncio.Task[None]] = set()
+        self._ends = 0
+        """How often `close` and `reopen` were called."""
         self.device = engine.add_device(
             config.name, Target(settings_of(config)), policy_of(config), trace_io=config.trace_io
         )
@@ -151,6 +152,7 @@ class Export:
 
     async def close(self, timeout_s: float | None) -> None:
         """Stop serving: drop what has not started, finish what has, and close the backing."""
+        self._ends += 1
         await self._stop_life()
         self.state, self.reason = State.DRAINING, "finishing requests"
         backend = await self._engine.remove_device(self.device, timeout_s)
@@ -159,21 +161,26 @@ class Export:
             await backend.close()
 
     async def reopen(self, config: DeviceConfig) -> None:
-        """Drain, close, and open again as `config` says; hosts find it not available meanwhile."""
+        """Drain, close, and open again as `config` says; hosts find it not available meanwhile.
+
+        Where the draining takes long, another `reopen` or `close` may come and then has the say."""
+        self._ends += 1
+        end = self._ends
         await self._stop_life()
+        self.apply(config)
         self.state, self.reason = State.DRAINING, "finishing requests"
         backend = await self._engine.detach(self.device, None)
         if backend is not None:
             await backend.close()
+        if end != self._ends:
+            return
         self.state, self.reason = State.WAITING, "reopening"
-        self.apply(config)
         self.first_attempt.clear()
         self._life = asyncio.create_task(self._live(), name=f"device {config.name}")
 
     async def _stop_life(self) -> None:
         self._life.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._life
+        await asyncio.wait((self._life,))
 
     # --- configuration ---------------------------------------------------------------------
 
@@ -217,9 +224,8 @@ class Export:
                 )
                 self._engine.send(port, target.io_unavailable(header, frame, port.path).frame)
                 return
-        if outcome.fence:
-            await self._engine.fence(self.device)
-        self._engine.send(port, outcome.frame)
+        if not outcome.fence or await self._engine.fence(self.device):
+            self._engine.send(port, outcome.frame)
 
     async def set_state(self, **fields: object) -> None:
         """The administrator changes `fields` of the state; raises StateError."""

@@ -14,7 +14,7 @@ from ggaoe.config import Config, DeviceConfig, InterfaceConfig
 from ggaoe.engine.base import Device, Engine, Port
 from ggaoe.errors import StartError
 from ggaoe.net.link import Interface, LinkSettings
-from ggaoe.net.netlink import InterfaceWatcher
+from ggaoe.net.netlink import InterfaceWatcher, list_interfaces
 
 _log = logging.getLogger("ggaoe.interfaces")
 
@@ -47,14 +47,14 @@ class Interfaces:
 
         Raises StartError where a configured name (no pattern) does not exist.
         """
-        self._watcher.start()
-        names = {interface.name for interface in self.known}
+        names = {interface.name for interface in list_interfaces()}
         for name in self.named():
             if name not in names:
                 raise StartError(
                     f"interface {name} does not exist (there are: {', '.join(sorted(names))}): "
                     f"correct the name, or write a pattern such as {name}* to wait for it"
                 )
+        self._watcher.start()
 
     def named(self) -> list[str]:
         """The interfaces that are configured by name rather than by pattern."""

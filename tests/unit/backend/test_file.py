@@ -141,11 +141,11 @@ async def test_too_small(path: Path, size_bytes: int, exact: bool) -> None:
 async def test_region_and_descriptor(path: Path) -> None:
     async with opened(FileSpec(path, None, 8192, 65536)) as backend:
         assert backend.size_bytes == 65536
-        assert backend.file_offset_bytes == 8192
+        assert backend.file_access().offset_bytes == 8192
         transfer = read(0, 4096)
         await Driver(backend).run(transfer)
         assert data_of(transfer) == pattern(MIB)[8192 : 8192 + 4096]
-        fd = backend.fileno()
+        fd = backend.file_access().fd
         assert fd is not None
         assert Path.samefile(path, f"/proc/self/fd/{fd}")
 

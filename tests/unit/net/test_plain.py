@@ -275,22 +275,6 @@ def test_full_queue_stops_sending(
         namespace.run("sh", "-c", "tc qdisc del dev near0 root")
 
 
-def test_backlog_is_discarded(near: PlainLink, far: PlainLink) -> None:
-    near.send([[frame(far.mac, near.mac)] for _ in range(7)])
-    assert select.select([far], [], [], DEADLINE_S)[0]
-    discarded = 0
-
-    def all_gone() -> bool:
-        nonlocal discarded
-        discarded += far.discard_backlog()
-        return discarded == 7
-
-    wait_until(all_gone, DEADLINE_S, "7 frames to discard")
-    assert far.counters.drops["stale_backlog"] == 7
-    near.send([[frame(far.mac, near.mac, b"new")]])
-    assert bytes(receive(far, 1)[0]).endswith(b"new")
-
-
 def test_what_the_kernel_drops_is_counted(
     namespace: Namespace, opened: list[PlainLink], near: PlainLink
 ) -> None:
@@ -334,5 +318,4 @@ def test_closed_link_does_nothing(near: PlainLink) -> None:
     near.close()
     near.close()
     assert near.receive(1) == []
-    assert near.discard_backlog() == 0
     near.refresh()

@@ -1,0 +1,145 @@
+"""An acknowledged write is on stable storage, unless the administrator said otherwise."""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import replace
+
+import pytest
+
+from ggaoe.backend.faults import Fail
+from ggaoe.proto.ata import Op
+from unit.engine.rig import Host, Rig, sectors, until
+from unit.proto.host import MAC_A
+
+
+async def test_write_waits_for_a_flush_that_began_after_it_ended(rig: Rig) -> None:
+    port = rig.port()
+    disk, host = rig.disk(port, write_cache=False), Host(port, MAC_A)
+    disk.hold(Op.WRITE, Op.FLUSH)
+    tag = host.write(0, "a")
+    await rig.quiet()
+    assert disk.of(Op.FLUSH) == []
+    disk.faults.release(1)
+    await until(lambda: disk.of(Op.FLUSH))
+    assert disk.content(0) == sectors("a")
+    await rig.quiet()
+    assert not host.answers
+    disk.release()
+    await host.good(tag)
+
+
+async def test_writes_that_end_during_a_flush_share_the_next_one(rig: Rig) -> None:
+    port = rig.port()
+    disk, host = rig.disk(port, write_cache=False), Host(port, MAC_A)
+    disk.hold(Op.FLUSH)
+    first = host.write(0, "a")
+    await until(lambda: disk.of(Op.FLUSH))
+    others = [host.write(sector, "b") for sector in range(10, 60, 2)]
+    await rig.quiet()
+    assert len(disk.of(Op.FLUSH)) == 1
+    disk.faults.release(1)
+    await host.good(first)
+    await rig.quiet()
+    assert not host.answers.keys() & set(others)
+    assert len(disk.of(Op.FLUSH)) == 2
+    disk.release()
+    await host.good(*others)
+    assert len(disk.of(Op.FLUSH)) == disk.device.counters.commits == 2
+
+
+async def test_a_batch_shares_one_flush(rig: Rig) -> None:
+    port = rig.port()
+    disk, host = rig.disk(port, write_cache=False), Host(port, MAC_A)
+    await host.good(*[host.write(sector, "b") for sector in range(0, 80, 2)])
+    assert disk.of(Op.FLUSH) == [(0, 0)]
+
+
+async def test_reader_sees_nothing_that_a_power_cut_could_take_back(rig: Rig) -> None:
+    port = rig.port()
+    disk, host = rig.disk(port, write_cache=False), Host(port, MAC_A)
+    disk.hold(Op.FLUSH)
+    host.write(0, "a")
+    read = host.read(0)
+    await until(lambda: disk.of(Op.FLUSH))
+    await rig.quiet()
+    assert disk.of(Op.READ) == []
+    disk.release()
+    assert (await host.answer(read)).data == sectors("a")
+
+
+async def test_with_a_write_cache_writes_are_answered_at_once(rig: Rig) -> None:
+    port = rig.port()
+    disk, host = rig.disk(port, write_cache=True), Host(port, MAC_A)
+    await host.good(host.write(0, "a"))
+    assert disk.of(Op.FLUSH) == []
+
+
+@pytest.mark.parametrize("write_cache", [False, True])
+async def test_flush_is_real(rig: Rig, write_cache: bool) -> None:
+    port = rig.port()
+    disk, host = rig.disk(port, write_cache=write_cache), Host(port, MAC_A)
+    await host.good(host.write(0, "a"))
+    before = len(disk.of(Op.FLUSH))
+    disk.hold(Op.FLUSH)
+    tag = host.flush()
+    await rig.quiet()
+    assert tag not in host.answers
+    assert len(disk.of(Op.FLUSH)) == before + 1
+    disk.release()
+    await host.good(tag)
+
+
+async def test_flush_during_a_flush_gets_one_of_its_own(rig: Rig) -> None:
+    port = rig.port()
+    disk, host = rig.disk(port, write_cache=True), Host(port, MAC_A)
+    disk.hold(Op.FLUSH)
+    first = host.flush()
+    await until(lambda: disk.of(Op.FLUSH))
+    await host.good(host.write(0, "a"))
+    second = host.flush()
+    disk.faults.release(1)
+    await host.good(first)
+    await rig.quiet()
+    assert second not in host.answers
+    disk.release()
+    await host.good(second)
+
+
+async def test_failed_flush_fails_all_whom_it_covers_and_nobody_later(rig: Rig) -> None:
+    port = rig.port()
+    disk, host = rig.disk(port, write_cache=False), Host(port, MAC_A)
+    disk.strike(Fail(errno.EIO), Op.FLUSH, times=1)
+    tags = [host.write(sector, "a") for sector in (0, 2, 4)] + [host.flush()]
+    for tag in tags:
+        assert (await host.answer(tag)).registers == (0x41, 0x04)
+    assert disk.device.target.is_failing
+    await host.good(host.write(0, "b"))
+
+
+async def test_failed_flush_fails_writes_that_ended_or_ran_meanwhile(rig: Rig) -> None:
+    """Their pages may have been among those that were lost; the next flush would not say so."""
+    port = rig.port()
+    disk, host = rig.disk(port, write_cache=False), Host(port, MAC_A)
+    disk.strike(Fail(errno.EIO), Op.FLUSH, times=1)
+    disk.hold(Op.WRITE, times=1)
+    running = host.write(8, "r")
+    await until(lambda: disk.faults.held)
+    covered = host.write(0, "c")
+    assert (await host.answer(covered)).registers == (0x41, 0x04)
+    disk.release()
+    assert (await host.answer(running)).registers == (0x41, 0x04)
+    await host.good(host.write(8, "s"))
+
+
+async def test_write_cache_switched_on_live_holds_for_what_completes_then(rig: Rig) -> None:
+    port = rig.port()
+    disk, host = rig.disk(port, write_cache=False), Host(port, MAC_A)
+    disk.hold(Op.WRITE)
+    tag = host.write(0, "a")
+    await until(lambda: disk.faults.held)
+    disk.device.target.settings = replace(disk.device.target.settings, write_cache=True)
+    rig.engine.refresh(disk.device)
+    disk.release()
+    await host.good(tag)
+    assert disk.of(Op.FLUSH) == []

@@ -1,0 +1,230 @@
+"""Every bound holds, and within it nobody is starved."""
+
+from __future__ import annotations
+
+import pytest
+
+from ggaoe.engine import portable
+from ggaoe.proto.ata import Op
+from ggaoe.sched import queue
+from ggaoe.sched.queue import Policy
+from unit.engine.rig import Host, Rig, sectors, until
+from unit.proto.host import MAC_A, MAC_B
+
+
+async def test_at_most_queue_length_requests_are_in_flight(rig: Rig) -> None:
+    port = rig.port()
+    disk, host = rig.disk(port, policy=Policy(queue_length=3)), Host(port, MAC_A)
+    disk.hold()
+    tags = [host.read(2 * number) for number in range(10)]
+    await rig.quiet()
+    assert len(disk.faults.held) == disk.device.in_flight == 3
+    assert disk.device.waiting == 7
+    disk.faults.release(1)
+    await until(lambda: len(disk.seen) == 4)
+    await rig.quiet()
+    assert len(disk.faults.held) == disk.device.in_flight == 3
+    disk.release()
+    await host.good(*tags)
+    assert disk.device.counters.waits == 7
+    assert dict(disk.device.initiators.items())[MAC_A].waits == 7
+
+
+@pytest.mark.parametrize("write_cache", [False, True])
+async def test_writes_that_wait_for_their_flush_are_in_flight(rig: Rig, write_cache: bool) -> None:
+    port = rig.port()
+    policy = Policy(queue_length=2)
+    disk, host = rig.disk(port, policy=policy, write_cache=write_cache), Host(port, MAC_A)
+    disk.hold(Op.FLUSH)
+    tags = [host.write(2 * number, "w") for number in range(4)]
+    await rig.quiet()
+    assert len(disk.of(Op.WRITE)) == (4 if write_cache else 2)
+    disk.release()
+    await host.good(*tags)
+
+
+async def test_shorter_and_longer_queue_hold_at_once(rig: Rig) -> None:
+    port = rig.port()
+    disk, host = rig.disk(port, policy=Policy(queue_length=2)), Host(port, MAC_A)
+    disk.hold()
+    tags = [host.read(2 * number) for number in range(8)]
+    await rig.quiet()
+    disk.device.policy = Policy(queue_length=5)
+    rig.engine.refresh(disk.device)
+    assert disk.device.in_flight == 5
+    disk.device.policy = Policy(queue_length=2)
+    rig.engine.refresh(disk.device)
+    disk.faults.release(3)
+    await rig.quiet()
+    assert disk.device.in_flight == 2
+    disk.faults.release(1)
+    await until(lambda: len(disk.seen) == 6)
+    disk.release()
+    await host.good(*tags)
+
+
+async def test_initiators_take_turns(rig: Rig) -> None:
+    port = rig.port()
+    disk = rig.disk(port, policy=Policy(queue_length=2, max_delay_ns=0))
+    greedy, modest = Host(port, MAC_A), Host(port, MAC_B)
+    disk.hold()
+    for number in range(20):
+        greedy.read(2 * number)
+    await until(lambda: disk.device.waiting == 18)
+    modest.read(1000)
+    modest.read(2000)
+    await until(lambda: disk.device.waiting == 20)
+    disk.release()
+    await until(lambda: len(disk.seen) == 22)
+    order = [sector for _, sector, _ in disk.seen]
+    assert order.index(1000) <= 4
+    assert order.index(2000) <= 6
+
+
+async def test_beyond_the_budget_the_newest_is_refused_and_counted(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue, "WAITING_BYTES_PER_SOURCE_MAX", 10 * portable.REQUEST_BYTES)
+    port = rig.port()
+    disk, greedy = rig.disk(port, policy=Policy(queue_length=2)), Host(port, MAC_A)
+    other = Host(port, MAC_B)
+    disk.hold()
+    kept = [greedy.read(number) for number in range(2)]
+    await until(lambda: disk.device.in_flight == 2)
+    kept += [greedy.read(number) for number in range(2, 12)]
+    refused = [greedy.read(number) for number in range(12, 15)]
+    await until(lambda: disk.device.counters.drops["queue_full"] == 3)
+    kept_too = other.read(100)
+    await rig.quiet()
+    disk.release()
+    await greedy.good(*kept)
+    await other.good(kept_too)
+    await rig.quiet()
+    assert not greedy.answers.keys() & set(refused)
+    assert disk.device.counters.drops == {"queue_full": 3}
+    assert dict(disk.device.initiators.items())[MAC_A].drops == {"queue_full": 3}
+    assert disk.device.waiting == 0
+    await greedy.good(greedy.read(12))
+
+
+async def test_refused_writes_give_their_buffers_back(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fixture checks the buffers."""
+    monkeypatch.setattr(queue, "WAITING_BYTES_MAX", 20_000)
+    port = rig.port()
+    disk, host = rig.disk(port, policy=Policy(queue_length=2)), Host(port, MAC_A)
+    disk.hold()
+    for number in range(50):
+        host.write(2 * number, "w")
+    await rig.quiet()
+    assert disk.device.counters.drops["queue_full"] > 0
+    assert disk.device.waiting > 0
+
+
+async def test_adjacent_requests_are_merged(rig: Rig) -> None:
+    port = rig.port()
+    disk, host = rig.disk(port), Host(port, MAC_A)
+    writes = [host.write(number, f"{number}") for number in (3, 1, 0, 2)]
+    reads = [host.read(number) for number in (102, 100, 101)]
+    await host.good(*writes, *reads)
+    assert sorted(disk.seen) == [(Op.READ, 100, 3), (Op.WRITE, 0, 4)]
+    assert disk.content(0, 4) == sectors("0", "1", "2", "3")
+    counters = disk.device.counters
+    assert (counters.merged_requests, counters.vectors, counters.batches) == (5, 2, 1)
+    assert counters.in_flight_sum == 7
+
+
+async def test_merge_delay_holds_a_lone_request_until_its_time(rig: Rig) -> None:
+    port = rig.port()
+    policy = Policy(merge_delay_ns=20_000_000)
+    disk, host = rig.disk(port, policy=policy), Host(port, MAC_A)
+    first = host.write(0, "a")
+    await rig.quiet()
+    second = host.write(1, "b")
+    await host.good(first, second)
+    assert disk.seen == [(Op.WRITE, 0, 2)]
+
+
+async def test_merge_delay_taken_away_live_starts_what_it_held(rig: Rig) -> None:
+    port = rig.port()
+    disk, host = rig.disk(port, policy=Policy(merge_delay_ns=3600 * 10**9)), Host(port, MAC_A)
+    tag = host.write(0, "a")
+    await rig.quiet()
+    assert not disk.seen
+    disk.device.policy = Policy()
+    rig.engine.refresh(disk.device)
+    await host.good(tag)
+
+
+async def test_full_transmit_queue_holds_replies_in_order(rig: Rig) -> None:
+    port = rig.port()
+    disk, host = rig.disk(port), Host(port, MAC_A)
+    host.link.room_frames = 2
+    tags = [host.write(0, f"{number}") for number in range(10)]
+    await until(lambda: disk.device.in_flight + disk.device.waiting == 0)
+    await rig.quiet()
+    assert len(host.link.sent) == 2
+    assert host.link.counters.tx_held > 0
+    host.link.room_frames = 3
+    await until(lambda: len(host.link.sent) == 5)
+    host.link.room_frames = None
+    await until(lambda: len(host.link.sent) == 10)
+    assert list(host.answers) == tags
+    assert port.link.counters.drops["replies_held"] == 0
+
+
+async def test_held_reads_keep_their_data(rig: Rig) -> None:
+    """Their buffers must not go back, and to the next read, before they are sent."""
+    port = rig.port()
+    disk, host = rig.disk(port), Host(port, MAC_A)
+    disk.fill(0, sectors("a", "", "b"))
+    host.link.room_frames = 0
+    first = host.read(0)
+    await until(lambda: len(disk.seen) == 1)
+    second = host.read(2)
+    await until(lambda: disk.device.in_flight == 0 and len(disk.seen) == 2)
+    host.link.room_frames = None
+    assert (await host.answer(second)).data == sectors("b")
+    assert (await host.answer(first)).data == sectors("a")
+
+
+async def test_beyond_the_replies_held_the_newest_is_dropped(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(portable, "REPLIES_HELD_MAX", 4)
+    port = rig.port()
+    disk, host = rig.disk(port), Host(port, MAC_A)
+    host.link.room_frames = 0
+    tags = [host.read(2 * number) for number in range(9)]
+    await until(lambda: len(disk.seen) == 9 and disk.device.in_flight == 0)
+    assert port.link.counters.drops["replies_held"] == 5
+    host.link.room_frames = None
+    await until(lambda: len(host.link.sent) == 4)
+    await rig.quiet()
+    assert list(host.answers) == tags[:4]
+
+
+async def test_one_full_link_does_not_hold_up_the_other(rig: Rig) -> None:
+    ports = rig.port(1), rig.port(2)
+    rig.disk(*ports)
+    one, two = Host(ports[0], MAC_A), Host(ports[1], MAC_A)
+    one.link.room_frames = 0
+    held = one.read(0)
+    await two.good(*[two.read(number) for number in range(50)])
+    assert not one.link.sent
+    one.link.room_frames = None
+    await one.good(held)
+
+
+async def test_flood_on_one_device_leaves_another_alone(rig: Rig) -> None:
+    port = rig.port()
+    busy = rig.disk(port, slot=1, policy=Policy(queue_length=2))
+    idle = rig.disk(port, slot=2, name="idle")
+    flood, host = Host(port, MAC_A, slot=1), Host(port, MAC_A, slot=2)
+    busy.hold()
+    for number in range(500):
+        flood.read(2 * number)
+    await host.good(host.read(0))
+    assert len(idle.seen) == 1
+    assert busy.device.in_flight == 2
