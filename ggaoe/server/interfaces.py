@@ -66,6 +66,11 @@ class Interfaces:
         )
         return list(patterns)
 
+    def missing(self) -> list[str]:
+        """Those of them that are not there now."""
+        names = {interface.name for interface in self.known}
+        return [name for name in self.named() if name not in names]
+
     def port_of(self, name: str) -> Port | None:
         """The open port on the interface called `name`."""
         return next((port for port in self._engine.ports.values() if port.name == name), None)
@@ -159,6 +164,8 @@ class Interfaces:
                 self._engine.close_link(port)
             self._on_change(interface)
         self.bind()
+        for name in self.missing():
+            _log.warning("interface %s does not exist: it will be served when it appears", name)
 
     def close(self) -> None:
         """Stop following the kernel; ports stay as they are."""

@@ -82,7 +82,10 @@ class Verbs:
         exports, rest = self._selected(params)
         return {
             "devices": [_summary(export) for export in exports],
-            "interfaces": [self._interface(interface) for interface in self._listed()],
+            "interfaces": [
+                *(self._interface(interface) for interface in self._listed()),
+                *(_missing(name) for name in self._daemon.interfaces.missing()),
+            ],
             **rest,
         }
 
@@ -161,6 +164,19 @@ class Verbs:
         exports, rest = self._selected(params, required=True)
         await asyncio.gather(*(export.set_state(**values) for export in exports))
         return {"cleared": [export.name for export in exports], **rest}
+
+
+def _missing(name: str) -> Json:
+    """The row of an interface that is configured by name and is not there."""
+    return {
+        "name": name,
+        "mac": None,
+        "mtu_bytes": None,
+        "is_up": False,
+        "serving": False,
+        "reason": "does not exist",
+        "sectors": 0,
+    }
 
 
 def _summary(export: Export) -> Json:

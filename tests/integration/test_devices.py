@@ -1,0 +1,275 @@
+"""What a device is made of: files, block devices, parts of them, and what is not there yet."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from ggaoe.client import AtaCommandError, RefusedError
+from ggaoe.proto.ata import AtaError, Opcode
+from ggaoe.proto.frame import SECTOR_BYTES, Error
+from helpers.needs import requires_program
+from helpers.netns import wait_until
+from integration.scene import DEADLINE_S, DISK_BYTES, DISK_SECTORS, MIB, Scene, device, round_trip
+
+DISK = device()
+SECTOR = b"ggaoe---" * (SECTOR_BYTES // 8)
+
+
+# --- waiting -----------------------------------------------------------------------------------
+
+
+async def test_a_missing_file_is_waited_for(scene: Scene) -> None:
+    """The others serve meanwhile; when it comes it serves and is advertised."""
+    scene.disk("there")
+    with (
+        scene.wire() as wire,
+        scene.serving(device("late", 2), device("there", 1)) as daemon,
+    ):
+        row = daemon.listed("late")
+        assert row["state"] == "waiting"
+        assert f"{scene.directory}/late" in row["reason"]
+        assert "No such file" in row["reason"]
+        assert row["reason"] in daemon.ctl("list").stdout
+        assert daemon.listed("there")["state"] == "serving"
+        async with scene.initiator() as initiator:
+            await (await initiator.open(0, 1)).read(0, 1)
+            late = await initiator.open(0, 2)
+            with pytest.raises(RefusedError) as refusal:
+                await late.read(0, 1)
+            assert refusal.value.code == Error.UNAVAILABLE
+            assert not [
+                one for one in wire.pending() if one.is_advertisement and one.address == (0, 2)
+            ]
+            disk = scene.disk("late")
+            wire.wait_for(lambda got: got.is_advertisement and got.address == (0, 2))
+            daemon.wait_for_state("late", "serving")
+            await round_trip(initiator, disk, 0, 2)
+
+
+def test_a_damaged_state_file_is_not_an_empty_state(scene: Scene) -> None:
+    """A reservation in it may lock somebody out: the device is not served until it is mended."""
+    scene.disk()
+    damaged = scene.directory / "state" / "disk.json"
+    daemon = scene.daemon(DISK)
+    damaged.write_text('{"format": "ggaoe-state", "version": 1, "reser')
+    daemon.start()
+    row = daemon.listed("disk")
+    assert row["state"] == "waiting"
+    assert str(damaged) in row["reason"]
+    assert row["interfaces"] == []
+    refused = daemon.ctl("clear-reserve", "disk")
+    assert refused.status == 1
+    assert "state" in refused.stderr
+    damaged.unlink()
+    daemon.wait_for_state("disk", "serving")
+    assert daemon.listed("disk")["interfaces"] == ["far0"]
+    assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"offset": DISK_BYTES}, "beyond the end"),
+        ({"length": DISK_BYTES + SECTOR_BYTES}, "beyond the end"),
+        ({"path": "/dev/null"}, "character device"),
+        ({"path": "."}, "directory"),
+        ({"path": None, "uuid": "0a3407de-014b-458b-b5c1-848e92a327a3"}, "0a3407de"),
+    ],
+)
+def test_what_cannot_be_served_says_why(
+    scene: Scene, options: dict[str, object], reason: str
+) -> None:
+    scene.disk()
+    with scene.serving(device(**options)) as daemon:
+        row = daemon.listed("disk")
+        assert row["state"] == "waiting"
+        assert reason in row["reason"]
+
+
+def test_two_daemons_cannot_serve_one_file(scene: Scene) -> None:
+    scene.disk()
+    with scene.serving(DISK) as first:
+        second = scene.daemon(
+            "[defaults]\npid-file = pid2\ncontrol-socket = ctl2\n",
+            device(slot=2, read_only=True),
+            name="second",
+        )
+        second.start()
+        row = second.listed("disk")
+        assert row["state"] == "waiting"
+        assert "locked by another process" in row["reason"]
+        assert first.stop() == 0
+        second.wait_for_state("disk", "serving")
+        assert second.stop() == 0
+
+
+# --- options -----------------------------------------------------------------------------------
+
+
+async def test_a_read_only_device_refuses_writes(scene: Scene) -> None:
+    disk = scene.disk()
+    disk.chmod(0o444)
+    with scene.serving(device(read_only=True)) as daemon:
+        async with scene.initiator() as initiator:
+            remote = await initiator.open(0, 1)
+            assert await remote.read(0, 4) == bytes(4 * SECTOR_BYTES)
+            with pytest.raises(AtaCommandError) as refusal:
+                await remote.write(0, SECTOR)
+        assert refusal.value.error == AtaError.ABRT
+        assert daemon.listed("disk")["read_only"]
+    assert disk.read_bytes() == bytes(DISK_BYTES)
+
+
+@pytest.mark.parametrize("direct_io", [True, False])
+async def test_a_part_of_a_file(scene: Scene, direct_io: bool) -> None:
+    disk = scene.disk()
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    original = random.Random(seed).randbytes(DISK_BYTES)
+    disk.write_bytes(original)
+    begin, size = MIB, 2 * MIB
+    sections = [
+        device(offset=begin, length="2MiB", direct_io=direct_io),
+        device("rest", 2, path="disk", offset=begin + size, direct_io=direct_io),
+    ]
+    with scene.serving(*sections) as daemon:
+        assert ("direct" in daemon.ask("show", "disk")["devices"][0]["backend"]) == direct_io
+        async with scene.initiator() as initiator:
+            remote = await initiator.open(0, 1)
+            assert (await remote.identify()).size_sectors == size // SECTOR_BYTES
+            assert await remote.read(0, 8) == original[begin : begin + 8 * SECTOR_BYTES]
+            await round_trip(initiator, disk, base_bytes=begin)
+            with pytest.raises(AtaCommandError) as refusal:
+                await remote.read(size // SECTOR_BYTES, 1)
+            assert refusal.value.error == AtaError.IDNF
+            rest = await initiator.open(0, 2)
+            assert await rest.read(0, 8) == original[begin + size :][: 8 * SECTOR_BYTES]
+    found = disk.read_bytes()
+    assert found[:begin] == original[:begin]
+    assert found[begin + size :] == original[begin + size :]
+
+
+async def test_buffered_and_direct_devices_give_the_same(scene: Scene) -> None:
+    direct, buffered = scene.disk("direct"), scene.disk("buffered")
+    with scene.serving(device("direct", 1), device("buffered", 2, direct_io=False)) as daemon:
+        details = {row["name"]: row["backend"] for row in daemon.ask("show", "*")["devices"]}
+        assert "direct" in details["direct"]
+        assert "direct" not in details["buffered"]
+        async with scene.initiator() as initiator:
+            await round_trip(initiator, direct, 0, 1)
+            await round_trip(initiator, buffered, 0, 2)
+
+
+async def test_a_size_that_is_no_whole_page_is_rounded_unless_told_not_to(scene: Scene) -> None:
+    scene.disk("rounded", DISK_BYTES + 3 * SECTOR_BYTES)
+    scene.disk("exact", DISK_BYTES + 3 * SECTOR_BYTES)
+    with scene.serving(device("rounded", 1), device("exact", 2, exact_size=True)) as daemon:
+        async with scene.initiator() as initiator:
+            rounded, exact = await initiator.open(0, 1), await initiator.open(0, 2)
+            assert (await rounded.identify()).size_sectors == DISK_SECTORS
+            assert (await exact.identify()).size_sectors == DISK_SECTORS + 3
+            await exact.write(DISK_SECTORS + 2, SECTOR)
+            assert await exact.read(DISK_SECTORS + 2, 1) == SECTOR
+        assert any("not exported" in line for line in daemon.log_text().splitlines())
+
+
+@pytest.mark.parametrize("write_cache", [False, True])
+async def test_the_write_cache_is_told_and_flushed(scene: Scene, write_cache: bool) -> None:
+    disk = scene.disk()
+    with scene.serving(device(write_cache=write_cache)) as daemon:
+        async with scene.initiator() as initiator:
+            remote = await initiator.open(0, 1)
+            page = (await remote.ata(Opcode.IDENTIFY_DEVICE, count=1, read_bytes=512)).data
+            assert bool(page[2 * 85] & 0x20) == write_cache
+            await remote.write(5, SECTOR)
+            committed = daemon.counters()["commits"]
+            assert bool(committed) != write_cache
+            await remote.flush()
+            await remote.ata(Opcode.FLUSH_CACHE)
+        counters = daemon.counters()
+        assert counters["flush_requests"] == 2
+        assert counters["commits"] == committed + 2
+    assert disk.read_bytes()[5 * SECTOR_BYTES :][:SECTOR_BYTES] == SECTOR
+
+
+async def test_28_bit_commands(scene: Scene) -> None:
+    """Whatever stands in the device register's bits, as in Linux's requests."""
+    disk = scene.disk()
+    head = 0xE0 << 24
+    with scene.serving(DISK):
+        async with scene.initiator() as initiator:
+            remote = await initiator.open(0, 1)
+            for sector, opcodes in (
+                (0, (Opcode.WRITE_SECTORS, Opcode.READ_SECTORS)),
+                (DISK_SECTORS - 1, (Opcode.WRITE_DMA, Opcode.READ_DMA)),
+            ):
+                writing, reading = opcodes
+                await remote.ata(writing, head | sector, 1, data=SECTOR)
+                reply = await remote.ata(reading, head | sector, 1, read_bytes=SECTOR_BYTES)
+                assert reply.data == SECTOR
+            with pytest.raises(AtaCommandError) as refusal:
+                await remote.ata(Opcode.READ_SECTORS, head | DISK_SECTORS, 1, read_bytes=512)
+            assert refusal.value.error == AtaError.IDNF
+    content = disk.read_bytes()
+    assert content == SECTOR + bytes(DISK_BYTES - 2 * SECTOR_BYTES) + SECTOR
+
+
+# --- block devices -----------------------------------------------------------------------------
+
+
+@contextmanager
+def loop_device(backing: Path) -> Iterator[Path]:
+    """A block device that is `backing`."""
+    requires_program("losetup")
+    try:
+        done = subprocess.run(
+            ["losetup", "--find", "--show", backing], check=True, capture_output=True, text=True
+        )
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"needs loop devices: {error.stderr.strip()}")
+    path = Path(done.stdout.strip())
+    try:
+        yield path
+    finally:
+        subprocess.run(["losetup", "--detach", path], check=True)
+
+
+async def test_a_block_device_is_claimed(scene: Scene) -> None:
+    disk = scene.disk("backing")
+    with loop_device(disk) as path, scene.serving(device(path=path)) as daemon:
+        async with scene.initiator() as initiator:
+            await round_trip(initiator, path)
+        with pytest.raises(OSError) as refusal:
+            os.close(os.open(path, os.O_RDWR | os.O_EXCL))
+        assert refusal.value.errno == errno.EBUSY
+        daemon.configure()
+        assert daemon.ctl("reload").status == 0
+        wait_until(lambda: not daemon.ask("list")["devices"], DEADLINE_S, "no devices")
+        os.close(os.open(path, os.O_RDWR | os.O_EXCL))
+
+
+def make_filesystem(disk: Path, uuid: str) -> None:
+    for program in ("mkfs.ext4", "blkid"):
+        requires_program(program)
+    subprocess.run(["mkfs.ext4", "-q", "-U", uuid, disk], check=True)
+
+
+async def test_a_filesystem_is_found_by_its_uuid(scene: Scene) -> None:
+    disk = scene.disk("backing", 8 * MIB)
+    uuid = "0a3407de-014b-458b-b5c1-848e92a327a3"
+    make_filesystem(disk, uuid)
+    with loop_device(disk), scene.serving(device(path=None, uuid=uuid)) as daemon:
+        daemon.wait_for_state("disk", "serving")
+        async with scene.initiator() as initiator:
+            remote = await initiator.open(0, 1)
+            assert (await remote.identify()).size_sectors * SECTOR_BYTES == 8 * MIB
+            superblock = await remote.read(2, 2)
+            assert superblock[0x38:0x3A] == b"\x53\xef"

@@ -1,0 +1,184 @@
+"""Which interface serves which device, while interfaces come, change and go."""
+
+from __future__ import annotations
+
+import subprocess
+from functools import partial
+
+import pytest
+
+from ggaoe.client import NoAnswerError
+from ggaoe.proto.frame import Command
+from ggaoe.proto.query import Ccmd, pack_config
+from helpers.netns import veth, wait_until
+from integration.scene import DEADLINE_S, Scene, Wire, device, round_trip
+
+DISK = device()
+QUERY = pack_config(Ccmd.READ)
+
+
+def answers(wire: Wire, tag: int, shelf: int = 0xFFFF, slot: int = 0xFF) -> set[tuple[int, int]]:
+    """Who answers a config query there. A wrong address draws an error in the same breath, from
+    the one device that everybody has, so that the end of the answers is known."""
+    wire.send(wire.request(Command.CONFIG, QUERY, tag, shelf=shelf, slot=slot))
+    wire.send(wire.request(Command.CONFIG, QUERY, tag + 1))
+    frames = wire.collect(lambda got: any(one.header.tag == tag + 1 for one in got))
+    return {one.address for one in frames if one.header.tag == tag}
+
+
+def test_each_device_is_served_by_the_interfaces_it_names(scene: Scene) -> None:
+    for name in ("disk", "second", "none"):
+        scene.disk(name)
+    veth(scene.host, "near1", scene.target, "far1")
+    sections = (
+        device(interfaces="far[01]"),
+        device("second", 2, interfaces="far1"),
+        device("none", 3, interfaces="other*"),
+    )
+    with (
+        scene.serving(*sections) as daemon,
+        scene.wire("near0") as near0,
+        scene.wire("near1") as near1,
+    ):
+        assert answers(near0, 1) == {(0, 1)}
+        assert answers(near1, 1) == {(0, 1), (0, 2)}
+        assert daemon.listed("disk")["interfaces"] == ["far0", "far1"]
+        assert daemon.listed("second")["interfaces"] == ["far1"]
+        assert daemon.listed("none")["interfaces"] == []
+        assert daemon.interface("lo") is None
+
+
+async def test_two_interfaces_are_two_paths_to_one_disk(scene: Scene) -> None:
+    disk = scene.disk()
+    veth(scene.host, "near1", scene.target, "far1")
+    with scene.serving(DISK) as daemon:
+        async with scene.initiator("near0", "near1") as initiator:
+            remote = await initiator.open(0, 1, multipath=True)
+            while len(remote.paths) < 2:
+                await initiator.discover(0.1)
+            await round_trip(initiator, disk)
+        stats = daemon.ask("stats")
+        macs = {scene.host.mac(name).hex(":") for name in ("near0", "near1")}
+        assert stats["initiators"]["disk"].keys() == macs
+        assert all(one["write_requests"] for one in stats["initiators"]["disk"].values())
+
+
+async def test_an_interface_that_appears_later_is_served(scene: Scene) -> None:
+    disk = scene.disk()
+    with scene.serving(device(interfaces="late*")) as daemon:
+        assert daemon.interface("late0") is None
+        veth(scene.host, "near1", scene.target, "late0", 9000)
+        daemon.wait_for_interface("late0", serving=True)
+        async with scene.initiator("near1") as initiator:
+            await round_trip(initiator, disk)
+
+
+def test_a_renamed_interface_is_followed(scene: Scene) -> None:
+    scene.disk()
+    scene.disk("second")
+    sections = (device(), device("second", 2, interfaces="eth*"))
+    with scene.serving(*sections) as daemon, scene.wire() as wire:
+        assert answers(wire, 1) == {(0, 1)}
+        scene.target.ip("link set far0 down")
+        scene.target.ip("link set far0 name eth7")
+        scene.target.ip("link set eth7 up")
+        daemon.wait_for_interface("eth7", serving=True)
+        assert daemon.interface("far0") is None
+        assert daemon.listed("disk")["interfaces"] == []
+        wire.send(wire.request(Command.CONFIG, QUERY, 3, slot=2))
+        assert wire.wait_for_reply(3).address == (0, 2)
+
+
+async def test_down_up_and_gone(scene: Scene) -> None:
+    disk = scene.disk()
+    with scene.serving(DISK) as daemon:
+        for name, namespace in (("far0", scene.target), ("near0", scene.host)):
+            namespace.ip(f"link set {name} down")
+            daemon.wait_for_interface("far0", serving=False)
+            row = daemon.interface("far0")
+            assert row is not None
+            assert row["reason"] == "link is down"
+            namespace.ip(f"link set {name} up")
+            daemon.wait_for_interface("far0", serving=True)
+            wait_until(partial(scene.host.has_carrier, "near0"), DEADLINE_S, "carrier of near0")
+            async with scene.initiator() as initiator:
+                await round_trip(initiator, disk)
+        scene.target.ip("link del far0")
+        daemon.wait_for_interface("far0", serving=False)
+        assert daemon.interface("far0") is None
+        assert daemon.listed("disk")["state"] == "serving"
+        veth(scene.host, "near0", scene.target, "far0")
+        daemon.wait_for_interface("far0", serving=True)
+        async with scene.initiator() as initiator:
+            await round_trip(initiator, disk)
+
+
+def test_a_named_interface_that_is_missing_is_told(scene: Scene) -> None:
+    scene.disk()
+    with scene.serving(DISK) as daemon:
+        daemon.reconfigure(device(interfaces="far0, eth7"))
+        row = daemon.interface("eth7")
+        assert row is not None
+        assert row["reason"] == "does not exist"
+        assert "eth7 does not exist" in daemon.log_text()
+        assert "eth7" in daemon.ctl("list").stdout
+        veth(scene.host, "near1", scene.target, "eth7")
+        daemon.wait_for_interface("eth7", serving=True)
+        scene.target.ip("link del eth7")
+        daemon.wait_for_interface("eth7", serving=False)
+
+
+def test_an_mtu_that_is_too_small_is_said(scene: Scene) -> None:
+    scene.disk()
+    scene.target.ip("link set far0 mtu 1000")
+    with scene.serving(DISK) as daemon, scene.wire() as wire:
+        row = daemon.interface("far0")
+        assert row is not None
+        assert not row["serving"]
+        assert "1000" in row["reason"]
+        scene.target.ip("link set far0 mtu 1060")
+        daemon.wait_for_interface("far0", serving=True)
+        wire.send(wire.request(Command.CONFIG, QUERY, 1))
+        assert wire.wait_for_reply(1).config.sectors == 2
+
+
+def test_a_configured_mtu_is_a_ceiling_that_a_reload_moves(scene: Scene) -> None:
+    scene.disk()
+    for name, namespace in (("far0", scene.target), ("near0", scene.host)):
+        namespace.ip(f"link set {name} mtu 9000")
+    with scene.serving(DISK, "[far0]\nmtu = 4200\n") as daemon, scene.wire() as wire:
+        for tag, (mtu_bytes, sectors) in enumerate(((4200, 8), (1500, 2), (0, 17)), start=1):
+            daemon.reconfigure(DISK, f"[far0]\nmtu = {mtu_bytes}\n")
+            wire.send(wire.request(Command.CONFIG, QUERY, tag))
+            assert wire.wait_for_reply(tag).config.sectors == sectors
+
+
+def test_tagged_frames_are_dropped_on_the_parent(scene: Scene) -> None:
+    scene.disk()
+    with scene.serving(DISK) as daemon, scene.wire() as wire:
+        frame = wire.request(Command.CONFIG, QUERY, 1)
+        tag = bytes.fromhex("8100 0005")
+        wire.send(frame[:12] + tag + frame[12:])
+        wire.send(wire.request(Command.CONFIG, QUERY, 2))
+        frames = wire.collect(lambda got: any(one.header.tag == 2 for one in got))
+        assert not [one for one in frames if one.header.tag == 1]
+        # The kernel takes the tag away, and says that the frame is for somebody else.
+        assert daemon.drops() in ({"vlan": 1}, {"foreign_host": 1})
+
+
+async def test_a_vlan_interface_is_an_interface(scene: Scene) -> None:
+    disk = scene.disk()
+    try:
+        scene.host.ip("link add link near0 name near0.5 type vlan id 5")
+    except subprocess.CalledProcessError:
+        pytest.skip("needs a kernel with 802.1Q VLANs")
+    scene.target.ip("link add link far0 name far0.5 type vlan id 5")
+    scene.host.ip("link set near0.5 up")
+    scene.target.ip("link set far0.5 up")
+    with scene.serving(device(interfaces="far0.5")) as daemon:
+        daemon.wait_for_interface("far0.5", serving=True)
+        async with scene.initiator("near0.5") as initiator:
+            await round_trip(initiator, disk)
+        async with scene.initiator("near0") as initiator:
+            with pytest.raises(NoAnswerError):
+                await initiator.open(0, 1, timeout_s=0.5)
