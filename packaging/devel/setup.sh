@@ -60,7 +60,8 @@ find_python() {
 }
 
 if command -v apt-get >/dev/null; then install_packages; fi
-newer=$(find pyproject.toml setup.py packaging/devel/setup.sh ggaoe/engine/native -name '*.p*' -newer "$stamp" 2>/dev/null || echo all)
+sources=(pyproject.toml setup.py packaging/devel/setup.sh ggaoe/engine/native/*.p*)
+newer=$(find "${sources[@]}" -newer "$stamp" 2>/dev/null || echo all)
 if [ -n "$newer" ]; then
     python=$(find_python)
     printf 'setup: virtual environment %s with %s\n' "$venv" "$("$python" --version)"
