@@ -88,6 +88,7 @@ class Config:
     control_socket: Path
     state_directory: Path
     advertise_interval_s: float  # 0: only changes are advertised
+    busy_poll_s: float  # 0: never
     default_interface_patterns: tuple[str, ...]  # empty: every Ethernet interface that is up
     default_interface: InterfaceConfig  # its name is empty
     acls: Mapping[str, AccessList] = field(hash=False)

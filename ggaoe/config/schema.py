@@ -339,6 +339,17 @@ OPTIONS: tuple[Option, ...] = (
         zero=True,
     ),
     Option(
+        "busy-poll",
+        DAEMON,
+        Kind.DURATION,
+        0.00005,
+        "live",
+        "How long the native engine looks for the next frame before it sleeps, after each batch: "
+        "waking up costs more than that. An idle daemon uses no processor; 0 never waits actively.",
+        field="busy_poll_s",
+        high=0.001,
+    ),
+    Option(
         "engine",
         DAEMON,
         Kind.CHOICE,

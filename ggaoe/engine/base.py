@@ -223,6 +223,10 @@ class Engine(ABC):
             del self.devices[device.name]
         return await self.detach(device, timeout_s)
 
+    @abstractmethod
+    def busy_poll(self, wait_s: float) -> None:
+        """Look for the next frame for `wait_s` after each batch before sleeping."""
+
     def close(self) -> None:
         """Close every link; devices have been removed before."""
         for port in list(self.ports.values()):

@@ -185,6 +185,9 @@ class PortableEngine(Engine):
         lane.received.clear()
         lane.replies, lane.leases = [], []
 
+    def busy_poll(self, wait_s: float) -> None:
+        """Ignored: waking up is the least of what a request costs here."""
+
     # --- collect ---------------------------------------------------------------------------
 
     def _on_readable(self) -> None:

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import os
+
 from ggaoe.engine.base import Engine, Hooks
 from ggaoe.engine.portable import PortableEngine
 from ggaoe.errors import StartError
 
-ENGINES: dict[str, type[Engine]] = {PortableEngine.name: PortableEngine}
+ENGINES: dict[str, type[Engine]] = {}
 """The engines that this installation has, the preferred one first."""
+
+try:
+    from ggaoe.engine.native import NativeEngine
+except ImportError:
+    pass
+else:
+    ENGINES[NativeEngine.name] = NativeEngine
+ENGINES[PortableEngine.name] = PortableEngine
 
 
 def create_engine(name: str, hooks: Hooks) -> Engine:
-    """The engine called `name`, or the best there is for `auto`; raises StartError."""
+    """The engine called `name`; for `auto` the one that the environment's GGAOE_ENGINE names, or
+    the best there is. Raises StartError."""
     if name == "auto":
-        name = next(iter(ENGINES))
+        name = os.environ.get("GGAOE_ENGINE") or next(iter(ENGINES))
     if name not in ENGINES:
         raise StartError(
             f"engine {name} is not built in this installation: set engine = auto, "

@@ -52,6 +52,7 @@ class Daemon:
         self.engine = create_engine(
             config.engine, Hooks(changed=self._changed, conflict=self._conflict)
         )
+        self.engine.busy_poll(config.busy_poll_s)
         self.advertiser = Advertiser(self.engine, config.advertise_interval_s)
         self.interfaces = Interfaces(self.engine, config, self.advertiser.announce)
         handlers = Verbs(self).handlers()
@@ -211,6 +212,7 @@ class Daemon:
             return
         opening = self._add([device.name for device in plan.added] + [c.name for c in replaced])
         opening += [self.exports[change.name] for change in reopened]
+        self.engine.busy_poll(plan.config.busy_poll_s)
         if any(change.key == "advertise-interval" for change in plan.daemon):
             self.advertiser.set_interval(plan.config.advertise_interval_s)
         self.interfaces.reconfigure(plan.config)

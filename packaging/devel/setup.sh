@@ -7,7 +7,7 @@ venv=${VENV:-.venv}
 stamp=$venv/.setup-done
 
 packages=(
-    python3 python3-venv iproute2 util-linux mount e2fsprogs procps
+    python3 python3-venv python3-dev gcc libc6-dev iproute2 util-linux mount e2fsprogs procps
     # peers and independent readers of the protocol
     aoetools vblade tshark fio
     # the kernel initiator's guest
@@ -60,7 +60,9 @@ find_python() {
 }
 
 if command -v apt-get >/dev/null; then install_packages; fi
-if [ ! "$stamp" -nt pyproject.toml ] || [ ! "$stamp" -nt packaging/devel/setup.sh ]; then
+sources=(pyproject.toml setup.py packaging/devel/setup.sh ggaoe/engine/native/*.p*)
+newer=$(find "${sources[@]}" -newer "$stamp" 2>/dev/null || echo all)
+if [ -n "$newer" ]; then
     python=$(find_python)
     printf 'setup: virtual environment %s with %s\n' "$venv" "$("$python" --version)"
     [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"

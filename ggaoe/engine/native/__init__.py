@@ -1,0 +1,375 @@
+"""The native engine: devices that are files are served by the compiled core, without a Python
+object per request; everything else goes the portable engine's way, by the same code as there.
+
+Owns what joins the two: which devices the core may serve, what it admits, and what comes back.
+Importing it raises ImportError where the core was not built.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable
+from typing import ClassVar
+
+from ggaoe.backend.base import Backend
+from ggaoe.engine.base import STALE_AGE_NS, Device, Hooks, Port
+from ggaoe.engine.counters import DeviceCounters, InitiatorCounters, Initiators
+from ggaoe.engine.native.core import Core, CoreDevice, CoreLink
+from ggaoe.engine.portable import SEND_RETRY_S, PortableDevice, PortableEngine, Vectors, strerror
+from ggaoe.net.buffers import Lease
+from ggaoe.net.link import Frame, Interface, Link, LinkCounters, LinkSettings
+from ggaoe.net.plain import PlainLink
+from ggaoe.proto.ata import Op
+from ggaoe.proto.frame import ATA_HEADER_BYTES, Header, sectors_that_fit
+from ggaoe.proto.target import DropReason, Io, Target
+from ggaoe.sched.queue import Policy
+
+GRANULE_BYTES_MAX = 512
+"""Requests that are not whole blocks of the store need read-modify-write: the backend does that."""
+
+_log = logging.getLogger("ggaoe.engine")
+
+
+class NativeLink(PlainLink):
+    """A packet socket whose frames the core carries; `core` is set once the port is open."""
+
+    core: CoreLink
+
+    def refresh(self) -> LinkCounters:
+        counters = super().refresh()
+        values, drops = self.core.counters()
+        for name, value in values.items():
+            setattr(counters, name, getattr(counters, name) + value)
+        for reason, count in drops.items():
+            counters.drops[reason] += count
+        return counters
+
+
+class NativeDevice(PortableDevice):
+    """A device that the core serves while `is_native`; its counters are the core's and ours."""
+
+    def __init__(
+        self, core: Core, name: str, target: Target, policy: Policy, *, trace_io: bool
+    ) -> None:
+        self.core = CoreDevice(core)
+        self.is_native = False
+        self._interfaces: dict[int, str] = {}
+        super().__init__(name, target, policy, trace_io=trace_io)
+
+    @property
+    def in_flight(self) -> int:
+        return self.core.in_flight + super().in_flight
+
+    @property
+    def waiting(self) -> int:
+        return self.core.active - self.core.in_flight + super().waiting
+
+    @property
+    def counters(self) -> DeviceCounters:
+        values, queue_full = self.core.counters()
+        for name, value in values.items():
+            if value:
+                setattr(self._counters, name, getattr(self._counters, name) + value)
+        if queue_full:
+            self._counters.drops[DropReason.QUEUE_FULL.value] += queue_full
+        return self._counters
+
+    @counters.setter
+    def counters(self, counters: DeviceCounters) -> None:
+        self.core.counters()
+        self._counters = counters
+
+    @property
+    def initiators(self) -> Initiators:
+        for last_seen_ns, mac, index, active, values, dropped in self.core.initiators():
+            name = self._interfaces.get(index, "")
+            initiator = self._initiators.seen(mac, name, last_seen_ns / 1e9)
+            initiator.in_flight = active
+            for key, value in values.items():
+                setattr(initiator, key, getattr(initiator, key) + value)
+            if dropped:
+                initiator.drops[DropReason.QUEUE_FULL.value] += dropped
+        return self._initiators
+
+    @initiators.setter
+    def initiators(self, initiators: Initiators) -> None:
+        self._initiators = initiators
+
+    def name_interfaces(self) -> None:
+        """Remember what the ports' interfaces are called."""
+        self._interfaces = {port.link.index: port.name for port in self.ports}
+
+
+class NativeEngine(PortableEngine):
+    """See the module."""
+
+    name: ClassVar[str] = "native"
+
+    def __init__(self, hooks: Hooks) -> None:
+        super().__init__(hooks)
+        self._core = Core(STALE_AGE_NS)
+        self._core_links: dict[Port, CoreLink] = {}
+        self._ports_of_links: dict[CoreLink, Port] = {}
+        self._merging: dict[NativeDevice, asyncio.TimerHandle] = {}
+        self._waiting_fences: list[tuple[NativeDevice, int, asyncio.Future[bool]]] = []
+        self._gave_up = False
+        self._loop.add_reader(self._core.event_fd, self._on_event)
+
+    # --- links -----------------------------------------------------------------------------
+
+    def _open_link(self, interface: Interface, settings: LinkSettings) -> Link:
+        return NativeLink(interface, settings)
+
+    def _port_opened(self, port: Port) -> None:
+        link = port.link
+        assert isinstance(link, NativeLink)
+        link.core = self._core.open_link(
+            link.fileno(),
+            link.index,
+            link.mac,
+            sectors_that_fit(link.mtu_bytes),
+            link.frame_bytes_max - ATA_HEADER_BYTES,
+        )
+        self._core_links[port] = link.core
+        self._ports_of_links[link.core] = port
+        super()._port_opened(port)
+
+    def _port_closed(self, port: Port) -> None:
+        super()._port_closed(port)
+        port.link.refresh()
+        link = self._core_links.pop(port)
+        del self._ports_of_links[link]
+        self._core.close_link(link)
+
+    def set_ports(self, device: Device, ports: Iterable[Port]) -> None:
+        before = device.ports
+        super().set_ports(device, ports)
+        assert isinstance(device, NativeDevice)
+        device.name_interfaces()
+        self._route(before | device.ports)
+
+    def _route(self, ports: Iterable[Port]) -> None:
+        """Tell the core which of its devices these ports serve."""
+        for port in ports:
+            if port in self._core_links:
+                self._core_links[port].route(
+                    [
+                        (address, device.core)
+                        for address, device in port.devices.items()
+                        if isinstance(device, NativeDevice) and device.is_native
+                    ]
+                )
+
+    def busy_poll(self, wait_s: float) -> None:
+        self._core.busy_poll(round(wait_s * 1e9))
+
+    def close(self) -> None:
+        super().close()
+        self._loop.remove_reader(self._core.event_fd)
+        for timer in self._merging.values():
+            timer.cancel()
+        if not self._gave_up:
+            self._core.close()
+
+    # --- turns -----------------------------------------------------------------------------
+
+    def _on_readable(self) -> None:
+        slow, more = self._core.turn(True, False)
+        for link, frame, arrival_ns in slow:
+            port = self._ports_of_links.get(link)
+            if port is not None:
+                payload = memoryview(frame)[ATA_HEADER_BYTES:]
+                self._dispatch(port, Frame(frame[:ATA_HEADER_BYTES], payload, arrival_ns))
+        if more:
+            self._loop.call_soon(self._on_readable)
+        self._push() if slow else self._after_turn()
+
+    def _on_event(self) -> None:
+        self._core.turn(False, True)
+        self._after_turn()
+
+    def _push(self, *, after_completion: bool = False) -> None:
+        super()._push(after_completion=after_completion)
+        self._core.flush()
+        self._after_turn()
+
+    def _after_turn(self) -> None:
+        """What the core cannot do by itself; mostly there is nothing."""
+        if self._core.take_attention():
+            for port, link in self._core_links.items():
+                if link.is_blocked:
+                    self._loop.call_later(SEND_RETRY_S, self._unblock_link, port)
+            for device in self.devices.values():
+                assert isinstance(device, NativeDevice)
+                if device.is_native:
+                    self._look_after(device)
+        if self._waiting_fences:
+            self._pass_waiting_fences()
+
+    def _look_after(self, device: NativeDevice) -> None:
+        failures, lost = device.core.failures()
+        for op, sector, sectors, error_number in failures:
+            _log.error(
+                "%s: %s of sector %d+%d failed: %s",
+                device.name,
+                Op(op).name,
+                sector,
+                sectors,
+                strerror(error_number),
+            )
+        if lost:
+            _log.error("%s: %d more requests failed", device.name, lost)
+        device.target.is_failing = device.target.is_failing or device.core.medium_failed
+        wake_ns = device.core.wake_ns
+        if wake_ns is not None and device not in self._merging:
+            delay_s = max(0.0, wake_ns / 1e9 - time.monotonic())
+            self._merging[device] = self._loop.call_later(delay_s, self._end_merging, device)
+
+    def _end_merging(self, device: NativeDevice) -> None:
+        del self._merging[device]
+        device.core.activate()
+        self._push()
+
+    def _unblock_link(self, port: Port) -> None:
+        link = self._core_links.get(port)
+        if link is not None:
+            link.unblock()
+            self._push()
+
+    # --- requests and replies of the portable way ------------------------------------------
+
+    def _request(
+        self,
+        device: Device,
+        port: Port,
+        initiator: InitiatorCounters,
+        header: Header,
+        io: Io,
+        frame: Frame,
+    ) -> DropReason | None:
+        assert isinstance(device, NativeDevice)
+        if not device.is_native:
+            return super()._request(device, port, initiator, header, io, frame)
+        if device.trace_io:
+            self._trace(device, header, io)
+        self._core.submit(
+            device.core,
+            self._core_links[port],
+            frame.head,
+            frame.arrival_ns,
+            io.op,
+            io.sector,
+            io.sectors,
+            frame.payload,
+        )
+        return None
+
+    def _queue_reply(self, port: Port, vector: Vectors, lease: Lease | None = None) -> None:
+        link = self._core_links.get(port)
+        if link is not None:
+            link.send(b"".join(vector))
+        if lease is not None:
+            lease.release()
+
+    # --- devices ---------------------------------------------------------------------------
+
+    def _new_device(
+        self, name: str, target: Target, policy: Policy, *, trace_io: bool
+    ) -> PortableDevice:
+        return NativeDevice(self._core, name, target, policy, trace_io=trace_io)
+
+    def attach(self, device: Device, backend: Backend) -> None:
+        assert isinstance(device, NativeDevice)
+        access = backend.file_access()
+        if access is None or (access.is_direct and backend.granule_bytes > GRANULE_BYTES_MAX):
+            super().attach(device, backend)
+            return
+        device.target.physical_sector_bytes = backend.granule_bytes
+        device.target.is_failing = False
+        device.backend = backend
+        device.core.attach(
+            access.fd,
+            access.offset_bytes,
+            access.is_direct,
+            access.knows_nowait and self._core.has_aio,
+            backend.granule_bytes,
+            backend.granule_origin_bytes,
+        )
+        device.is_native = True
+        self.refresh(device)
+        self._route(device.ports)
+
+    async def detach(self, device: Device, timeout_s: float | None) -> Backend | None:
+        assert isinstance(device, NativeDevice)
+        if not device.is_native:
+            return await super().detach(device, timeout_s)
+        device.target.size_sectors = None
+        dropped = device.core.stop()
+        device.counters.drops[DropReason.NOT_SERVING.value] += dropped
+        self._after_turn()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self.fence(device)
+        except TimeoutError:
+            _log.error(
+                "%s: %d requests did not finish within %s s and were given up",
+                device.name,
+                device.core.in_flight,
+                timeout_s,
+            )
+            self._gave_up = True
+            self._give_up_fences(device)
+        else:
+            device.core.detach()
+        device.is_native = False
+        self._route(device.ports)
+        timer = self._merging.pop(device, None)
+        if timer is not None:
+            timer.cancel()
+        backend, device.backend = device.backend, None
+        return backend
+
+    def refresh(self, device: Device) -> None:
+        assert isinstance(device, NativeDevice)
+        if not device.is_native:
+            super().refresh(device)
+            return
+        settings, state = device.target.settings, device.target.state
+        device.core.admit(
+            settings.shelf,
+            settings.slot,
+            settings.accept,
+            settings.deny,
+            state.mask,
+            state.reserved,
+            settings.read_only,
+            settings.write_cache,
+            not device.trace_io,
+        )
+        device.core.resize((device.target.size_sectors or 0) * 512)
+        policy = device.policy
+        device.core.limit(policy.queue_length, policy.max_delay_ns, policy.merge_delay_ns)
+        self._push()
+
+    async def fence(self, device: Device) -> bool:
+        assert isinstance(device, NativeDevice)
+        if not device.is_native or device.core.oldest is None:
+            return await super().fence(device)
+        passed: asyncio.Future[bool] = self._loop.create_future()
+        self._waiting_fences.append((device, self._core.sequence, passed))
+        return await passed
+
+    def _give_up_fences(self, device: NativeDevice) -> None:
+        for other, _, passed in self._waiting_fences:
+            if other is device and not passed.done():
+                passed.set_result(False)
+        self._waiting_fences = [f for f in self._waiting_fences if not f[2].done()]
+
+    def _pass_waiting_fences(self) -> None:
+        for device, sequence, passed in self._waiting_fences:
+            oldest = device.core.oldest
+            if not passed.done() and (oldest is None or oldest > sequence):
+                passed.set_result(True)
+        self._waiting_fences = [f for f in self._waiting_fences if not f[2].done()]

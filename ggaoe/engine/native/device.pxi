@@ -1,0 +1,305 @@
+# A device's requests from start to reply: submit, settle, commit, finish. The twin of the same
+# steps in engine/portable.py.
+
+cdef inline int64_t monotonic_ns() noexcept nogil:
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return <int64_t>now.tv_sec * 1000000000 + now.tv_nsec
+
+
+cdef inline void activate(Device *device) noexcept nogil:
+    if not device.is_active:
+        device.is_active = True
+        device.active_next_device = device.engine.active_devices
+        device.engine.active_devices = device
+
+
+cdef void submit(Device *device, bint after_completion) noexcept nogil:
+    # Start all that may start. Cached reads finish here and may make room for more.
+    cdef Request *started[64]
+    cdef Vector *vectors[64]
+    cdef Vector *vector
+    cdef Vector *again
+    cdef int count, i
+    cdef int waiting = 0
+    while True:
+        again = device.again
+        device.again = NULL
+        while again != NULL:
+            vector = again
+            again = again.next
+            waiting = launch(device, vector, vectors, waiting)
+        count = 0
+        if device.serving:
+            count = take(device, started, 64, monotonic_ns(), after_completion)
+        if count == 0 and device.again == NULL:
+            break
+        if count:
+            sort_for_merging(device, started, count)
+            device.stats.batches += 1
+            device.stats.in_flight_sum += device.in_flight
+        i = 0
+        while i < count:
+            vector = next_vector(device, started, count, &i)
+            if vector == NULL:
+                continue
+            waiting = launch(device, vector, vectors, waiting)
+    if waiting:
+        submit_aio(device.engine, vectors, waiting)
+    if device.merge_delay_ns and device.ready_count:
+        device.engine.attention = True
+    if device.joined_head != NULL and not device.flushing:
+        vector = new_vector(device.engine, device, FLUSH)
+        if vector != NULL:
+            device.covered = device.joined_head
+            device.joined_head = device.joined_tail = NULL
+            device.flushing = True
+            device.stats.commits += 1
+            device.stats.vectors += 1
+            hand_over(&device.readers, vector)
+
+
+cdef Vector *next_vector(Device *device, Request **started, int count, int *at) noexcept nogil:
+    # The vector that begins with started[at]; NULL where that joined the commit, or has failed.
+    cdef Request *request = started[at[0]]
+    cdef Vector *vector
+    cdef uint64_t end
+    at[0] += 1
+    if request.op == FLUSH:
+        join(device, request)
+        return NULL
+    vector = new_vector(device.engine, device, request.op)
+    if vector == NULL:
+        finish(device, request, EIO)
+        return NULL
+    vector.members[0] = request
+    vector.count = 1
+    vector.bytes = request.bytes
+    end = request.offset + request.bytes
+    while request.op != VERIFY and at[0] < count and vector.count < MEMBERS_MAX:
+        request = started[at[0]]
+        if (
+            request.op != vector.op
+            or request.offset != end
+            or vector.bytes + request.bytes > VECTOR_BYTES_MAX
+        ):
+            break
+        vector.members[vector.count] = request
+        vector.count += 1
+        vector.bytes += request.bytes
+        end += request.bytes
+        at[0] += 1
+        device.stats.merged_requests += 1
+    return vector
+
+
+cdef int launch(Device *device, Vector *vector, Vector **vectors, int waiting) noexcept nogil:
+    # Start `vector`; returns how many wait in `vectors` for one io_submit.
+    lay_out(vector)
+    device.stats.vectors += 1
+    if vector.op == READ and device.tries_cache and read_cached(vector):
+        settle(vector)
+    elif prepare_aio(vector):
+        vectors[waiting] = vector
+        waiting += 1
+        if waiting == 64:
+            submit_aio(device.engine, vectors, waiting)
+            waiting = 0
+    else:
+        hand_over(pool_of(vector), vector)
+    return waiting
+
+
+cdef void settle(Vector *vector) noexcept nogil:
+    # What `vector.result` means for each member (sched/merge.py); frees the vector.
+    cdef Device *device = vector.device
+    cdef Vector *single
+    cdef uint64_t progress
+    cdef int i
+    cdef Request *request
+    activate(device)
+    if vector.op == FLUSH:
+        flushed(device, vector.result)
+    elif vector.result == <int64_t>vector.bytes:
+        for i in range(vector.count):
+            request = vector.members[i]
+            if request.op == WRITE and not device.write_cache and not request.lost:
+                join(device, request)
+            else:
+                finish(device, request, request.lost)
+    elif vector.count > 1:
+        device.stats.retries += 1
+        for i in range(vector.count):
+            single = new_vector(device.engine, device, vector.op)
+            if single == NULL:
+                finish(device, vector.members[i], EIO)
+                continue
+            single.members[0] = vector.members[i]
+            single.count = 1
+            single.next = device.again
+            device.again = single
+    elif vector.result < 0:
+        finish(device, vector.members[0], <int>-vector.result)
+    else:
+        progress = <uint64_t>vector.result // 512 * 512
+        if progress == 0 or <uint64_t>vector.result > vector.bytes:
+            finish(device, vector.members[0], EIO)
+        else:
+            device.stats.retries += 1
+            vector.done_bytes += <uint32_t>progress
+            vector.next = device.again
+            device.again = vector
+            return
+    free_vector(device.engine, vector)
+
+
+cdef inline void join(Device *device, Request *request) noexcept nogil:
+    # To be answered by a flush that starts from now on.
+    request.next = NULL
+    if device.joined_head == NULL:
+        device.joined_head = request
+    else:
+        device.joined_tail.next = request
+    device.joined_tail = request
+
+
+cdef void flushed(Device *device, int64_t result) noexcept nogil:
+    cdef Request *request
+    cdef Request *following
+    cdef int error = 0
+    device.flushing = False
+    request = device.covered
+    device.covered = NULL
+    if result < 0:
+        # Whoever joined meanwhile, or is under way, may have lost data to this flush, too: the
+        # kernel reports a failed write-back once, so that the next flush would succeed.
+        error = <int>-result
+        following = device.active_head
+        while following != NULL:
+            if following.started and following.op == WRITE:
+                following.lost = error
+            following = following.active_next
+    while request != NULL:
+        following = request.next
+        finish(device, request, error)
+        request = following
+    if result < 0:
+        request = device.joined_head
+        device.joined_head = device.joined_tail = NULL
+        while request != NULL:
+            following = request.next
+            finish(device, request, error)
+            request = following
+
+
+cdef void finish(Device *device, Request *request, int error) noexcept nogil:
+    # Account, let those start that waited for it, reply.
+    cdef int64_t duration_ns = monotonic_ns() - request.received_ns
+    cdef Stats *stats = &device.stats
+    cdef Source *source = request.source
+    if request.op == READ:
+        stats.read_requests += 1
+        stats.read_bytes += request.bytes
+        stats.read_ns += duration_ns
+        source.read_requests += 1
+        source.read_bytes += request.bytes
+    elif request.op == WRITE:
+        stats.write_requests += 1
+        stats.write_bytes += request.bytes
+        stats.write_ns += duration_ns
+        source.write_requests += 1
+        source.write_bytes += request.bytes
+    else:
+        source.other_requests += 1
+        if request.op == FLUSH:
+            stats.flush_requests += 1
+        else:
+            stats.verify_requests += 1
+    if error:
+        failed(device, request, error)
+    forget(device, request)
+    device.in_flight -= 1
+    order_leave(device, request)
+    answer(device, request, error)
+
+
+cdef inline bint is_beyond(Device *device, Request *request) noexcept nogil:
+    # The store has shrunk since the request was admitted.
+    return request.offset + request.bytes > device.size_bytes
+
+
+cdef void failed(Device *device, Request *request, int error) noexcept nogil:
+    cdef Failure *failure
+    device.engine.attention = True
+    device.stats.ata_errors += 1
+    request.source.errors += 1
+    if error == EIO and not is_beyond(device, request):
+        device.medium_failed = True
+    if device.failure_count == FAILURES_KEPT_MAX:
+        device.failures_lost += 1
+        return
+    failure = &device.failures[device.failure_count]
+    failure.op = request.op
+    failure.error = error
+    failure.sector = request.offset // 512
+    failure.sectors = request.bytes // 512
+    device.failure_count += 1
+
+
+cdef void answer(Device *device, Request *request, int error) noexcept nogil:
+    # Turn the request's head into the reply's, in place, and queue it.
+    cdef uint8_t *head = request.head
+    cdef int i
+    for i in range(6):
+        head[i] = head[6 + i]
+        head[6 + i] = request.link.mac[i]
+    head[14] = 0x18
+    head[15] = 0
+    head[16] = <uint8_t>(device.shelf >> 8)
+    head[17] = <uint8_t>device.shelf
+    head[18] = <uint8_t>device.slot
+    if error:
+        head[25] = 0x04
+        if request.op != WRITE and request.op != FLUSH and (
+            error == EIO or error == EBADMSG or error == ENODATA or error == EILSEQ
+        ):
+            head[25] = 0x40
+        if is_beyond(device, request):
+            head[25] = 0x10
+        head[27] = 0x41
+    else:
+        head[25] = 0
+        head[26] = 0
+        head[27] = 0x40
+    head[34] = 0
+    head[35] = 0
+    request.send_bytes = request.bytes if request.op == READ and not error else 0
+    queue_send(request.link, request)
+
+
+cdef int drop_unstarted(Device *device) noexcept nogil:
+    # Give up all that has not started; what has is entered into an empty order again.
+    cdef Request *request = device.active_head
+    cdef Request *following
+    cdef Source *source
+    cdef int i, dropped = 0
+    memset(device.buckets, 0, sizeof(device.buckets))
+    while request != NULL:
+        following = request.active_next
+        if request.started:
+            order_enter(device, request)
+        else:
+            unbook(device, request)
+            forget(device, request)
+            slot_free(request)
+            dropped += 1
+        request = following
+    for i in range(SOURCES):
+        source = device.sources[i]
+        while source != NULL:
+            source.ready_head = NULL
+            source.turn_next = NULL
+            source = source.next
+    device.turn_head = device.turn_tail = NULL
+    device.ready_count = 0
+    return dropped

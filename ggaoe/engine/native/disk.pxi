@@ -1,0 +1,248 @@
+# Vectors to and from the store: at once from the page cache, by Linux AIO, or by worker threads.
+# Nothing here blocks the loop's thread.
+
+cdef Vector *new_vector(Engine *engine, Device *device, int op) noexcept nogil:
+    cdef Vector *vector = engine.free_vectors
+    if vector != NULL:
+        engine.free_vectors = vector.next
+    else:
+        vector = <Vector *>malloc(sizeof(Vector))
+        if vector == NULL:
+            return NULL
+    vector.device = device
+    vector.op = op
+    vector.count = 0
+    vector.done_bytes = 0
+    vector.bytes = 0
+    vector.result = 0
+    vector.by_aio = False
+    vector.next = NULL
+    return vector
+
+
+cdef inline void free_vector(Engine *engine, Vector *vector) noexcept nogil:
+    vector.next = engine.free_vectors
+    engine.free_vectors = vector
+
+
+cdef void lay_out(Vector *vector) noexcept nogil:
+    # The buffers of the members, less what an earlier attempt has moved.
+    cdef int i
+    cdef Request *request
+    vector.bytes = 0
+    for i in range(vector.count):
+        request = vector.members[i]
+        vector.parts[i].iov_base = request.data if request.scratch == NULL else request.scratch
+        vector.parts[i].iov_len = request.bytes
+        vector.bytes += request.bytes
+    if vector.count:
+        vector.parts[0].iov_base = <uint8_t *>vector.parts[0].iov_base + vector.done_bytes
+        vector.parts[0].iov_len -= vector.done_bytes
+        vector.bytes -= vector.done_bytes
+
+
+cdef inline int64_t position_of(Vector *vector) noexcept nogil:
+    return (
+        vector.device.file_offset + <int64_t>vector.members[0].offset + <int64_t>vector.done_bytes
+    )
+
+
+cdef int64_t perform(Vector *vector) noexcept nogil:
+    # In a worker thread: the whole of one vector.
+    cdef int64_t result
+    cdef int fd = vector.device.fd
+    while True:
+        if vector.op == FLUSH:
+            result = fdatasync(fd)
+        elif vector.op == WRITE:
+            result = pwritev2(fd, vector.parts, vector.count, position_of(vector), 0)
+        else:
+            result = preadv2(fd, vector.parts, vector.count, position_of(vector), 0)
+        if result >= 0:
+            return result
+        if errno != EINTR:
+            return -errno
+
+
+cdef void *work(void *argument) noexcept nogil:
+    cdef Pool *pool = <Pool *>argument
+    cdef Vector *vector
+    pthread_mutex_lock(&pool.lock)
+    while True:
+        while pool.head == NULL and not pool.stopping:
+            pool.idle += 1
+            pthread_cond_wait(&pool.wanted, &pool.lock)
+            pool.idle -= 1
+        vector = pool.head
+        if vector == NULL:
+            break
+        pool.head = vector.next
+        if pool.head == NULL:
+            pool.tail = NULL
+        pthread_mutex_unlock(&pool.lock)
+        vector.result = perform(vector)
+        report(pool.engine, vector)
+        pthread_mutex_lock(&pool.lock)
+    pthread_mutex_unlock(&pool.lock)
+    return NULL
+
+
+cdef void report(Engine *engine, Vector *vector) noexcept nogil:
+    # From any thread: `vector` has its result; wakes the loop once for as many as are waiting.
+    cdef uint64_t one = 1
+    cdef bint was_empty
+    vector.next = NULL
+    pthread_mutex_lock(&engine.done_lock)
+    was_empty = engine.done_head == NULL
+    if was_empty:
+        engine.done_head = vector
+    else:
+        engine.done_tail.next = vector
+    engine.done_tail = vector
+    pthread_mutex_unlock(&engine.done_lock)
+    if was_empty:
+        write(engine.event_fd, &one, sizeof(one))
+
+
+cdef void hand_over(Pool *pool, Vector *vector) noexcept nogil:
+    # To a worker thread; starts one where none is idle and there may be more.
+    cdef bint wants_thread
+    vector.next = NULL
+    vector.by_aio = False
+    pool.engine.with_workers += 1
+    pthread_mutex_lock(&pool.lock)
+    if pool.tail != NULL:
+        pool.tail.next = vector
+    else:
+        pool.head = vector
+    pool.tail = vector
+    wants_thread = pool.idle == 0 and pool.threads < pool.threads_max
+    if wants_thread and pthread_create(&pool.thread[pool.threads], NULL, work, pool) == 0:
+        pool.threads += 1
+    elif pool.threads == 0:
+        # No thread can be had at all: fail the vector rather than keep it for ever.
+        pool.head = pool.tail = NULL
+        pthread_mutex_unlock(&pool.lock)
+        vector.result = -EAGAIN
+        report(pool.engine, vector)
+        return
+    pthread_cond_signal(&pool.wanted)
+    pthread_mutex_unlock(&pool.lock)
+
+
+cdef void pool_open(Pool *pool, Engine *engine, int threads_max) noexcept nogil:
+    memset(pool, 0, sizeof(Pool))
+    pool.engine = engine
+    pool.threads_max = threads_max
+    pthread_mutex_init(&pool.lock, NULL)
+    pthread_cond_init(&pool.wanted, NULL)
+
+
+cdef void pool_close(Pool *pool) noexcept nogil:
+    # Nothing is under way: the threads leave at once.
+    cdef int i
+    pthread_mutex_lock(&pool.lock)
+    pool.stopping = True
+    pthread_cond_broadcast(&pool.wanted)
+    pthread_mutex_unlock(&pool.lock)
+    for i in range(pool.threads):
+        pthread_join(pool.thread[i], NULL)
+    pthread_cond_destroy(&pool.wanted)
+    pthread_mutex_destroy(&pool.lock)
+
+
+cdef inline Pool *pool_of(Vector *vector) noexcept nogil:
+    # Buffered writes to one file exclude each other in the kernel: more threads would only fight.
+    if vector.op == WRITE and not vector.device.direct:
+        return &vector.device.writers
+    return &vector.device.readers
+
+
+cdef bint read_cached(Vector *vector) noexcept nogil:
+    # True where the page cache had all of it.
+    cdef Device *device = vector.device
+    cdef int64_t result = preadv2(
+        device.fd, vector.parts, vector.count, position_of(vector), RWF_NOWAIT
+    )
+    if result == <int64_t>vector.bytes:
+        vector.result = result
+        return True
+    if result < 0 and (errno == EOPNOTSUPP or errno == EINVAL or errno == ENOSYS):
+        device.tries_cache = False
+    return False
+
+
+cdef bint prepare_aio(Vector *vector) noexcept nogil:
+    # False where the vector is not for AIO, or the ring is full: then it is a worker's.
+    cdef Device *device = vector.device
+    cdef Engine *engine = device.engine
+    if not device.direct or not device.nowait or engine.aio == 0:
+        return False
+    if vector.op == FLUSH or engine.aio_in_flight >= AIO_EVENTS:
+        return False
+    memset(&vector.control, 0, sizeof(iocb))
+    vector.control.aio_data = <uint64_t><size_t>vector
+    vector.control.aio_rw_flags = RWF_NOWAIT
+    vector.control.aio_lio_opcode = IOCB_CMD_PWRITEV if vector.op == WRITE else IOCB_CMD_PREADV
+    vector.control.aio_fildes = device.fd
+    vector.control.aio_buf = <uint64_t><size_t>vector.parts
+    vector.control.aio_nbytes = vector.count
+    vector.control.aio_offset = position_of(vector)
+    vector.control.aio_flags = IOCB_FLAG_RESFD
+    vector.control.aio_resfd = engine.event_fd
+    vector.by_aio = True
+    return True
+
+
+cdef void submit_aio(Engine *engine, Vector **vectors, int count) noexcept nogil:
+    # What the kernel does not take is a worker's.
+    cdef iocb *controls[64]
+    cdef int i, taken = 0
+    cdef long result
+    for i in range(count):
+        controls[i] = &vectors[i].control
+    while taken < count:
+        result = syscall(SYS_io_submit, engine.aio, <long>(count - taken), &controls[taken])
+        if result <= 0:
+            break
+        taken += <int>result
+    engine.aio_in_flight += taken
+    for i in range(taken, count):
+        hand_over(pool_of(vectors[i]), vectors[i])
+
+
+cdef Vector *collect(Engine *engine) noexcept nogil:
+    # Everything that has completed, by AIO or in threads, in a list.
+    cdef uint64_t counter
+    cdef io_event events[64]
+    cdef long count, i
+    cdef Vector *done
+    cdef Vector *vector
+    read(engine.event_fd, &counter, sizeof(counter))
+    pthread_mutex_lock(&engine.done_lock)
+    done = engine.done_head
+    engine.done_head = engine.done_tail = NULL
+    pthread_mutex_unlock(&engine.done_lock)
+    vector = done
+    while vector != NULL:
+        engine.with_workers -= 1
+        vector = vector.next
+    while engine.aio_in_flight > 0:
+        count = syscall(SYS_io_getevents, engine.aio, <long>0, <long>64, &events[0], NULL)
+        if count <= 0:
+            break
+        engine.aio_in_flight -= <int>count
+        for i in range(count):
+            vector = <Vector *><size_t>events[i].data
+            vector.result = events[i].res
+            if vector.result == -EAGAIN or vector.result == -EINVAL or vector.result == -EOPNOTSUPP:
+                # It would have blocked here, or this store does not know how not to.
+                if vector.result == -EOPNOTSUPP:
+                    vector.device.nowait = False
+                hand_over(pool_of(vector), vector)
+                continue
+            vector.next = done
+            done = vector
+        if count < 64:
+            break
+    return done

@@ -1,0 +1,120 @@
+# Declarations of the C library and of the kernel's interface that the extension uses.
+
+from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+
+cdef extern from "<sys/socket.h>" nogil:
+    ctypedef unsigned int socklen_t
+    struct iovec:
+        void *iov_base
+        size_t iov_len
+    struct msghdr:
+        void *msg_name
+        socklen_t msg_namelen
+        iovec *msg_iov
+        size_t msg_iovlen
+        void *msg_control
+        size_t msg_controllen
+        int msg_flags
+    struct mmsghdr:
+        msghdr msg_hdr
+        unsigned int msg_len
+    struct cmsghdr:
+        size_t cmsg_len
+        int cmsg_level
+        int cmsg_type
+    cmsghdr *CMSG_FIRSTHDR(msghdr *message)
+    cmsghdr *CMSG_NXTHDR(msghdr *message, cmsghdr *part)
+    unsigned char *CMSG_DATA(cmsghdr *part)
+    int recvmmsg(int fd, mmsghdr *messages, unsigned int count, int flags, void *timeout)
+    int sendmmsg(int fd, mmsghdr *messages, unsigned int count, int flags)
+    int MSG_DONTWAIT
+    int MSG_TRUNC
+    int SOL_SOCKET
+
+cdef extern from "<asm/socket.h>" nogil:
+    int SO_TIMESTAMPNS
+
+cdef extern from "<linux/if_packet.h>" nogil:
+    struct sockaddr_ll:
+        unsigned char sll_pkttype
+    struct tpacket_auxdata:
+        uint32_t tp_status
+    int PACKET_OTHERHOST
+    int PACKET_AUXDATA
+    int TP_STATUS_VLAN_VALID
+
+cdef extern from "<sys/uio.h>" nogil:
+    int64_t preadv2(int fd, const iovec *vector, int count, int64_t offset, int flags)
+    int64_t pwritev2(int fd, const iovec *vector, int count, int64_t offset, int flags)
+    int RWF_NOWAIT
+
+cdef extern from "<unistd.h>" nogil:
+    int fdatasync(int fd)
+    int64_t read(int fd, void *buffer, size_t size)
+    int64_t write(int fd, const void *buffer, size_t size)
+    int close(int fd)
+    long syscall(long number, ...)
+
+cdef extern from "<sys/syscall.h>" nogil:
+    long SYS_io_setup
+    long SYS_io_destroy
+    long SYS_io_submit
+    long SYS_io_getevents
+
+cdef extern from "<linux/aio_abi.h>" nogil:
+    struct iocb:
+        uint64_t aio_data
+        uint32_t aio_rw_flags
+        uint16_t aio_lio_opcode
+        uint32_t aio_fildes
+        uint64_t aio_buf
+        uint64_t aio_nbytes
+        int64_t aio_offset
+        uint32_t aio_flags
+        uint32_t aio_resfd
+    struct io_event:
+        uint64_t data
+        int64_t res
+    int IOCB_CMD_PREADV
+    int IOCB_CMD_PWRITEV
+    int IOCB_FLAG_RESFD
+
+cdef extern from "<sys/eventfd.h>" nogil:
+    int eventfd(unsigned int initial, int flags)
+    int EFD_NONBLOCK
+    int EFD_CLOEXEC
+
+cdef extern from "<time.h>" nogil:
+    struct timespec:
+        long tv_sec
+        long tv_nsec
+    int clock_gettime(int clock, timespec *now)
+    int CLOCK_MONOTONIC
+    int CLOCK_REALTIME
+
+cdef extern from "<pthread.h>" nogil:
+    ctypedef struct pthread_t:
+        pass
+    ctypedef struct pthread_mutex_t:
+        pass
+    ctypedef struct pthread_cond_t:
+        pass
+    int pthread_create(pthread_t *thread, void *attributes, void *(*run)(void *) noexcept nogil, void *argument)
+    int pthread_join(pthread_t thread, void **result)
+    int pthread_mutex_init(pthread_mutex_t *mutex, void *attributes)
+    int pthread_mutex_lock(pthread_mutex_t *mutex)
+    int pthread_mutex_unlock(pthread_mutex_t *mutex)
+    int pthread_mutex_destroy(pthread_mutex_t *mutex)
+    int pthread_cond_init(pthread_cond_t *condition, void *attributes)
+    int pthread_cond_wait(pthread_cond_t *condition, pthread_mutex_t *mutex)
+    int pthread_cond_signal(pthread_cond_t *condition)
+    int pthread_cond_broadcast(pthread_cond_t *condition)
+    int pthread_cond_destroy(pthread_cond_t *condition)
+
+cdef extern from "<errno.h>" nogil:
+    int errno
+    int EAGAIN, EINTR, EIO, EINVAL, ENOBUFS, EOPNOTSUPP, ENOSYS, EBADMSG, ENODATA, EILSEQ
+
+cdef extern from "<stdlib.h>" nogil:
+    int posix_memalign(void **pointer, size_t alignment, size_t size)

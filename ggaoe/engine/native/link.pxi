@@ -1,0 +1,289 @@
+# Frames in and out of one packet socket, in batches; which of them need no Python.
+
+cdef Request *slot_new(Link *link) noexcept nogil:
+    # A request with its buffer; NULL where there is no memory.
+    cdef Request *request = link.free
+    cdef void *data
+    if request != NULL:
+        link.free = request.next
+        link.slots_kept -= 1
+    else:
+        request = <Request *>malloc(sizeof(Request))
+        if request == NULL:
+            return NULL
+        if posix_memalign(&data, 4096, link.payload_bytes) != 0:
+            free(request)
+            return NULL
+        request.data = <uint8_t *>data
+        request.link = link
+    link.slots_out += 1
+    request.scratch = NULL
+    request.is_raw = False
+    request.send_bytes = 0
+    request.next = NULL
+    return request
+
+
+cdef void slot_free(Request *request) noexcept nogil:
+    cdef Link *link = request.link
+    link.slots_out -= 1
+    free(request.scratch)
+    if link.is_open and link.slots_kept < SLOTS_KEPT_MAX:
+        request.scratch = NULL
+        request.next = link.free
+        link.free = request
+        link.slots_kept += 1
+        return
+    free(request.data)
+    free(request)
+    if not link.is_open and link.slots_out == 0:
+        free(link)
+
+
+cdef inline uint64_t mac_at(const uint8_t *bytes) noexcept nogil:
+    return (
+        <uint64_t>bytes[0] << 40 | <uint64_t>bytes[1] << 32 | <uint64_t>bytes[2] << 24
+        | <uint64_t>bytes[3] << 16 | <uint64_t>bytes[4] << 8 | <uint64_t>bytes[5]
+    )
+
+
+cdef bint holds(MacSet *macs, uint64_t mac) noexcept nogil:
+    cdef uint32_t low = 0
+    cdef uint32_t high = macs.count
+    cdef uint32_t middle
+    while low < high:
+        middle = (low + high) // 2
+        if macs.macs[middle] < mac:
+            low = middle + 1
+        else:
+            high = middle
+    return low < macs.count and macs.macs[low] == mac
+
+
+cdef Device *routed(Link *link, uint32_t address) noexcept nogil:
+    cdef uint32_t low = 0
+    cdef uint32_t high = link.route_count
+    cdef uint32_t middle
+    while low < high:
+        middle = (low + high) // 2
+        if link.routes[middle].address < address:
+            low = middle + 1
+        else:
+            high = middle
+    if low < link.route_count and link.routes[low].address == address:
+        return link.routes[low].device
+    return NULL
+
+
+cdef bint receive(Link *link, int64_t real_ns) noexcept nogil:
+    # Fill up `received` by one system call; False where the socket has given all it had.
+    cdef int wanted = BATCH - <int>link.received_count
+    cdef int i, count
+    cdef msghdr *message
+    for i in range(wanted):
+        if link.slots[i] == NULL:
+            link.slots[i] = slot_new(link)
+            if link.slots[i] == NULL:
+                wanted = i
+                break
+        link.parts[2 * i].iov_base = link.slots[i].head
+        link.parts[2 * i].iov_len = HEAD_BYTES
+        link.parts[2 * i + 1].iov_base = link.slots[i].data
+        link.parts[2 * i + 1].iov_len = link.payload_bytes
+        message = &link.messages[i].msg_hdr
+        message.msg_name = &link.names[i]
+        message.msg_namelen = sizeof(sockaddr_ll)
+        message.msg_iov = &link.parts[2 * i]
+        message.msg_iovlen = 2
+        message.msg_control = link.control[i]
+        message.msg_controllen = CONTROL_BYTES
+        message.msg_flags = 0
+    if wanted <= 0:
+        return True
+    count = recvmmsg(link.fd, link.messages, wanted, MSG_DONTWAIT, NULL)
+    if count <= 0:
+        return False
+    link.stats.rx_batches += 1
+    for i in range(count):
+        take_frame(link, i, real_ns)
+    return count == wanted
+
+
+cdef void take_frame(Link *link, int i, int64_t real_ns) noexcept nogil:
+    cdef Request *request = link.slots[i]
+    cdef msghdr *message = &link.messages[i].msg_hdr
+    cdef cmsghdr *part = CMSG_FIRSTHDR(message)
+    cdef timespec stamp
+    cdef tpacket_auxdata auxiliary
+    cdef uint32_t status = 0
+    request.arrival_ns = real_ns
+    while part != NULL:
+        if part.cmsg_level == SOL_SOCKET and part.cmsg_type == SO_TIMESTAMPNS:
+            memcpy(&stamp, CMSG_DATA(part), sizeof(stamp))
+            request.arrival_ns = <int64_t>stamp.tv_sec * 1000000000 + stamp.tv_nsec
+        elif part.cmsg_type == PACKET_AUXDATA:
+            memcpy(&auxiliary, CMSG_DATA(part), sizeof(auxiliary))
+            status = auxiliary.tp_status
+        part = CMSG_NXTHDR(message, part)
+    if status & TP_STATUS_VLAN_VALID:
+        link.stats.vlan += 1
+    elif link.names[i].sll_pkttype >= PACKET_OTHERHOST:
+        link.stats.foreign_host += 1
+    elif message.msg_flags & MSG_TRUNC:
+        link.stats.truncated += 1
+    else:
+        request.length = link.messages[i].msg_len
+        link.stats.rx_frames += 1
+        link.stats.rx_bytes += request.length
+        link.received[link.received_count] = request
+        link.received_count += 1
+        link.slots[i] = NULL
+
+
+cdef bint dispatch(Engine *engine, Link *link, Request *request, int64_t now_ns) noexcept nogil:
+    # A flawless READ, WRITE or FLUSH goes to its device's queue, everything else to Python. True
+    # where Python may queue it (VERIFY, a READ by wildcard): what came later has to wait for that.
+    cdef Device *device = flawless(link, request)
+    if device == NULL:
+        request.next = NULL
+        if engine.slow_tail != NULL:
+            engine.slow_tail.next = request
+        else:
+            engine.slow_head = request
+        engine.slow_tail = request
+        return request.length >= HEAD_BYTES and request.head[19] == 0 and may_transfer(
+            request.head[27]
+        )
+    if not arrive(device, request, now_ns):
+        slot_free(request)
+    return False
+
+
+cdef inline bint may_transfer(uint8_t opcode) noexcept nogil:
+    return (
+        opcode == 0x24 or opcode == 0x20 or opcode == 0x25 or opcode == 0xC8
+        or opcode == 0x34 or opcode == 0x30 or opcode == 0x35 or opcode == 0xCA
+        or opcode == 0x40 or opcode == 0x42 or opcode == 0xE7 or opcode == 0xEA
+    )
+
+
+cdef Device *flawless(Link *link, Request *request) noexcept nogil:
+    # The device whose every check `request` passes (proto/target.py); its fields are set then.
+    cdef uint8_t *head = request.head
+    cdef Device *device
+    cdef uint64_t sector
+    cdef uint32_t sectors
+    cdef uint8_t opcode
+    if request.length < HEAD_BYTES or head[12] != 0x88 or head[13] != 0xA2:
+        return NULL
+    if head[14] & 0xFC != 0x10 or head[19] != 0 or head[6] & 1:
+        return NULL
+    request.mac = mac_at(&head[6])
+    if request.mac == link.mac_number and request.mac != 0:
+        return NULL
+    device = routed(link, <uint32_t>head[16] << 16 | <uint32_t>head[17] << 8 | head[18])
+    if device == NULL or not device.serving or not device.fast:
+        return NULL
+    if not device.accept.is_any and not holds(&device.accept, request.mac):
+        return NULL
+    if holds(&device.deny, request.mac):
+        return NULL
+    if device.mask.count and not holds(&device.mask, request.mac):
+        return NULL
+    if device.reserved.count and not holds(&device.reserved, request.mac):
+        return NULL
+    opcode = head[27]
+    if opcode == 0x24 or opcode == 0x20 or opcode == 0x25 or opcode == 0xC8:
+        request.op = READ
+    elif opcode == 0x34 or opcode == 0x30 or opcode == 0x35 or opcode == 0xCA:
+        request.op = WRITE
+    elif opcode == 0xE7 or opcode == 0xEA:
+        request.op = FLUSH
+        request.offset = 0
+        request.bytes = 0
+        return device
+    else:
+        return NULL
+    sectors = head[26]
+    sector = (
+        <uint64_t>head[28] | <uint64_t>head[29] << 8 | <uint64_t>head[30] << 16
+        | <uint64_t>head[31] << 24
+    )
+    if opcode == 0x20 or opcode == 0x30 or opcode == 0xC8 or opcode == 0xCA:
+        sector &= 0x0FFFFFFF
+    else:
+        sector |= <uint64_t>head[32] << 32 | <uint64_t>head[33] << 40
+    request.offset = sector * 512
+    request.bytes = sectors * 512
+    if sectors == 0 or request.offset + request.bytes > device.size_bytes:
+        return NULL
+    if request.op == READ:
+        return device if sectors <= link.sectors_max else NULL
+    if device.read_only or request.length < HEAD_BYTES + request.bytes:
+        return NULL
+    return device
+
+
+cdef void queue_send(Link *link, Request *request) noexcept nogil:
+    if not link.is_open or link.send_count >= SENDS_HELD_MAX:
+        if link.is_open:
+            link.stats.replies_held += 1
+        slot_free(request)
+        return
+    request.next = NULL
+    if link.send_tail != NULL:
+        link.send_tail.next = request
+    else:
+        link.send_head = request
+    link.send_tail = request
+    link.send_count += 1
+
+
+cdef void transmit(Link *link) noexcept nogil:
+    # Send what is queued, until the kernel's queue is full.
+    cdef int count, i, sent
+    cdef Request *request
+    cdef msghdr *message
+    while link.send_head != NULL:
+        count = 0
+        request = link.send_head
+        while request != NULL and count < BATCH:
+            link.send_parts[2 * count].iov_base = request.head
+            link.send_parts[2 * count].iov_len = HEAD_BYTES
+            link.send_parts[2 * count + 1].iov_base = request.data
+            link.send_parts[2 * count + 1].iov_len = request.send_bytes
+            if request.send_bytes < 24:  # the shortest Ethernet frame has 60 bytes
+                if not request.is_raw:
+                    memset(request.data, 0, 24)
+                link.send_parts[2 * count + 1].iov_len = 24
+            message = &link.send_messages[count].msg_hdr
+            memset(message, 0, sizeof(msghdr))
+            message.msg_iov = &link.send_parts[2 * count]
+            message.msg_iovlen = 2
+            count += 1
+            request = request.next
+        sent = sendmmsg(link.fd, link.send_messages, count, MSG_DONTWAIT)
+        if sent < 0:
+            if errno == EAGAIN or errno == ENOBUFS:
+                link.stats.tx_held += 1
+                link.is_blocked = True
+                link.engine.attention = True
+                return
+            link.stats.tx_refused += 1
+            sent = 0
+            release_sent(link)
+            continue
+        link.stats.tx_batches += 1
+        for i in range(sent):
+            link.stats.tx_frames += 1
+            link.stats.tx_bytes += link.send_messages[i].msg_len
+            release_sent(link)
+
+
+cdef inline void release_sent(Link *link) noexcept nogil:
+    cdef Request *request = link.send_head
+    link.send_head = request.next
+    if link.send_head == NULL:
+        link.send_tail = NULL
+    link.send_count -= 1
+    slot_free(request)

@@ -1,0 +1,212 @@
+# The queue of one device, the twin of sched/queue.py and sched/merge.py.
+
+cdef inline uint32_t _tag_chain(uint64_t mac, uint8_t *head) noexcept nogil:
+    cdef uint32_t tag = (
+        <uint32_t>head[20] << 24 | <uint32_t>head[21] << 16 | <uint32_t>head[22] << 8 | head[23]
+    )
+    return (tag * <uint32_t>2654435761 ^ <uint32_t>mac) & (TAGS - 1)
+
+
+cdef Source *source_of(Device *device, uint64_t mac) noexcept nogil:
+    # The host `mac`; NULL where there is no memory, or every remembered host has work here.
+    cdef Source **chain = &device.sources[(mac ^ mac >> 17) & (SOURCES - 1)]
+    cdef Source *source = chain[0]
+    while source != NULL:
+        if source.mac == mac:
+            return source
+        source = source.next
+    if device.source_count >= SOURCES_MAX and not _forget_one(device):
+        return NULL
+    source = <Source *>calloc(1, sizeof(Source))
+    if source != NULL:
+        source.mac = mac
+        source.next = chain[0]
+        chain[0] = source
+        device.source_count += 1
+    return source
+
+
+cdef bint _forget_one(Device *device) noexcept nogil:
+    # Forget the idle host that was silent longest.
+    cdef Source **oldest = NULL
+    cdef Source **place
+    cdef Source *source
+    cdef int i
+    for i in range(SOURCES):
+        place = &device.sources[i]
+        while place[0] != NULL:
+            source = place[0]
+            if source.active == 0 and (
+                oldest == NULL or source.last_seen_ns < oldest[0].last_seen_ns
+            ):
+                oldest = place
+            place = &source.next
+    if oldest == NULL:
+        return False
+    source = oldest[0]
+    oldest[0] = source.next
+    free(source)
+    device.source_count -= 1
+    return True
+
+
+cdef void make_ready(Device *device, Request *request) noexcept nogil:
+    cdef Source *source = request.source
+    request.next = NULL
+    if source.ready_head == NULL:
+        source.ready_head = request
+        source.turn_next = NULL
+        if device.turn_tail != NULL:
+            device.turn_tail.turn_next = source
+        else:
+            device.turn_head = source
+        device.turn_tail = source
+    else:
+        source.ready_tail.next = request
+    source.ready_tail = request
+    device.ready_count += 1
+
+
+cdef inline uint64_t _cost(Request *request) noexcept nogil:
+    return REQUEST_BYTES + request.link.payload_bytes
+
+
+cdef bint arrive(Device *device, Request *request, int64_t now_ns) noexcept nogil:
+    # Take in `request`, or return False: its twin is active, or the budget is used up.
+    cdef Source *source = source_of(device, request.mac)
+    cdef Request **chain = &device.tags[_tag_chain(request.mac, request.head)]
+    cdef Request *other = chain[0]
+    if source != NULL:
+        source.last_seen_ns = now_ns
+        source.link_index = request.link.index
+    while other != NULL:
+        if (
+            other.mac == request.mac
+            and other.link == request.link
+            and memcmp(&other.head[20], &request.head[20], 16) == 0
+        ):
+            device.stats.absorbed += 1
+            other.source.absorbed += 1
+            return False
+        other = other.tag_next
+    if (
+        source == NULL
+        or device.waiting_bytes + _cost(request) > WAITING_BYTES_MAX
+        or source.waiting_bytes + _cost(request) > WAITING_BYTES_PER_SOURCE_MAX
+    ):
+        device.stats.queue_full += 1
+        if source != NULL:
+            source.dropped += 1
+        return False
+    request.source = source
+    request.device = device
+    request.received_ns = now_ns
+    request.started = False
+    request.lost = 0
+    device.engine.sequence += 1
+    request.sequence = device.engine.sequence
+    source.waiting_bytes += _cost(request)
+    source.active += 1
+    device.waiting_bytes += _cost(request)
+    request.tag_next = chain[0]
+    chain[0] = request
+    request.active_next = NULL
+    request.active_prev = device.active_tail
+    if device.active_tail != NULL:
+        device.active_tail.active_next = request
+    else:
+        device.active_head = request
+    device.active_tail = request
+    device.active_count += 1
+    if not order_enter(device, request):
+        device.stats.overlaps += 1
+    else:
+        if device.in_flight >= device.queue_length:
+            device.stats.waits += 1
+            source.waits += 1
+        if device.ready_count == 0:
+            device.hold_until_ns = now_ns + device.merge_delay_ns
+        make_ready(device, request)
+    activate(device)
+    return True
+
+
+cdef void forget(Device *device, Request *request) noexcept nogil:
+    # Take a request out of the tables that know the active ones, other than the order.
+    cdef Request **place = &device.tags[_tag_chain(request.mac, request.head)]
+    while place[0] != request:
+        place = &place[0].tag_next
+    place[0] = request.tag_next
+    if request.active_prev != NULL:
+        request.active_prev.active_next = request.active_next
+    else:
+        device.active_head = request.active_next
+    if request.active_next != NULL:
+        request.active_next.active_prev = request.active_prev
+    else:
+        device.active_tail = request.active_prev
+    device.active_count -= 1
+    request.source.active -= 1
+
+
+cdef inline void unbook(Device *device, Request *request) noexcept nogil:
+    device.waiting_bytes -= _cost(request)
+    request.source.waiting_bytes -= _cost(request)
+
+
+cdef int take(Device *device, Request **started, int started_max, int64_t now_ns, bint after_completion) noexcept nogil:
+    # Start what may start, each host in turn; returns how many, in `started`.
+    cdef int count = 0
+    cdef Source *source
+    cdef Request *request
+    if device.merge_delay_ns and now_ns < device.hold_until_ns and not after_completion:
+        return 0
+    while (
+        device.ready_count and device.in_flight < device.queue_length and count < started_max
+    ):
+        source = device.turn_head
+        device.turn_head = source.turn_next
+        if device.turn_head == NULL:
+            device.turn_tail = NULL
+        request = source.ready_head
+        source.ready_head = request.next
+        if source.ready_head != NULL:
+            source.turn_next = NULL
+            if device.turn_tail != NULL:
+                device.turn_tail.turn_next = source
+            else:
+                device.turn_head = source
+            device.turn_tail = source
+        device.ready_count -= 1
+        unbook(device, request)
+        request.started = True
+        device.in_flight += 1
+        started[count] = request
+        count += 1
+    return count
+
+
+cdef void sort_for_merging(Device *device, Request **started, int count) noexcept nogil:
+    # By arrival; within windows of max_delay_ns by address. Batches are small: insertion sort.
+    cdef int i, j, first
+    cdef Request *request
+    for i in range(1, count):
+        request = started[i]
+        j = i
+        while j > 0 and started[j - 1].sequence > request.sequence:
+            started[j] = started[j - 1]
+            j -= 1
+        started[j] = request
+    if device.max_delay_ns == 0:
+        return
+    first = 0
+    for i in range(1, count):
+        request = started[i]
+        if request.arrival_ns - started[first].arrival_ns > device.max_delay_ns:
+            first = i
+            continue
+        j = i
+        while j > first and started[j - 1].offset > request.offset:
+            started[j] = started[j - 1]
+            j -= 1
+        started[j] = request

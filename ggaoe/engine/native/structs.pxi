@@ -1,0 +1,267 @@
+# The layout of everything that lives per frame, per request, per device and per link.
+
+cdef enum:
+    BATCH = 64                       # frames per link and turn
+    HEAD_BYTES = 36
+    CONTROL_BYTES = 128
+    BUCKET_SHIFT = 16                # of bytes: a request lies in three buckets at most
+    BUCKETS = 4096
+    TAGS = 1024
+    SOURCES = 256                    # chains of the table of hosts
+    SOURCES_MAX = 256                # hosts remembered per device
+    MEMBERS_MAX = 32
+    VECTOR_BYTES_MAX = 1 << 20
+    SLOTS_KEPT_MAX = 2048            # per link, ready for reuse
+    SENDS_HELD_MAX = 16384
+    READERS_MAX = 8                  # worker threads per device for reads and flushes
+    FAILURES_KEPT_MAX = 64
+    AIO_EVENTS = 1024
+    WAITING_BYTES_MAX = 64 << 20
+    WAITING_BYTES_PER_SOURCE_MAX = 8 << 20
+    REQUEST_BYTES = 1024
+    BUSY_TURN_NS_MAX = 1000000       # so that the loop's other work is never far off
+
+cdef enum Op:
+    READ = 0
+    WRITE = 1
+    FLUSH = 2
+    VERIFY = 3
+
+cdef enum Drop:
+    DROP_QUEUE_FULL
+    DROP_NOT_SERVING
+    DROP_COUNT
+
+ctypedef struct Node:
+    Request *request
+    uint64_t bucket
+    Node *next
+    Node *prev
+
+ctypedef struct Request:
+    uint8_t head[36]
+    uint32_t length                  # bytes of the received frame
+    uint8_t *data                    # page-aligned, the link's payload size
+    uint8_t *scratch                 # of a VERIFY, which may be longer than any frame
+    Link *link
+    Device *device
+    Source *source
+    uint64_t mac
+    int64_t arrival_ns
+    int64_t received_ns
+    uint64_t sequence
+    int op
+    bint started
+    int lost                         # errno of a flush that failed while this write was under way
+    int blockers
+    uint64_t offset
+    uint32_t bytes
+    uint64_t begin                   # the range in whole granules
+    uint64_t end
+    int node_count
+    Node nodes[3]
+    Request *tag_next
+    Request *active_next
+    Request *active_prev
+    Request *next                    # in whichever one list it stands: ready, joined, sending, free
+    uint32_t send_bytes              # data behind the head
+    bint is_raw                      # a frame that Python made: `head` and `data` as they are
+
+ctypedef struct Bucket:
+    Node *head
+    Node *tail
+
+ctypedef struct Source:
+    uint64_t mac
+    Source *next                     # in its chain
+    Source *turn_next                # in the round of those that have something ready
+    Request *ready_head
+    Request *ready_tail
+    uint64_t waiting_bytes
+    uint32_t active
+    int link_index
+    int64_t last_seen_ns
+    uint64_t read_requests
+    uint64_t read_bytes
+    uint64_t write_requests
+    uint64_t write_bytes
+    uint64_t other_requests
+    uint64_t errors
+    uint64_t absorbed
+    uint64_t waits
+    uint64_t dropped
+
+ctypedef struct Vector:
+    Device *device
+    int op
+    int count
+    uint32_t done_bytes
+    uint64_t bytes
+    int64_t result
+    bint by_aio
+    Request *members[32]
+    iovec parts[32]
+    iocb control
+    Vector *next
+
+ctypedef struct Pool:
+    pthread_mutex_t lock
+    pthread_cond_t wanted
+    Vector *head
+    Vector *tail
+    Engine *engine
+    int threads_max
+    int threads
+    int idle
+    bint stopping
+    pthread_t thread[8]
+
+ctypedef struct Failure:
+    int op
+    int error
+    uint64_t sector
+    uint32_t sectors
+
+ctypedef struct Stats:
+    uint64_t read_requests
+    uint64_t read_bytes
+    uint64_t read_ns
+    uint64_t write_requests
+    uint64_t write_bytes
+    uint64_t write_ns
+    uint64_t verify_requests
+    uint64_t flush_requests
+    uint64_t merged_requests
+    uint64_t vectors
+    uint64_t batches
+    uint64_t in_flight_sum
+    uint64_t waits
+    uint64_t overlaps
+    uint64_t absorbed
+    uint64_t commits
+    uint64_t retries
+    uint64_t ata_errors
+    uint64_t queue_full
+
+ctypedef struct MacSet:
+    bint is_any                      # no list: everybody
+    uint32_t count
+    uint64_t *macs                   # ascending
+
+ctypedef struct Device:
+    Engine *engine
+    bint serving
+    bint fast                        # frames need not pass through Python
+    uint32_t shelf
+    uint32_t slot
+    int fd
+    int64_t file_offset
+    bint direct
+    bint nowait
+    bint tries_cache
+    uint64_t granule
+    uint64_t origin
+    uint64_t size_bytes
+    uint32_t queue_length
+    int64_t max_delay_ns
+    int64_t merge_delay_ns
+    bint write_cache
+    bint read_only
+    MacSet accept
+    MacSet deny
+    MacSet mask
+    MacSet reserved
+    Request *active_head
+    Request *active_tail
+    uint32_t active_count
+    uint32_t in_flight
+    Request *tags[1024]
+    Bucket buckets[4096]
+    Source *sources[256]
+    uint32_t source_count
+    Source *turn_head
+    Source *turn_tail
+    uint32_t ready_count
+    uint64_t waiting_bytes
+    int64_t hold_until_ns
+    Request *joined_head
+    Request *joined_tail
+    Request *covered
+    bint flushing
+    Vector *again
+    bint is_active
+    Device *active_next_device
+    Pool readers
+    Pool writers
+    Stats stats
+    Failure failures[64]
+    uint32_t failure_count
+    uint64_t failures_lost
+    bint medium_failed
+
+ctypedef struct Route:
+    uint32_t address                 # shelf and slot
+    Device *device
+
+ctypedef struct LinkStats:
+    uint64_t rx_frames
+    uint64_t rx_bytes
+    uint64_t rx_batches
+    uint64_t tx_frames
+    uint64_t tx_bytes
+    uint64_t tx_batches
+    uint64_t tx_held
+    uint64_t vlan
+    uint64_t foreign_host
+    uint64_t truncated
+    uint64_t tx_refused
+    uint64_t stale
+    uint64_t replies_held
+
+ctypedef struct Link:
+    Engine *engine
+    int fd
+    int index
+    bint is_open
+    uint8_t mac[6]
+    uint64_t mac_number
+    uint32_t sectors_max
+    uint32_t payload_bytes
+    uint32_t slots_out
+    uint32_t slots_kept
+    Request *free
+    Request *received[64]
+    uint32_t received_count
+    bint is_drained
+    mmsghdr messages[64]
+    iovec parts[128]
+    sockaddr_ll names[64]
+    uint8_t control[64][128]
+    Request *slots[64]
+    mmsghdr send_messages[64]
+    iovec send_parts[128]
+    Request *send_head
+    Request *send_tail
+    uint32_t send_count
+    bint is_blocked
+    Route *routes
+    uint32_t route_count
+    LinkStats stats
+    Link *next
+
+ctypedef struct Engine:
+    Link *links
+    Device *active_devices
+    Request *slow_head
+    Request *slow_tail
+    Vector *free_vectors
+    uint64_t sequence
+    bint attention                   # Python has something to look after
+    int64_t busy_poll_ns             # how long to wait for the next frame before returning
+    int event_fd
+    uint64_t aio
+    int aio_in_flight
+    int with_workers                 # vectors that threads have, or have done
+    pthread_mutex_t done_lock
+    Vector *done_head
+    Vector *done_tail
