@@ -63,9 +63,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _version() -> str:
-    from ggaoe.engine.select import ENGINES
+    from ggaoe.engine.select import live_engine
 
-    return f"ggaoe {__version__} (engine: {next(iter(ENGINES))})"
+    return f"ggaoe {__version__} (engine: {live_engine()})"
 
 
 def _add_daemon_options(parser: argparse.ArgumentParser) -> None:

@@ -20,9 +20,9 @@ else:
 ENGINES[PortableEngine.name] = PortableEngine
 
 
-def create_engine(name: str, hooks: Hooks) -> Engine:
-    """The engine called `name`; for `auto` the one that the environment's GGAOE_ENGINE names, or
-    the best there is. Raises StartError."""
+def live_engine(name: str = "auto") -> str:
+    """The engine that `name` stands for: `auto` is the one that the environment's GGAOE_ENGINE
+    names, or the best there is. Raises StartError."""
     if name == "auto":
         name = os.environ.get("GGAOE_ENGINE") or next(iter(ENGINES))
     if name not in ENGINES:
@@ -30,4 +30,9 @@ def create_engine(name: str, hooks: Hooks) -> Engine:
             f"engine {name} is not built in this installation: set engine = auto, "
             f"or one of: {', '.join(ENGINES)}"
         )
-    return ENGINES[name](hooks)
+    return name
+
+
+def create_engine(name: str, hooks: Hooks) -> Engine:
+    """The engine that `name` stands for; raises StartError."""
+    return ENGINES[live_engine(name)](hooks)

@@ -176,19 +176,26 @@ class NativeEngine(PortableEngine):
     # --- turns -----------------------------------------------------------------------------
 
     def _on_readable(self) -> None:
-        slow, more = self._core.turn(True, False)
+        self._turn(receiving=True, completing=False)
+
+    def _on_event(self) -> None:
+        self._turn(receiving=False, completing=True)
+
+    def _turn(self, *, receiving: bool, completing: bool) -> None:
+        """One batch of the core, and what it leaves to Python."""
+        slow, more = self._core.turn(receiving, completing)
         for link, frame, arrival_ns in slow:
             port = self._ports_of_links.get(link)
             if port is not None:
                 payload = memoryview(frame)[ATA_HEADER_BYTES:]
                 self._dispatch(port, Frame(frame[:ATA_HEADER_BYTES], payload, arrival_ns))
-        if more:
-            self._loop.call_soon(self._on_readable)
-        self._push() if slow else self._after_turn()
-
-    def _on_event(self) -> None:
-        self._core.turn(False, True)
-        self._after_turn()
+        if more and not self._turn_scheduled:
+            self._turn_scheduled = True
+            self._loop.call_soon(self._scheduled_turn)
+        if slow:
+            self._push()
+        else:
+            self._after_turn()
 
     def _push(self, *, after_completion: bool = False) -> None:
         super()._push(after_completion=after_completion)

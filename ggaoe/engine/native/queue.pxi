@@ -121,7 +121,7 @@ cdef bint arrive(Device *device, Request *request, int64_t now_ns) noexcept nogi
     if not order_enter(device, request):
         device.stats.overlaps += 1
     else:
-        if device.in_flight >= device.queue_length:
+        if device.active_count > device.queue_length:
             device.stats.waits += 1
             source.waits += 1
         if device.ready_count == 0:
