@@ -53,6 +53,7 @@ class Process:
     def __init__(self, wrapper: subprocess.Popen[bytes]) -> None:
         # nsenter has to fork to get into a pid namespace: the program is its only child.
         self._wrapper = wrapper
+        self._was_stopped = False
         self.stdin: IO[bytes] | None = wrapper.stdin
         self.stdout: IO[bytes] | None = wrapper.stdout
         self.pid = 0
@@ -70,10 +71,18 @@ class Process:
 
     def wait(self, timeout_s: float = STOP_TIMEOUT_S) -> int:
         """Exit status once it has ended; subprocess.TimeoutExpired after `timeout_s`."""
-        return self._wrapper.wait(timeout_s)
+        if self._was_stopped:
+            # nsenter stops itself when it notices that its child has, which may be late.
+            deadline_s = time.monotonic() + timeout_s
+            while self._wrapper.poll() is None and time.monotonic() < deadline_s:
+                self._wrapper.send_signal(signal.SIGCONT)
+                with suppress(subprocess.TimeoutExpired):
+                    self._wrapper.wait(0.1)
+        return self._wrapper.wait(0 if self._was_stopped else timeout_s)
 
     def signal(self, number: int) -> None:
         """Send a signal to the program itself; nothing happens if it has ended."""
+        self._was_stopped |= number == signal.SIGSTOP
         if self._wrapper.poll() is None:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, number)
