@@ -20,7 +20,10 @@ def _extensions() -> list[Extension]:
         generated = SOURCE.with_suffix(".c")
         return [_extension(generated)] if generated.exists() else []
     depends = [str(path) for path in sorted(SOURCE.parent.glob("*.p*"))]
-    return list(cythonize([_extension(SOURCE, depends)], language_level=3))
+    extensions = list(cythonize([_extension(SOURCE, depends)], language_level=3))
+    for extension in extensions:
+        extension.optional = True  # which cythonize forgets
+    return extensions
 
 
 def _extension(source: Path, depends: list[str] | None = None) -> Extension:
