@@ -1,7 +1,7 @@
 VENV ?= .venv
 export VENV
 
-.PHONY: setup demo test test-quick lint sanitize format compare clean
+.PHONY: setup demo test test-quick lint sanitize format compare bench clean
 
 setup: ; @bash packaging/devel/setup.sh
 demo: setup ; @bash bench/demo.sh
@@ -11,4 +11,5 @@ lint: setup ; $(VENV)/bin/pytest tests/tidy
 sanitize: setup ; @bash packaging/devel/sanitize.sh
 format: setup ; $(VENV)/bin/ruff check -q --fix . ; $(VENV)/bin/ruff format -q . ; $(VENV)/bin/python -m ggaoe.config.example > ggaoed.conf.example
 compare: setup ; $(VENV)/bin/python tests/interop/fio_compare.py
+bench: setup ; $(VENV)/bin/python bench/run.py --record
 clean: ; rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,391 @@
+"""Measure every target in every case, by turns, and print medians and ratios.
+
+Run as root: `make bench`, or `python bench/run.py --cases 'read-*' --rounds 1 --seconds 0.5`. Owns:
+namespaces, cores, turns, and the processor time of targets. Must not know: how a target is told
+what to do (targets.py), what is to be reached (cases.py), tables (report.py).
+
+A measurement has two network namespaces of its own, joined by veth pairs, the target on one core
+and the load on another. Within each round of a case the targets take turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from fnmatch import fnmatchcase
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import report
+from cases import CASES, GUEST_MTUS_BYTES, SECTOR_BYTES, Case, guest_key
+from storage import Files, refuses_direct_io, write_back
+from targets import AOELOAD, FIO_ENGINES, REPOSITORY, TARGETS, Export
+
+sys.path.insert(0, str(REPOSITORY / "tests"))
+
+from helpers.netns import Namespace, Process, veth
+from helpers.targets import Ggaoe, Vblade
+from interop import fio_compare
+from interop.guest import Images
+
+LOAD_TIMEOUT_S = 60.0  # beyond the measured time; the load has shorter time-outs of its own
+BUSY_LOAD_AVERAGE = 0.5
+GUEST_SECONDS_MIN = 1
+GUEST_PROGRAMS = ("linux.uml", "busybox", "aoe-discover", "fio")
+Round = dict[str, float]
+
+
+class BenchError(Exception):
+    """A target gave no answer, an error or wrong data, or the machine lacks something essential."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all measurements share; a core is the number of a processor."""
+
+    files: Files
+    directory: Path
+    seconds: float
+    target_core: int
+    load_core: int
+
+    def measure(self, case: Case, name: str) -> Round:
+        """One target under one load; its figures. Raises BenchError."""
+        target = TARGETS[name]
+        log = self.directory / f"{name}.log"
+        with Namespace() as near, Namespace() as far:
+            for index in range(case.interfaces):
+                veth(near, f"near{index}", far, f"far{index}", case.mtu_bytes)
+            exports = self._exports(case)
+            with log.open("wb") as output, tempfile.TemporaryDirectory(dir=self.directory) as own:
+                processes = [
+                    far.spawn(
+                        *("taskset", "-c", str(self.target_core)),
+                        *command,
+                        stdout=output,
+                        stderr=output,
+                        cwd=REPOSITORY,
+                    )
+                    for command in target.commands(case.storage, exports, Path(own))
+                ]
+                try:
+                    return self._load(case, target.check, near, exports, processes)
+                except BenchError as error:
+                    printed = log.read_text(errors="replace")
+                    raise BenchError(f"{name}, {case.title}: {error}\n{printed}") from None
+
+    def _exports(self, case: Case) -> list[Export]:
+        paths = self.files.exported(case.devices, cached=case.storage.cached)
+        write_back(paths)
+        return [
+            Export(index // 16, index % 16, f"far{index % case.interfaces}", path)
+            for index, path in enumerate(paths)
+        ]
+
+    def _load(
+        self,
+        case: Case,
+        check: str,
+        near: Namespace,
+        exports: list[Export],
+        processes: list[Process],
+    ) -> Round:
+        devices = [
+            f"e{one.shelf}.{one.slot}@{one.interface.replace('far', 'near')}" for one in exports
+        ]
+        self._aoeload(near, "--seconds", "0", *devices)
+        before_s = processor_s(processes)
+        found = self._aoeload(
+            near,
+            f"--seconds={self.seconds}",
+            f"--warmup={self.seconds / 10}",
+            f"--depth={case.depth}",
+            f"--sectors={case.sectors}",
+            f"--write-percent={case.write_percent}",
+            f"--check={check}",
+            *devices,
+        )
+        used_s = processor_s(processes) - before_s
+        counts = [device.pop("requests") for device in found.pop("devices")]
+        figures: Round = {key: value for key, value in found.items() if key != "first_trouble"}
+        figures["cpu_us"] = used_s * 1e6 / max(found["requests_in_all"], 1)
+        figures["least_share"] = min(counts) * len(counts) / max(sum(counts), 1)
+        return figures
+
+    def _aoeload(self, near: Namespace, *arguments: str) -> dict[str, Any]:
+        process = near.spawn(
+            *("taskset", "-c", str(self.load_core), str(AOELOAD), "load"),
+            *arguments,
+            stdout=subprocess.PIPE,
+        )
+        assert process.stdout is not None
+        output = process.stdout.read()
+        status = process.wait(self.seconds + LOAD_TIMEOUT_S)
+        found: dict[str, Any] = json.loads(output or b"{}")
+        if status != 0:
+            raise BenchError(found.get("first_trouble") or "the load failed, see its message above")
+        return found
+
+    def measure_fio(self, case: Case, name: str) -> Round:
+        """What fio gets out of the bare file, on the target's core. Raises BenchError."""
+        done = subprocess.run(
+            [
+                *("taskset", "-c", str(self.target_core), "fio", "--name=bare"),
+                *(f"--filename={self.files.bare()}", f"--ioengine={FIO_ENGINES[name]}"),
+                f"--rw=rand{'write' if case.write_percent else 'read'}",
+                *(f"--bs={case.sectors * SECTOR_BYTES}", f"--iodepth={case.depth}", "--direct=1"),
+                *("--time_based", f"--runtime={int(self.seconds * 1000)}ms"),
+                *("--output-format=json", "--eta=never"),
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=self.directory,
+        )
+        if done.returncode != 0:
+            raise BenchError(f"{name}, {case.title}: {done.stderr.strip()}")
+        job = json.loads(done.stdout)["jobs"][0]
+        side = job["write" if case.write_percent else "read"]
+        latency = side["clat_ns"]["percentile"]
+        used_us = (job["usr_cpu"] + job["sys_cpu"]) / 100 * job["job_runtime"] * 1000
+        return {
+            "iops": side["iops"],
+            "mb_per_s": side["bw_bytes"] / 1e6,
+            "p50_us": latency["50.000000"] / 1000,
+            "p99_us": latency["99.000000"] / 1000,
+            "p99_9_us": latency["99.900000"] / 1000,
+            "cpu_us": used_us / max(side["total_ios"], 1),
+        }
+
+
+def processor_s(processes: Iterable[Process]) -> float:
+    """What all threads of some processes have used of processors so far."""
+    # In nanoseconds: /proc/PID/stat counts whole hundredths of a second, which is too coarse for
+    # one of 64 processes.
+    used_ns = [
+        int(path.read_text().split()[0])
+        for process in processes
+        for path in Path(f"/proc/{process.pid}/task").glob("*/schedstat")
+    ]
+    if not used_ns:
+        raise BenchError("the target has ended, or this kernel has no /proc/PID/schedstat")
+    return sum(used_ns) / 1e9
+
+
+def build() -> None:
+    """Compile the load generator where it is missing or older than its source."""
+    source = REPOSITORY / "bench" / "aoeload.c"
+    if AOELOAD.exists() and AOELOAD.stat().st_mtime >= source.stat().st_mtime:
+        return
+    if shutil.which("cc") is None:
+        raise BenchError("needs a C compiler: apt-get install gcc libc6-dev")
+    AOELOAD.parent.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["cc", "-O2", "-Wall", "-Wextra", "-o", AOELOAD, source], check=True)
+
+
+def run_cases(bench: Bench, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Every selected case with its figures and what was skipped."""
+    unavailable = {name: target.unavailable() for name, target in TARGETS.items()}
+    unavailable |= {name: _fio_lacks(engine) for name, engine in FIO_ENGINES.items()}
+    no_direct_io = refuses_direct_io(bench.directory)
+    for case in CASES:
+        if not _selected(case.key, options.cases):
+            continue
+        names = [name for name in case.targets if _selected(name, options.targets)]
+        skipped = {name: unavailable[name] for name in names if unavailable[name]}
+        if no_direct_io and not case.storage.cached:
+            skipped = dict.fromkeys(names, "the filesystem of --directory has no direct I/O")
+        names = [name for name in names if name not in skipped]
+        for name, reason in skipped.items():
+            print(f"{case.key}: {name} skipped: {reason}", file=sys.stderr)
+        rounds: dict[str, list[Round]] = {name: [] for name in names}
+        failed: dict[str, str] = {}
+        for number in range(options.rounds):
+            # Nobody is always the one who comes after the same other.
+            turn = number % max(len(names), 1)
+            for name in names[turn:] + names[:turn]:
+                measure = bench.measure_fio if name in FIO_ENGINES else bench.measure
+                try:
+                    figures = measure(case, name)
+                except BenchError as error:
+                    # The other targets' figures are worth having all the same.
+                    failed[name] = str(error)
+                    names.remove(name)
+                    print(f"bench: {error}", file=sys.stderr)
+                    continue
+                rounds[name].append(figures)
+                print(
+                    f"{case.key}, round {number + 1}/{options.rounds}:"
+                    f" {name} {figures['iops'] / 1000:.1f} k/s",
+                    file=sys.stderr,
+                )
+        rounds = {name: rounds[name] for name in names}
+        yield result(case.key, case.title, rounds, skipped, failed)
+
+
+def result(
+    key: str,
+    title: str,
+    rounds: Mapping[str, list[Round]],
+    skipped: Mapping[str, str],
+    failed: Mapping[str, str],
+) -> dict[str, Any]:
+    """A case as it is recorded: per target the figures of each round, or why there are none."""
+    return {"key": key, "title": title, "rounds": rounds, "skipped": skipped, "failed": failed}
+
+
+def run_guest(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """fio under the kernel initiator, in a guest; its cases as those of run_cases."""
+    classes = [one for one in (Vblade, Ggaoe) if _selected(one.name, options.targets)]
+    keys = {
+        (name, mtu_bytes): guest_key(name, mtu_bytes)
+        for mtu_bytes in GUEST_MTUS_BYTES
+        for name in fio_compare.CASES
+    }
+    if not classes or not any(_selected(key, options.cases) for key in keys.values()):
+        return []
+    missing = [name for name in GUEST_PROGRAMS if not shutil.which(name)]
+    skipped = {one.name: f"needs {', '.join(missing)}" for one in classes} if missing else {}
+    rounds: dict[str, dict[str, list[Round]]] = {
+        key: {one.name: [] for one in classes if not missing} for key in keys.values()
+    }
+    seconds = max(GUEST_SECONDS_MIN, round(options.seconds))
+    # In memory: on a disk the two do unequal work, see fio_compare.
+    with tempfile.TemporaryDirectory(prefix="ggaoe-bench-", dir="/dev/shm") as name:
+        directory = Path(name)
+        images = None if missing else Images.assemble(directory)
+        for number, mtu_bytes, one in product(range(options.rounds), GUEST_MTUS_BYTES, classes):
+            if images is None:
+                break
+            print(
+                f"guest, MTU {mtu_bytes}, round {number + 1}/{options.rounds}: {one.name}",
+                file=sys.stderr,
+            )
+            for case, figure in fio_compare.measure(
+                images, directory, one, mtu_bytes, seconds
+            ).items():
+                rounds[keys[case, mtu_bytes]][one.name].append(figure._asdict())
+    return [
+        result(key, f"kernel initiator, {case}, MTU {mtu_bytes}", rounds[key], skipped, {})
+        for (case, mtu_bytes), key in keys.items()
+    ]
+
+
+def machine() -> dict[str, Any]:
+    """What the figures depend on."""
+    models = [
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
+    return {
+        "kernel": platform.release(),
+        "processors": os.cpu_count(),
+        "model": models[0] if models else platform.machine(),
+        "python": platform.python_version(),
+        "ggaoe": _printed(sys.executable, "-m", "ggaoe.cli.ggaoe", "-V"),
+        "vblade": _printed("dpkg-query", "-W", "-f", "${Version}", "vblade"),
+        "fio": _printed("fio", "--version"),
+        "load_average_before": os.getloadavg()[0],
+    }
+
+
+def _printed(*command: str) -> str:
+    try:
+        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return done.stdout.strip()
+
+
+def _fio_lacks(engine: str) -> str:
+    if shutil.which("fio") is None:
+        return "needs fio: apt-get install fio"
+    command = ["fio", "--name=probe", "--size=4k", f"--ioengine={engine}", "--rw=read"]
+    with tempfile.TemporaryDirectory() as directory:
+        done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
+    return f"fio has no {engine} here" if done.returncode else ""
+
+
+def _selected(name: str, globs: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, glob) for glob in globs)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="measure ggaoe beside vblade and the ceilings")
+    globs = partial(str.split, sep=",")
+    parser.add_argument("--cases", type=globs, default=["*"], metavar="GLOB,…", help="keys to run")
+    parser.add_argument("--targets", type=globs, default=["*"], metavar="GLOB,…", help="to run")
+    parser.add_argument("--rounds", type=int, default=5, help="to take medians of (5)")
+    parser.add_argument("--seconds", type=float, default=2, help="duration of each (2)")
+    parser.add_argument("--size-mib", type=int, default=1024, help="what is served, in all (1024)")
+    parser.add_argument(
+        "--directory", type=Path, default="/var/tmp", help="where that is made (/var/tmp)"
+    )
+    parser.add_argument(
+        "--record", action="store_true", help="keep the figures, and bring README.md up to date"
+    )
+    parser.add_argument("--list", action="store_true", help="print keys and targets, do nothing")
+    return parser.parse_args()
+
+
+def _print_list() -> None:
+    for case in CASES:
+        print(f"{case.key:24} {case.title}: {', '.join(case.targets)}")
+    for mtu_bytes in GUEST_MTUS_BYTES:
+        for name in fio_compare.CASES:
+            print(f"{guest_key(name, mtu_bytes)}: vblade, ggaoe")
+
+
+@contextmanager
+def _prepared(options: argparse.Namespace) -> Iterator[Bench]:
+    if os.geteuid() != 0:
+        raise BenchError("needs root, for namespaces and packet sockets")
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        raise BenchError("needs two processors, one for the target and one for the load")
+    if os.getloadavg()[0] > BUSY_LOAD_AVERAGE:
+        print("bench: the machine is busy: these figures will be off", file=sys.stderr)
+    build()
+    with tempfile.TemporaryDirectory(prefix="ggaoe-bench-", dir=options.directory) as name:
+        files = Files(Path(name), options.size_mib << 20)
+        yield Bench(files, Path(name), options.seconds, cores[0], cores[1])
+
+
+def main() -> None:
+    options = _arguments()
+    if options.list:
+        _print_list()
+        return
+    results: dict[str, Any] = {
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "machine": machine(),
+        "options": {key: getattr(options, key) for key in ("rounds", "seconds", "size_mib")},
+    }
+    with _prepared(options) as bench:
+        results["cases"] = list(run_cases(bench, options))
+        results["cases"] += run_guest(options)
+    print(report.tables(results))
+    if options.record:
+        report.record(results)
+    if any(case["failed"] for case in results["cases"]):
+        raise BenchError("some targets failed, see above")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except BenchError as error:
+        sys.exit(f"bench: {error}")
