@@ -172,6 +172,12 @@ def _guest_goals() -> Iterator[Goal]:
                 key = guest_key(case, mtu_bytes)
                 text = f"kernel initiator, {case}, MTU {mtu_bytes}"
                 yield Goal(text, "iops", (key, "ggaoe"), (key, "vblade"), low=low)
+                if depth == 1:
+                    # The guest now and then sleeps through an answer until its next tick, whoever
+                    # answers: at depth 1 that spoils the rate, and not the median.
+                    median = text + ", median latency"
+                    ours, base = (key, "ggaoe"), (key, "vblade")
+                    yield Goal(median, "p50_us", ours, base, high=round(1 / low, 2))
 
 
 GOALS = (

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import statistics
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import cycle
 from pathlib import Path
@@ -44,6 +44,17 @@ LABEL_WIDTH, BAR_WIDTH, VALUE_WIDTH = 300, 420, 80  # px
 BAR_HEIGHT, CASE_GAP, HEAD_HEIGHT = 14, 14, 40
 
 Cases = dict[str, dict[str, Any]]
+
+
+def case_record(
+    key: str,
+    title: str,
+    rounds: Mapping[str, Sequence[Mapping[str, float]]],
+    skipped: Mapping[str, str],
+    failed: Mapping[str, str],
+) -> dict[str, Any]:
+    """A case as it is kept: of each target the figures of every round, or why there are none."""
+    return {"key": key, "title": title, "rounds": rounds, "skipped": skipped, "failed": failed}
 
 
 def median(case: Mapping[str, Any], target: str, metric: str) -> float | None:

@@ -1,8 +1,8 @@
 """Measure every target in every case, by turns, and print medians and ratios.
 
 Run as root: `make bench`, or `python bench/run.py --cases 'read-*' --rounds 1 --seconds 0.5`. Owns:
-namespaces, cores, turns, and the processor time of targets. Must not know: how a target is told
-what to do (targets.py), what is to be reached (cases.py), tables (report.py).
+namespaces, turns, and the processor time of targets. Must not know: how a target is told what to do
+(targets.py), what is to be reached (cases.py), tables (report.py), guests (initiator.py).
 
 A measurement has two network namespaces of its own, joined by veth pairs, the target on one core
 and the load on another. Within each round of a case the targets take turns.
@@ -18,32 +18,36 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from functools import partial
-from itertools import product
 from pathlib import Path
 from typing import Any
 
+import initiator
 import report
-from cases import CASES, GUEST_MTUS_BYTES, SECTOR_BYTES, Case, guest_key
+from cases import CASES, SECTOR_BYTES, Case
 from storage import Files, refuses_direct_io, write_back
-from targets import AOELOAD, FIO_ENGINES, REPOSITORY, TARGETS, Export
+from targets import (
+    AOELOAD,
+    CORES,
+    FIO_ENGINES,
+    ON_LOAD_CORE,
+    ON_TARGET_CORE,
+    REPOSITORY,
+    TARGETS,
+    Export,
+)
 
 sys.path.insert(0, str(REPOSITORY / "tests"))
 
 from helpers.netns import Namespace, Process, veth
-from helpers.targets import Ggaoe, Vblade
-from interop import fio_compare
-from interop.guest import Images
 
 LOAD_TIMEOUT_S = 60.0  # beyond the measured time; the load has shorter time-outs of its own
 BUSY_LOAD_AVERAGE = 0.5
-GUEST_SECONDS_MIN = 1
-GUEST_PROGRAMS = ("linux.uml", "busybox", "aoe-discover", "fio")
 Round = dict[str, float]
 
 
@@ -53,13 +57,11 @@ class BenchError(Exception):
 
 @dataclass(frozen=True)
 class Bench:
-    """What all measurements share; a core is the number of a processor."""
+    """What all measurements share."""
 
     files: Files
     directory: Path
     seconds: float
-    target_core: int
-    load_core: int
 
     def measure(self, case: Case, name: str) -> Round:
         """One target under one load; its figures. Raises BenchError."""
@@ -72,7 +74,7 @@ class Bench:
             with log.open("wb") as output, tempfile.TemporaryDirectory(dir=self.directory) as own:
                 processes = [
                     far.spawn(
-                        *("taskset", "-c", str(self.target_core)),
+                        *ON_TARGET_CORE,
                         *command,
                         stdout=output,
                         stderr=output,
@@ -126,7 +128,7 @@ class Bench:
 
     def _aoeload(self, near: Namespace, *arguments: str) -> dict[str, Any]:
         process = near.spawn(
-            *("taskset", "-c", str(self.load_core), str(AOELOAD), "load"),
+            *(*ON_LOAD_CORE, str(AOELOAD), "load"),
             *arguments,
             stdout=subprocess.PIPE,
         )
@@ -142,7 +144,7 @@ class Bench:
         """What fio gets out of the bare file, on the target's core. Raises BenchError."""
         done = subprocess.run(
             [
-                *("taskset", "-c", str(self.target_core), "fio", "--name=bare"),
+                *(*ON_TARGET_CORE, "fio", "--name=bare"),
                 *(f"--filename={self.files.bare()}", f"--ioengine={FIO_ENGINES[name]}"),
                 f"--rw=rand{'write' if case.write_percent else 'read'}",
                 *(f"--bs={case.sectors * SECTOR_BYTES}", f"--iodepth={case.depth}", "--direct=1"),
@@ -232,55 +234,17 @@ def run_cases(bench: Bench, options: argparse.Namespace) -> Iterator[dict[str, A
                     file=sys.stderr,
                 )
         rounds = {name: rounds[name] for name in names}
-        yield result(case.key, case.title, rounds, skipped, failed)
+        yield report.case_record(case.key, case.title, rounds, skipped, failed)
 
 
-def result(
-    key: str,
-    title: str,
-    rounds: Mapping[str, list[Round]],
-    skipped: Mapping[str, str],
-    failed: Mapping[str, str],
-) -> dict[str, Any]:
-    """A case as it is recorded: per target the figures of each round, or why there are none."""
-    return {"key": key, "title": title, "rounds": rounds, "skipped": skipped, "failed": failed}
-
-
-def run_guest(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """fio under the kernel initiator, in a guest; its cases as those of run_cases."""
-    classes = [one for one in (Vblade, Ggaoe) if _selected(one.name, options.targets)]
-    keys = {
-        (name, mtu_bytes): guest_key(name, mtu_bytes)
-        for mtu_bytes in GUEST_MTUS_BYTES
-        for name in fio_compare.CASES
-    }
-    if not classes or not any(_selected(key, options.cases) for key in keys.values()):
+def _run_initiator(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """The kernel initiator's cases are measured all in one go: they share a guest's boot."""
+    if not any(_selected(key, options.cases) for key in initiator.KEYS.values()):
         return []
-    missing = [name for name in GUEST_PROGRAMS if not shutil.which(name)]
-    skipped = {one.name: f"needs {', '.join(missing)}" for one in classes} if missing else {}
-    rounds: dict[str, dict[str, list[Round]]] = {
-        key: {one.name: [] for one in classes if not missing} for key in keys.values()
-    }
-    seconds = max(GUEST_SECONDS_MIN, round(options.seconds))
-    # In memory: on a disk the two do unequal work, see fio_compare.
-    with tempfile.TemporaryDirectory(prefix="ggaoe-bench-", dir="/dev/shm") as name:
-        directory = Path(name)
-        images = None if missing else Images.assemble(directory)
-        for number, mtu_bytes, one in product(range(options.rounds), GUEST_MTUS_BYTES, classes):
-            if images is None:
-                break
-            print(
-                f"guest, MTU {mtu_bytes}, round {number + 1}/{options.rounds}: {one.name}",
-                file=sys.stderr,
-            )
-            for case, figure in fio_compare.measure(
-                images, directory, one, mtu_bytes, seconds
-            ).items():
-                rounds[keys[case, mtu_bytes]][one.name].append(figure._asdict())
-    return [
-        result(key, f"kernel initiator, {case}, MTU {mtu_bytes}", rounds[key], skipped, {})
-        for (case, mtu_bytes), key in keys.items()
-    ]
+    targets = [one for one in initiator.TARGETS if _selected(one.name, options.targets)]
+    # The guest inherits it; the targets move away, see there.
+    os.sched_setaffinity(0, {int(CORES[-1])})
+    return initiator.measure(targets, options.rounds, options.seconds)
 
 
 def machine() -> dict[str, Any]:
@@ -344,24 +308,22 @@ def _arguments() -> argparse.Namespace:
 def _print_list() -> None:
     for case in CASES:
         print(f"{case.key:24} {case.title}: {', '.join(case.targets)}")
-    for mtu_bytes in GUEST_MTUS_BYTES:
-        for name in fio_compare.CASES:
-            print(f"{guest_key(name, mtu_bytes)}: vblade, ggaoe")
+    for key in initiator.KEYS.values():
+        print(f"{key}: {', '.join(one.name for one in initiator.TARGETS)}")
 
 
 @contextmanager
 def _prepared(options: argparse.Namespace) -> Iterator[Bench]:
     if os.geteuid() != 0:
         raise BenchError("needs root, for namespaces and packet sockets")
-    cores = sorted(os.sched_getaffinity(0))
-    if len(cores) < 2:
+    if len(CORES) < 2:
         raise BenchError("needs two processors, one for the target and one for the load")
     if os.getloadavg()[0] > BUSY_LOAD_AVERAGE:
         print("bench: the machine is busy: these figures will be off", file=sys.stderr)
     build()
     with tempfile.TemporaryDirectory(prefix="ggaoe-bench-", dir=options.directory) as name:
         files = Files(Path(name), options.size_mib << 20)
-        yield Bench(files, Path(name), options.seconds, cores[0], cores[1])
+        yield Bench(files, Path(name), options.seconds)
 
 
 def main() -> None:
@@ -376,7 +338,7 @@ def main() -> None:
     }
     with _prepared(options) as bench:
         results["cases"] = list(run_cases(bench, options))
-        results["cases"] += run_guest(options)
+        results["cases"] += _run_initiator(options)
     print(report.tables(results))
     if options.record:
         report.record(results)

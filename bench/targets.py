@@ -1,11 +1,12 @@
 """The targets that are measured: how each is started with the storage of a case.
 
-Owns: command lines and generated configuration. Must not know: loads, namespaces, figures. Another
-setting of a target is another entry of TARGETS.
+Owns: command lines, generated configuration, which core is whose. Must not know: loads, namespaces,
+figures. Another setting of a target is another entry of TARGETS.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,9 @@ from cases import SECTOR_BYTES, Storage
 
 REPOSITORY = Path(__file__).parents[1]
 AOELOAD = REPOSITORY / "build" / "bench" / "aoeload"
+CORES = [str(core) for core in sorted(os.sched_getaffinity(0))]
+ON_TARGET_CORE = ("taskset", "-c", CORES[0])
+ON_LOAD_CORE = ("taskset", "-c", CORES[-1])
 BUFFERS = 64  # what vblade announces, ggaoe's default
 
 
