@@ -54,6 +54,7 @@ DROP_REASONS = (
     "address",  # for a shelf.slot that is not served here
     "conflict",  # another target's claim to an address of ours
     "replies_held",  # a reply for which there was no room
+    "slow_path_full",  # neither READ, WRITE nor FLUSH, and more such frames waited than can be kept
 )
 """Keys of `LinkCounters.drops`."""
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import random
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,45 @@ async def test_a_missing_file_is_waited_for(scene: Scene) -> None:
             wire.wait_for(lambda got: got.is_advertisement and got.address == (0, 2))
             daemon.wait_for_state("late", "serving")
             await round_trip(initiator, disk, 0, 2)
+
+
+async def test_a_disk_that_hangs_disturbs_nobody_else(scene: Scene) -> None:
+    """More writes than anybody has threads for wait for the disk, buffered and of two devices."""
+    scene.disk("quick")
+    names = {"slow": 1, "sluggish": 2}
+    with scene.slow_disk() as slow, scene.wire() as wire:
+        shutil.copy(slow.path, slow.path.with_name("sluggish"))
+        with scene.serving(
+            device("slow", 1, path="slow/disk", direct_io=False),
+            device("sluggish", 2, path="slow/sluggish", direct_io=False),
+            device("quick", 3, direct_io=False),
+        ) as daemon:
+            slow.hold()
+            for slot in names.values():
+                wire.send(
+                    *(
+                        wire.write(8 * number, SECTOR, slot=slot, tag=100 * slot + number)
+                        for number in range(40)
+                    )
+                )
+            for name in names:
+                held = partial(daemon.counters, name)
+                wait_until(lambda held=held: held()["in_flight"] == 40, DEADLINE_S, "held writes")
+            async with scene.initiator() as initiator:
+                await round_trip(initiator, scene.directory / "quick", 0, 3)
+            assert daemon.listed("slow")["state"] == "serving"
+            slow.release()
+            tags = [100 * slot + number for slot in names.values() for number in range(40)]
+            got: list[int] = []
+
+            def all_are_answered() -> bool:
+                got.extend(one.header.tag for one in wire.pending() if not one.is_advertisement)
+                return sorted(set(got) & set(tags)) == tags
+
+            wait_until(all_are_answered, DEADLINE_S, "replies to all writes")
+        assert slow.path.read_bytes() == (SECTOR + bytes(7 * SECTOR_BYTES)) * 40 + bytes(
+            DISK_BYTES - 40 * 8 * SECTOR_BYTES
+        )
 
 
 def test_a_damaged_state_file_is_not_an_empty_state(scene: Scene) -> None:

@@ -1,5 +1,6 @@
-"""The native engine: devices that are files are served by the compiled core, without a Python
-object per request; everything else goes the portable engine's way, by the same code as there.
+"""The native engine: devices that are files are served by the compiled core, in threads of its own
+and without a Python object per request; everything else goes the portable engine's way, by the same
+code as there.
 
 Owns what joins the two: which devices the core may serve, what it admits, and what comes back.
 Importing it raises ImportError where the core was not built.
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
+import os
 from collections.abc import Iterable
 from typing import ClassVar
 
@@ -17,10 +18,11 @@ from ggaoe.backend.base import Backend
 from ggaoe.engine.base import STALE_AGE_NS, Device, Hooks, Port
 from ggaoe.engine.counters import DeviceCounters, InitiatorCounters, Initiators
 from ggaoe.engine.native.core import Core, CoreDevice, CoreLink
-from ggaoe.engine.portable import SEND_RETRY_S, PortableDevice, PortableEngine, Vectors, strerror
+from ggaoe.engine.portable import PortableDevice, PortableEngine, Vectors, strerror
 from ggaoe.net.buffers import Lease
 from ggaoe.net.link import Frame, Interface, Link, LinkCounters, LinkSettings
-from ggaoe.net.plain import PlainLink
+from ggaoe.net.plain import PlainLink, Role
+from ggaoe.net.ring import ReceiveRing
 from ggaoe.proto.ata import Op
 from ggaoe.proto.frame import ATA_HEADER_BYTES, Header, sectors_that_fit
 from ggaoe.proto.target import DropReason, Io, Target
@@ -36,6 +38,28 @@ class NativeLink(PlainLink):
     """A packet socket whose frames the core carries; `core` is set once the port is open."""
 
     core: CoreLink
+    ring: ReceiveRing | None = None
+    """None: the core receives by system calls."""
+
+    def _set_up(self, settings: LinkSettings, role: Role) -> None:
+        if settings.ring_buffer_bytes:
+            try:
+                self.ring = ReceiveRing(
+                    self._socket, settings.ring_buffer_bytes, self.frame_bytes_max
+                )
+            except OSError as error:
+                _log.warning(
+                    "%s: no receive ring of %d KiB, plain sockets instead: %s",
+                    self.name,
+                    settings.ring_buffer_bytes >> 10,
+                    error.strerror,
+                )
+        super()._set_up(settings, role)
+
+    def close(self) -> None:
+        if self.ring is not None:
+            self.ring.close()
+        super().close()
 
     def refresh(self) -> LinkCounters:
         counters = super().refresh()
@@ -60,11 +84,11 @@ class NativeDevice(PortableDevice):
 
     @property
     def in_flight(self) -> int:
-        return self.core.in_flight + super().in_flight
+        return self.core.load[0] + super().in_flight
 
     @property
     def waiting(self) -> int:
-        return self.core.active - self.core.in_flight + super().waiting
+        return self.core.load[1] + super().waiting
 
     @property
     def counters(self) -> DeviceCounters:
@@ -109,13 +133,11 @@ class NativeEngine(PortableEngine):
 
     def __init__(self, hooks: Hooks) -> None:
         super().__init__(hooks)
-        self._core = Core(STALE_AGE_NS)
+        self._core = Core(STALE_AGE_NS, len(os.sched_getaffinity(0)) == 1)
         self._core_links: dict[Port, CoreLink] = {}
         self._ports_of_links: dict[CoreLink, Port] = {}
-        self._merging: dict[NativeDevice, asyncio.TimerHandle] = {}
         self._waiting_fences: list[tuple[NativeDevice, int, asyncio.Future[bool]]] = []
-        self._gave_up = False
-        self._loop.add_reader(self._core.event_fd, self._on_event)
+        self._loop.add_reader(self._core.python_fd, self._on_event)
 
     # --- links -----------------------------------------------------------------------------
 
@@ -125,19 +147,21 @@ class NativeEngine(PortableEngine):
     def _port_opened(self, port: Port) -> None:
         link = port.link
         assert isinstance(link, NativeLink)
+        ring = link.ring
         link.core = self._core.open_link(
             link.fileno(),
             link.index,
             link.mac,
             sectors_that_fit(link.mtu_bytes),
             link.frame_bytes_max - ATA_HEADER_BYTES,
+            (ring.memory, ring.slot_bytes, ring.slots_per_block, ring.block_bytes)
+            if ring is not None
+            else None,
         )
         self._core_links[port] = link.core
         self._ports_of_links[link.core] = port
-        super()._port_opened(port)
 
     def _port_closed(self, port: Port) -> None:
-        super()._port_closed(port)
         port.link.refresh()
         link = self._core_links.pop(port)
         del self._ports_of_links[link]
@@ -167,53 +191,32 @@ class NativeEngine(PortableEngine):
 
     def close(self) -> None:
         super().close()
-        self._loop.remove_reader(self._core.event_fd)
-        for timer in self._merging.values():
-            timer.cancel()
-        if not self._gave_up:
-            self._core.close()
+        self._loop.remove_reader(self._core.python_fd)
+        self._core.close()
 
-    # --- turns -----------------------------------------------------------------------------
-
-    def _on_readable(self) -> None:
-        self._turn(receiving=True, completing=False)
+    # --- what the core leaves to Python -----------------------------------------------------
 
     def _on_event(self) -> None:
-        self._turn(receiving=False, completing=True)
-
-    def _turn(self, *, receiving: bool, completing: bool) -> None:
-        """One batch of the core, and what it leaves to Python."""
-        slow, more = self._core.turn(receiving, completing)
+        slow, attention = self._core.take()
         for link, frame, arrival_ns in slow:
             port = self._ports_of_links.get(link)
             if port is not None:
                 payload = memoryview(frame)[ATA_HEADER_BYTES:]
                 self._dispatch(port, Frame(frame[:ATA_HEADER_BYTES], payload, arrival_ns))
-        if more and not self._turn_scheduled:
-            self._turn_scheduled = True
-            self._loop.call_soon(self._scheduled_turn)
         if slow:
-            self._push()
-        else:
-            self._after_turn()
-
-    def _push(self, *, after_completion: bool = False) -> None:
-        super()._push(after_completion=after_completion)
-        self._core.flush()
-        self._after_turn()
-
-    def _after_turn(self) -> None:
-        """What the core cannot do by itself; mostly there is nothing."""
-        if self._core.take_attention():
-            for port, link in self._core_links.items():
-                if link.is_blocked:
-                    self._loop.call_later(SEND_RETRY_S, self._unblock_link, port)
+            super()._push()
+            self._core.resume()
+        if attention:
             for device in self.devices.values():
                 assert isinstance(device, NativeDevice)
                 if device.is_native:
                     self._look_after(device)
         if self._waiting_fences:
             self._pass_waiting_fences()
+
+    def _push(self, *, after_completion: bool = False) -> None:
+        super()._push(after_completion=after_completion)
+        self._core.kick()
 
     def _look_after(self, device: NativeDevice) -> None:
         failures, lost = device.core.failures()
@@ -229,21 +232,6 @@ class NativeEngine(PortableEngine):
         if lost:
             _log.error("%s: %d more requests failed", device.name, lost)
         device.target.is_failing = device.target.is_failing or device.core.medium_failed
-        wake_ns = device.core.wake_ns
-        if wake_ns is not None and device not in self._merging:
-            delay_s = max(0.0, wake_ns / 1e9 - time.monotonic())
-            self._merging[device] = self._loop.call_later(delay_s, self._end_merging, device)
-
-    def _end_merging(self, device: NativeDevice) -> None:
-        del self._merging[device]
-        device.core.activate()
-        self._push()
-
-    def _unblock_link(self, port: Port) -> None:
-        link = self._core_links.get(port)
-        if link is not None:
-            link.unblock()
-            self._push()
 
     # --- requests and replies of the portable way ------------------------------------------
 
@@ -315,7 +303,7 @@ class NativeEngine(PortableEngine):
         device.target.size_sectors = None
         dropped = device.core.stop()
         device.counters.drops[DropReason.NOT_SERVING.value] += dropped
-        self._after_turn()
+        self._pass_waiting_fences()
         try:
             async with asyncio.timeout(timeout_s):
                 await self.fence(device)
@@ -323,18 +311,14 @@ class NativeEngine(PortableEngine):
             _log.error(
                 "%s: %d requests did not finish within %s s and were given up",
                 device.name,
-                device.core.in_flight,
+                device.core.load[0],
                 timeout_s,
             )
-            self._gave_up = True
             self._give_up_fences(device)
         else:
             device.core.detach()
         device.is_native = False
         self._route(device.ports)
-        timer = self._merging.pop(device, None)
-        if timer is not None:
-            timer.cancel()
         backend, device.backend = device.backend, None
         return backend
 
@@ -366,17 +350,23 @@ class NativeEngine(PortableEngine):
             return await super().fence(device)
         passed: asyncio.Future[bool] = self._loop.create_future()
         self._waiting_fences.append((device, self._core.sequence, passed))
+        self._core.is_fenced(True)
         return await passed
 
     def _give_up_fences(self, device: NativeDevice) -> None:
         for other, _, passed in self._waiting_fences:
             if other is device and not passed.done():
                 passed.set_result(False)
-        self._waiting_fences = [f for f in self._waiting_fences if not f[2].done()]
+        self._forget_passed_fences()
 
     def _pass_waiting_fences(self) -> None:
         for device, sequence, passed in self._waiting_fences:
             oldest = device.core.oldest
             if not passed.done() and (oldest is None or oldest > sequence):
                 passed.set_result(True)
+        self._forget_passed_fences()
+
+    def _forget_passed_fences(self) -> None:
         self._waiting_fences = [f for f in self._waiting_fences if not f[2].done()]
+        if not self._waiting_fences:
+            self._core.is_fenced(False)

@@ -22,16 +22,17 @@ cdef void submit(Device *device, bint after_completion) noexcept nogil:
     cdef Vector *again
     cdef int count, i
     cdef int waiting = 0
+    cdef int64_t now_ns = monotonic_ns()
     while True:
         again = device.again
         device.again = NULL
         while again != NULL:
             vector = again
             again = again.next
-            waiting = launch(device, vector, vectors, waiting)
+            waiting = launch(device, vector, vectors, waiting, now_ns)
         count = 0
         if device.serving:
-            count = take(device, started, 64, monotonic_ns(), after_completion)
+            count = take(device, started, 64, now_ns, after_completion)
         if count == 0 and device.again == NULL:
             break
         if count:
@@ -43,11 +44,11 @@ cdef void submit(Device *device, bint after_completion) noexcept nogil:
             vector = next_vector(device, started, count, &i)
             if vector == NULL:
                 continue
-            waiting = launch(device, vector, vectors, waiting)
+            waiting = launch(device, vector, vectors, waiting, now_ns)
     if waiting:
         submit_aio(device.engine, vectors, waiting)
-    if device.merge_delay_ns and device.ready_count:
-        device.engine.attention = True
+    if device.merge_delay_ns and device.ready_count and device.in_flight < device.queue_length:
+        hold(device)
     if device.joined_head != NULL and not device.flushing:
         vector = new_vector(device.engine, device, FLUSH)
         if vector != NULL:
@@ -57,6 +58,14 @@ cdef void submit(Device *device, bint after_completion) noexcept nogil:
             device.stats.commits += 1
             device.stats.vectors += 1
             hand_over(&device.readers, vector)
+
+
+cdef void hold(Device *device) noexcept nogil:
+    # Have the leader come back to it at `hold_until_ns`.
+    if not device.is_holding:
+        device.is_holding = True
+        device.holding_next = device.engine.holding
+        device.engine.holding = device
 
 
 cdef Vector *next_vector(Device *device, Request **started, int count, int *at) noexcept nogil:
@@ -93,12 +102,16 @@ cdef Vector *next_vector(Device *device, Request **started, int count, int *at) 
     return vector
 
 
-cdef int launch(Device *device, Vector *vector, Vector **vectors, int waiting) noexcept nogil:
+cdef int launch(
+    Device *device, Vector *vector, Vector **vectors, int waiting, int64_t now_ns
+) noexcept nogil:
     # Start `vector`; returns how many wait in `vectors` for one io_submit.
     lay_out(vector)
     device.stats.vectors += 1
     if vector.op == READ and device.tries_cache and read_cached(vector):
         settle(vector)
+    elif is_inline(vector, now_ns):
+        queue_inline(vector)
     elif prepare_aio(vector):
         vectors[waiting] = vector
         waiting += 1
@@ -219,6 +232,7 @@ cdef void finish(Device *device, Request *request, int error) noexcept nogil:
         failed(device, request, error)
     forget(device, request)
     device.in_flight -= 1
+    device.engine.finished += 1
     order_leave(device, request)
     answer(device, request, error)
 

@@ -1,5 +1,5 @@
-# Vectors to and from the store: at once from the page cache, by Linux AIO, or by worker threads.
-# Nothing here blocks the loop's thread.
+# Vectors to and from the store: at once from and to the page cache, by Linux AIO, or by worker
+# threads.
 
 cdef Vector *new_vector(Engine *engine, Device *device, int op) noexcept nogil:
     cdef Vector *vector = engine.free_vectors
@@ -48,7 +48,7 @@ cdef inline int64_t position_of(Vector *vector) noexcept nogil:
 
 
 cdef int64_t perform(Vector *vector) noexcept nogil:
-    # In a worker thread: the whole of one vector.
+    # The whole of one vector, however long that takes. The engine's lock is not held.
     cdef int64_t result
     cdef int fd = vector.device.fd
     while True:
@@ -88,8 +88,7 @@ cdef void *work(void *argument) noexcept nogil:
 
 
 cdef void report(Engine *engine, Vector *vector) noexcept nogil:
-    # From any thread: `vector` has its result; wakes the loop once for as many as are waiting.
-    cdef uint64_t one = 1
+    # From any thread: `vector` has its result; wakes the leader once for as many as are waiting.
     cdef bint was_empty
     vector.next = NULL
     pthread_mutex_lock(&engine.done_lock)
@@ -101,7 +100,7 @@ cdef void report(Engine *engine, Vector *vector) noexcept nogil:
     engine.done_tail = vector
     pthread_mutex_unlock(&engine.done_lock)
     if was_empty:
-        write(engine.event_fd, &one, sizeof(one))
+        wake(engine.event_fd)
 
 
 cdef void hand_over(Pool *pool, Vector *vector) noexcept nogil:
@@ -172,6 +171,28 @@ cdef bint read_cached(Vector *vector) noexcept nogil:
     return False
 
 
+cdef inline bint is_inline(Vector *vector, int64_t now_ns) noexcept nogil:
+    # A write to the page cache, on a device that does not hold anybody up; see carrier.pxi.
+    cdef Device *device = vector.device
+    return (
+        vector.op == WRITE
+        and not device.direct
+        and device.stalled == 0
+        and device.careful_until_ns <= now_ns
+        and device.engine.held_up < CARRIERS_MAX - 3
+    )
+
+
+cdef inline void queue_inline(Vector *vector) noexcept nogil:
+    cdef Engine *engine = vector.device.engine
+    vector.next = NULL
+    if engine.inline_head == NULL:
+        engine.inline_head = vector
+    else:
+        engine.inline_tail.next = vector
+    engine.inline_tail = vector
+
+
 cdef bint prepare_aio(Vector *vector) noexcept nogil:
     # False where the vector is not for AIO, or the ring is full: then it is a worker's.
     cdef Device *device = vector.device
@@ -212,26 +233,25 @@ cdef void submit_aio(Engine *engine, Vector **vectors, int count) noexcept nogil
 
 
 cdef Vector *collect(Engine *engine) noexcept nogil:
-    # Everything that has completed, by AIO or in threads, in a list.
-    cdef uint64_t counter
+    # Everything that has completed, by AIO or in threads, in a list. Cheap where there is nothing.
     cdef io_event events[64]
-    cdef long count, i
-    cdef Vector *done
+    cdef int count, i
+    cdef Vector *done = NULL
     cdef Vector *vector
-    read(engine.event_fd, &counter, sizeof(counter))
-    pthread_mutex_lock(&engine.done_lock)
-    done = engine.done_head
-    engine.done_head = engine.done_tail = NULL
-    pthread_mutex_unlock(&engine.done_lock)
-    vector = done
-    while vector != NULL:
-        engine.with_workers -= 1
-        vector = vector.next
+    if engine.with_workers:
+        pthread_mutex_lock(&engine.done_lock)
+        done = engine.done_head
+        engine.done_head = engine.done_tail = NULL
+        pthread_mutex_unlock(&engine.done_lock)
+        vector = done
+        while vector != NULL:
+            engine.with_workers -= 1
+            vector = vector.next
     while engine.aio_in_flight > 0:
-        count = syscall(SYS_io_getevents, engine.aio, <long>0, <long>64, &events[0], NULL)
+        count = aio_reap(engine, events, 64)
         if count <= 0:
             break
-        engine.aio_in_flight -= <int>count
+        engine.aio_in_flight -= count
         for i in range(count):
             vector = <Vector *><size_t>events[i].data
             vector.result = events[i].res
@@ -246,3 +266,24 @@ cdef Vector *collect(Engine *engine) noexcept nogil:
         if count < 64:
             break
     return done
+
+
+cdef int aio_reap(Engine *engine, io_event *events, int wanted) noexcept nogil:
+    # io_getevents without the system call: the kernel's ring of completions is mapped at the
+    # context's address (linux fs/aio.c), and says itself whether it is one that we understand.
+    cdef aio_ring *ring = <aio_ring *><size_t>engine.aio
+    cdef uint32_t head, tail
+    cdef int count = 0
+    if ring.magic != AIO_RING_MAGIC or ring.incompat_features != 0:
+        return <int>syscall(SYS_io_getevents, engine.aio, <long>0, <long>wanted, events, NULL)
+    head = ring.head
+    tail = load_acquire(&ring.tail)
+    while head != tail and count < wanted:
+        events[count] = (<io_event *>(<uint8_t *>ring + ring.header_length))[head]
+        count += 1
+        head += 1
+        if head >= ring.nr:
+            head = 0
+    if count:
+        store_release(&ring.head, head)
+    return count

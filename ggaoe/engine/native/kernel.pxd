@@ -3,6 +3,14 @@
 from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 
+cdef extern from "<time.h>" nogil:
+    struct timespec:
+        long tv_sec
+        long tv_nsec
+    int clock_gettime(int clock, timespec *now)
+    int CLOCK_MONOTONIC
+    int CLOCK_REALTIME
+
 cdef extern from "<sys/socket.h>" nogil:
     ctypedef unsigned int socklen_t
     struct iovec:
@@ -31,6 +39,8 @@ cdef extern from "<sys/socket.h>" nogil:
     int MSG_DONTWAIT
     int MSG_TRUNC
     int SOL_SOCKET
+    int getsockopt(int fd, int level, int option, void *value, socklen_t *size)
+    int SO_ERROR
 
 cdef extern from "<asm/socket.h>" nogil:
     int SO_TIMESTAMPNS
@@ -40,6 +50,16 @@ cdef extern from "<linux/if_packet.h>" nogil:
         unsigned char sll_pkttype
     struct tpacket_auxdata:
         uint32_t tp_status
+    struct tpacket2_hdr:
+        uint32_t tp_status
+        uint32_t tp_len
+        uint32_t tp_snaplen
+        uint16_t tp_mac
+        uint32_t tp_sec
+        uint32_t tp_nsec
+    size_t TPACKET_ALIGN(size_t size)
+    int TP_STATUS_USER
+    int TP_STATUS_KERNEL
     int PACKET_OTHERHOST
     int PACKET_AUXDATA
     int TP_STATUS_VLAN_VALID
@@ -80,18 +100,48 @@ cdef extern from "<linux/aio_abi.h>" nogil:
     int IOCB_CMD_PWRITEV
     int IOCB_FLAG_RESFD
 
+cdef extern from * nogil:
+    """
+    /* The mapped ring of completions of Linux AIO (linux fs/aio.c); no header has it. */
+    struct aio_ring {
+        unsigned id, nr, head, tail;
+        unsigned magic, compat_features, incompat_features, header_length;
+    };
+    #define AIO_RING_MAGIC 0xa10a10a1u
+    #define load_acquire(place) __atomic_load_n((place), __ATOMIC_ACQUIRE)
+    #define store_release(place, value) __atomic_store_n((place), (value), __ATOMIC_RELEASE)
+    """
+    struct aio_ring:
+        uint32_t nr
+        uint32_t head
+        uint32_t tail
+        uint32_t magic
+        uint32_t incompat_features
+        uint32_t header_length
+    uint32_t AIO_RING_MAGIC
+    uint32_t load_acquire(uint32_t *place)
+    void store_release(uint32_t *place, uint32_t value)
+
+cdef extern from "<poll.h>" nogil:
+    struct pollfd:
+        int fd
+        short events
+        short revents
+    int ppoll(pollfd *watched, unsigned long count, timespec *timeout, void *mask)
+    short POLLIN
+    short POLLERR
+
+cdef extern from "<signal.h>" nogil:
+    ctypedef struct sigset_t:
+        pass
+    int sigfillset(sigset_t *set)
+    int pthread_sigmask(int how, sigset_t *set, sigset_t *old)
+    int SIG_SETMASK
+
 cdef extern from "<sys/eventfd.h>" nogil:
     int eventfd(unsigned int initial, int flags)
     int EFD_NONBLOCK
     int EFD_CLOEXEC
-
-cdef extern from "<time.h>" nogil:
-    struct timespec:
-        long tv_sec
-        long tv_nsec
-    int clock_gettime(int clock, timespec *now)
-    int CLOCK_MONOTONIC
-    int CLOCK_REALTIME
 
 cdef extern from "<pthread.h>" nogil:
     ctypedef struct pthread_t:
@@ -100,6 +150,12 @@ cdef extern from "<pthread.h>" nogil:
         pass
     ctypedef struct pthread_cond_t:
         pass
+    ctypedef struct pthread_condattr_t:
+        pass
+    int pthread_condattr_init(pthread_condattr_t *attributes)
+    int pthread_condattr_setclock(pthread_condattr_t *attributes, int clock)
+    int pthread_condattr_destroy(pthread_condattr_t *attributes)
+    int pthread_cond_timedwait(pthread_cond_t *condition, pthread_mutex_t *mutex, timespec *until)
     int pthread_create(pthread_t *thread, void *attributes, void *(*run)(void *) noexcept nogil, void *argument)
     int pthread_join(pthread_t thread, void **result)
     int pthread_mutex_init(pthread_mutex_t *mutex, void *attributes)
@@ -114,7 +170,7 @@ cdef extern from "<pthread.h>" nogil:
 
 cdef extern from "<errno.h>" nogil:
     int errno
-    int EAGAIN, EINTR, EIO, EINVAL, ENOBUFS, EOPNOTSUPP, ENOSYS, EBADMSG, ENODATA, EILSEQ
+    int EAGAIN, EINTR, EMFILE, EIO, EINVAL, ENOBUFS, EOPNOTSUPP, ENOSYS, EBADMSG, ENODATA, EILSEQ
 
 cdef extern from "<stdlib.h>" nogil:
     int posix_memalign(void **pointer, size_t alignment, size_t size)

@@ -1,4 +1,5 @@
-# Frames in and out of one packet socket, in batches; which of them need no Python.
+# Frames in and out of one packet socket, in batches; which of them need no Python. They come in by a
+# ring that the kernel shares with us, or where there is none by recvmmsg.
 
 cdef Request *slot_new(Link *link) noexcept nogil:
     # A request with its buffer; NULL where there is no memory.
@@ -76,7 +77,71 @@ cdef Device *routed(Link *link, uint32_t address) noexcept nogil:
 
 
 cdef bint receive(Link *link, int64_t real_ns) noexcept nogil:
-    # Fill up `received` by one system call; False where the socket has given all it had.
+    # Fill up `received`; False where the socket has given all it had.
+    link.received_count -= link.received_first
+    if link.received_first and link.received_count:
+        memmove(
+            &link.received[0],
+            &link.received[link.received_first],
+            link.received_count * sizeof(Request *),
+        )
+    link.received_first = 0
+    return receive_by_ring(link) if link.ring != NULL else receive_by_call(link, real_ns)
+
+
+cdef bint receive_by_ring(Link *link) noexcept nogil:
+    cdef tpacket2_hdr *slot
+    cdef uint32_t before = link.received_count
+    cdef bint more = True
+    while link.received_count < BATCH:
+        slot = <tpacket2_hdr *>(
+            link.ring
+            + <size_t>(link.ring_at // link.slots_per_block) * link.block_bytes
+            + <size_t>(link.ring_at % link.slots_per_block) * link.slot_bytes
+        )
+        if not load_acquire(&slot.tp_status) & TP_STATUS_USER:
+            more = False
+            break
+        if not take_slot(link, slot):
+            break
+        store_release(&slot.tp_status, TP_STATUS_KERNEL)
+        link.ring_at += 1
+        if link.ring_at == link.ring_slots:
+            link.ring_at = 0
+    if link.received_count > before:
+        link.stats.rx_batches += 1
+    return more
+
+
+cdef bint take_slot(Link *link, tpacket2_hdr *slot) noexcept nogil:
+    # Copied, so that the ring never waits for a disk. False where memory is short.
+    cdef Request *request
+    cdef uint8_t *frame = <uint8_t *>slot + slot.tp_mac
+    cdef sockaddr_ll *name = <sockaddr_ll *>(<uint8_t *>slot + TPACKET_ALIGN(sizeof(tpacket2_hdr)))
+    cdef uint32_t length = slot.tp_snaplen
+    cdef uint32_t head = length if length < HEAD_BYTES else HEAD_BYTES
+    if slot.tp_status & TP_STATUS_VLAN_VALID:
+        link.stats.vlan += 1
+    elif name.sll_pkttype >= PACKET_OTHERHOST:
+        link.stats.foreign_host += 1
+    elif length < slot.tp_len or length > HEAD_BYTES + link.payload_bytes:
+        link.stats.truncated += 1
+    else:
+        request = slot_new(link)
+        if request == NULL:
+            return False
+        memcpy(request.head, frame, head)
+        memcpy(request.data, frame + head, length - head)
+        request.length = length
+        request.arrival_ns = <int64_t>slot.tp_sec * 1000000000 + slot.tp_nsec
+        link.stats.rx_frames += 1
+        link.stats.rx_bytes += length
+        link.received[link.received_count] = request
+        link.received_count += 1
+    return True
+
+
+cdef bint receive_by_call(Link *link, int64_t real_ns) noexcept nogil:
     cdef int wanted = BATCH - <int>link.received_count
     cdef int i, count
     cdef msghdr *message
@@ -140,23 +205,39 @@ cdef void take_frame(Link *link, int i, int64_t real_ns) noexcept nogil:
         link.slots[i] = NULL
 
 
-cdef bint dispatch(Engine *engine, Link *link, Request *request, int64_t now_ns) noexcept nogil:
-    # A flawless READ, WRITE or FLUSH goes to its device's queue, everything else to Python. True
-    # where Python may queue it (VERIFY, a READ by wildcard): what came later has to wait for that.
+cdef void dispatch(Engine *engine, Link *link, Request *request, int64_t now_ns) noexcept nogil:
+    # A flawless READ, WRITE or FLUSH goes to its device's queue, everything else to Python.
     cdef Device *device = flawless(link, request)
-    if device == NULL:
-        request.next = NULL
-        if engine.slow_tail != NULL:
-            engine.slow_tail.next = request
-        else:
-            engine.slow_head = request
-        engine.slow_tail = request
-        return request.length >= HEAD_BYTES and request.head[19] == 0 and may_transfer(
-            request.head[27]
-        )
-    if not arrive(device, request, now_ns):
+    if device != NULL:
+        if not arrive(device, request, now_ns):
+            slot_free(request)
+        return
+    if engine.slow_count >= SLOW_FRAMES_MAX:
+        link.stats.slow_full += 1
         slot_free(request)
-    return False
+        return
+    request.next = NULL
+    if engine.slow_tail != NULL:
+        engine.slow_tail.next = request
+    else:
+        engine.slow_head = request
+    engine.slow_tail = request
+    engine.slow_count += 1
+    if overtakes(link, request):
+        engine.waits_for_python = True
+
+
+cdef bint overtakes(Link *link, Request *request) noexcept nogil:
+    # True where Python may queue it to a device that takes flawless frames here (a VERIFY, a READ
+    # by wildcard): those that came later must not be earlier in that queue.
+    cdef uint8_t *head = request.head
+    cdef Device *device
+    if request.length < HEAD_BYTES or head[19] != 0 or not may_transfer(head[27]):
+        return False
+    if head[18] == 0xFF or head[16] == 0xFF and head[17] == 0xFF:
+        return True
+    device = routed(link, <uint32_t>head[16] << 16 | <uint32_t>head[17] << 8 | head[18])
+    return device != NULL and device.fast
 
 
 cdef inline bint may_transfer(uint8_t opcode) noexcept nogil:
@@ -244,6 +325,7 @@ cdef void transmit(Link *link) noexcept nogil:
     cdef int count, i, sent
     cdef Request *request
     cdef msghdr *message
+    link.blocked_until_ns = 0
     while link.send_head != NULL:
         count = 0
         request = link.send_head
@@ -266,8 +348,7 @@ cdef void transmit(Link *link) noexcept nogil:
         if sent < 0:
             if errno == EAGAIN or errno == ENOBUFS:
                 link.stats.tx_held += 1
-                link.is_blocked = True
-                link.engine.attention = True
+                link.blocked_until_ns = monotonic_ns() + SEND_RETRY_NS
                 return
             link.stats.tx_refused += 1
             sent = 0
@@ -287,3 +368,69 @@ cdef inline void release_sent(Link *link) noexcept nogil:
         link.send_tail = NULL
     link.send_count -= 1
     slot_free(request)
+
+
+cdef bint receive_all(Engine *engine) noexcept nogil:
+    # Frames of all links in order of arrival, as far as it is certain: what came after the turn's
+    # beginning waits for the next, and so does what is newer than the last one taken from a link
+    # that has more than one turn's worth. True where frames are left.
+    cdef timespec now
+    cdef int64_t real_ns, newest_ns, horizon_ns, now_ns
+    cdef Link *link
+    cdef Link *oldest
+    cdef Request *request
+    cdef int64_t oldest_ns = 0
+    cdef uint32_t i
+    cdef bint several = engine.links != NULL and engine.links.next != NULL
+    cdef bint more = False
+    clock_gettime(CLOCK_REALTIME, &now)
+    real_ns = <int64_t>now.tv_sec * 1000000000 + now.tv_nsec
+    horizon_ns = real_ns
+    link = engine.links
+    while link != NULL:
+        link.is_drained = not receive(link, real_ns)
+        if not link.is_drained:
+            more = True
+        if several and link.received_count > link.received_first:
+            clock_gettime(CLOCK_REALTIME, &now)
+            newest_ns = <int64_t>now.tv_sec * 1000000000 + now.tv_nsec
+            i = link.received_count
+            while i > link.received_first:  # a clock that was set back must not turn the order around
+                i -= 1
+                if link.received[i].arrival_ns > newest_ns:
+                    link.received[i].arrival_ns = newest_ns
+                newest_ns = link.received[i].arrival_ns
+            newest_ns = link.received[link.received_count - 1].arrival_ns
+            if not link.is_drained and newest_ns < horizon_ns:
+                horizon_ns = newest_ns
+        link = link.next
+    now_ns = monotonic_ns()
+    while not engine.waits_for_python:
+        oldest = NULL
+        link = engine.links
+        while link != NULL:
+            if link.received_first < link.received_count:
+                request = link.received[link.received_first]
+                if (not several or request.arrival_ns <= horizon_ns) and (
+                    oldest == NULL or request.arrival_ns < oldest_ns
+                ):
+                    oldest = link
+                    oldest_ns = request.arrival_ns
+            link = link.next
+        if oldest == NULL:
+            break
+        while oldest.received_first < oldest.received_count and not engine.waits_for_python:
+            request = oldest.received[oldest.received_first]
+            oldest.received_first += 1
+            if request.arrival_ns < real_ns - engine.stale_age_ns:
+                oldest.stats.stale += 1
+                slot_free(request)
+            else:
+                dispatch(engine, oldest, request, now_ns)
+            if several:
+                break
+    link = engine.links
+    while link != NULL:
+        more = more or link.received_first < link.received_count
+        link = link.next
+    return more

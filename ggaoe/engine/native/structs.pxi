@@ -19,7 +19,13 @@ cdef enum:
     WAITING_BYTES_MAX = 64 << 20
     WAITING_BYTES_PER_SOURCE_MAX = 8 << 20
     REQUEST_BYTES = 1024
-    BUSY_TURN_NS_MAX = 1000000       # so that the loop's other work is never far off
+    LINKS_MAX = 256
+    CARRIERS_MAX = 16                # threads: the leader, the watcher, those that a store holds up
+    STALL_NS = 1000000               # a write that takes longer is waited for by nobody else
+    CAREFUL_TIMES = 10               # for so many times as long its device writes by worker threads
+    SEND_RETRY_NS = 1000000          # a packet socket can be writable though its queue is full
+    SLOW_FRAMES_MAX = 1024           # that wait for Python; the newest is dropped
+    SLOW_FRAMES_PER_CALL = 64
 
 cdef enum Op:
     READ = 0
@@ -99,6 +105,7 @@ ctypedef struct Vector:
     uint64_t bytes
     int64_t result
     bint by_aio
+    int64_t stalled_ns               # when another carrier took over
     Request *members[32]
     iovec parts[32]
     iocb control
@@ -165,6 +172,10 @@ ctypedef struct Device:
     uint32_t queue_length
     int64_t max_delay_ns
     int64_t merge_delay_ns
+    int stalled                      # writes that hold up a carrier
+    int64_t careful_until_ns
+    bint is_holding                  # in the engine's list, until hold_until_ns
+    Device *holding_next
     bint write_cache
     bint read_only
     MacSet accept
@@ -217,6 +228,7 @@ ctypedef struct LinkStats:
     uint64_t tx_refused
     uint64_t stale
     uint64_t replies_held
+    uint64_t slow_full
 
 ctypedef struct Link:
     Engine *engine
@@ -231,8 +243,15 @@ ctypedef struct Link:
     uint32_t slots_kept
     Request *free
     Request *received[64]
+    uint32_t received_first          # before it they have been dispatched
     uint32_t received_count
     bint is_drained
+    uint8_t *ring                    # mapped; NULL: recvmmsg
+    uint32_t slot_bytes
+    uint32_t slots_per_block
+    uint32_t block_bytes
+    uint32_t ring_slots
+    uint32_t ring_at
     mmsghdr messages[64]
     iovec parts[128]
     sockaddr_ll names[64]
@@ -243,22 +262,52 @@ ctypedef struct Link:
     Request *send_head
     Request *send_tail
     uint32_t send_count
-    bint is_blocked
+    int64_t blocked_until_ns         # the kernel had no room; 0: it has
     Route *routes
     uint32_t route_count
     LinkStats stats
     Link *next
 
+ctypedef struct Carrier:
+    Engine *engine
+    pthread_t thread
+    bint is_held_up
+
 ctypedef struct Engine:
+    pthread_mutex_t gate             # so that whoever waits for `lock` gets it next
+    pthread_mutex_t lock             # of everything here, and of all devices and links
+    pthread_cond_t watch
+    pthread_cond_t spare
+    Carrier carriers[16]
+    int carrier_count
+    int held_up                      # of them
+    Carrier *leader
+    Carrier *watcher
+    bint watcher_sleeps
+    bint stopping
+    uint64_t stores                  # calls of stores by the leader so far
+    Vector *in_store                 # the one that goes on
+    Vector *inline_head              # writes that the leader does itself
+    Vector *inline_tail
     Link *links
     Device *active_devices
+    Device *holding
     Request *slow_head
     Request *slow_tail
+    uint32_t slow_count
+    bint waits_for_python            # no frame is looked at before Python has dealt with the slow ones
+    bint attention                   # Python has something else to look after
+    bint is_fenced                   # Python wants to know when requests finish
+    bint is_told                     # Python knows
     Vector *free_vectors
     uint64_t sequence
-    bint attention                   # Python has something to look after
-    int64_t busy_poll_ns             # how long to wait for the next frame before returning
-    int event_fd
+    uint64_t finished
+    int64_t stale_age_ns
+    int64_t busy_poll_ns             # how long to wait actively for the next frame
+    bint is_alone                    # there is but one processor
+    bint has_error                   # a socket has an error to be taken
+    int event_fd                     # wakes the leader; completions do, too
+    int python_fd                    # wakes Python
     uint64_t aio
     int aio_in_flight
     int with_workers                 # vectors that threads have, or have done

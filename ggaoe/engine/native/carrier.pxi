@@ -1,0 +1,274 @@
+# The threads that carry requests. One leads: it sleeps until something happens, and does all that
+# follows, in batches, holding the engine's lock; it never needs Python.
+#
+# The one thing a leader does that can take long is writing to the page cache: nearly always a copy of
+# some microseconds, which is far less than it would take to have another thread do it, and now and
+# then, with a disk that is overloaded or gone, a wait without end. So it lets go of the lock for the
+# call, and a watcher looks on: when a call lasts longer than STALL_NS, the watcher becomes the leader.
+# Whoever comes back from such a call finds that out, hands in the result, and watches in turn.
+
+cdef inline void enter(Engine *engine) noexcept nogil:
+    # The gate makes it fair: a leader that lets go of the lock cannot have it back before
+    # whoever came meanwhile.
+    pthread_mutex_lock(&engine.gate)
+    pthread_mutex_lock(&engine.lock)
+    pthread_mutex_unlock(&engine.gate)
+
+
+cdef inline void leave(Engine *engine) noexcept nogil:
+    pthread_mutex_unlock(&engine.lock)
+
+
+cdef inline void wake(int event_fd) noexcept nogil:
+    cdef uint64_t one = 1
+    write(event_fd, &one, sizeof(one))
+
+
+cdef void *carry(void *argument) noexcept nogil:
+    cdef Carrier *carrier = <Carrier *>argument
+    cdef Engine *engine = carrier.engine
+    enter(engine)
+    while not engine.stopping:
+        if engine.leader == NULL:
+            engine.leader = carrier
+        if engine.leader == carrier:
+            lead(engine, carrier)
+        elif engine.watcher == NULL:
+            engine.watcher = carrier
+            watch(engine, carrier)
+            engine.watcher = NULL
+            pthread_cond_signal(&engine.spare)
+        else:
+            pthread_cond_wait(&engine.spare, &engine.lock)
+    leave(engine)
+    return NULL
+
+
+cdef bint start_carrier(Engine *engine) noexcept nogil:
+    # False where no more threads can be had.
+    cdef Carrier *carrier
+    cdef sigset_t every, before
+    cdef bint started
+    if engine.carrier_count == CARRIERS_MAX:
+        return False
+    carrier = &engine.carriers[engine.carrier_count]
+    carrier.engine = engine
+    sigfillset(&every)  # signals are Python's
+    pthread_sigmask(SIG_SETMASK, &every, &before)
+    started = pthread_create(&carrier.thread, NULL, carry, carrier) == 0
+    pthread_sigmask(SIG_SETMASK, &before, NULL)
+    if started:
+        engine.carrier_count += 1
+    return started
+
+
+cdef void watch(Engine *engine, Carrier *carrier) noexcept nogil:
+    # Until this thread leads, or is to stop.
+    cdef timespec until
+    cdef uint64_t seen
+    while not engine.stopping and engine.leader != carrier:
+        seen = engine.stores
+        clock_gettime(CLOCK_MONOTONIC, &until)
+        until.tv_nsec += STALL_NS
+        if until.tv_nsec >= 1000000000:
+            until.tv_nsec -= 1000000000
+            until.tv_sec += 1
+        pthread_cond_timedwait(&engine.watch, &engine.lock, &until)
+        if engine.stores != seen:
+            continue
+        if engine.in_store == NULL:
+            engine.watcher_sleeps = True
+            while engine.watcher_sleeps and not engine.stopping:
+                pthread_cond_wait(&engine.watch, &engine.lock)
+        # Not without an heir for the next time.
+        elif engine.carrier_count - engine.held_up > 2 or start_carrier(engine):
+            engine.in_store.stalled_ns = monotonic_ns()
+            engine.in_store.device.stalled += 1
+            engine.in_store = NULL
+            engine.leader.is_held_up = True
+            engine.held_up += 1
+            engine.leader = carrier
+
+
+cdef void lead(Engine *engine, Carrier *carrier) noexcept nogil:
+    # Turn after turn, until another thread has taken over, or this one is to stop.
+    cdef int64_t now_ns
+    cdef int64_t idle_end_ns = 0
+    cdef int64_t wait_ns
+    cdef uint64_t before
+    cdef bint more
+    while engine.leader == carrier and not engine.stopping:
+        before = engine.sequence + engine.finished
+        more = take_turn(engine, carrier)
+        if engine.leader != carrier:
+            return
+        if engine.slow_head != NULL or engine.attention or (
+            engine.is_fenced and engine.sequence + engine.finished != before
+        ):
+            tell_python(engine)
+        wait_ns = 0
+        if not more:
+            now_ns = monotonic_ns()
+            if engine.sequence + engine.finished != before:
+                idle_end_ns = now_ns + engine.busy_poll_ns
+            # Where there is one processor, worker threads want it.
+            if now_ns >= idle_end_ns or engine.is_alone and engine.with_workers:
+                wait_ns = time_to_wait(engine, now_ns)
+        if wait_ns:
+            sleep_until_event(engine, wait_ns)
+        else:
+            leave(engine)
+        enter(engine)
+
+
+cdef bint take_turn(Engine *engine, Carrier *carrier) noexcept nogil:
+    # One batch: frames and completions in, replies out. True where frames are left.
+    cdef Vector *vector = collect(engine)
+    cdef Vector *following
+    cdef bint after_completion = vector != NULL
+    cdef bint more = False
+    while vector != NULL:
+        following = vector.next
+        settle(vector)
+        vector = following
+    if engine.holding != NULL:
+        end_holds(engine)
+    if engine.has_error:
+        take_errors(engine)
+    if not engine.waits_for_python:
+        more = receive_all(engine)
+    push(engine, carrier, after_completion)
+    return more and not engine.waits_for_python
+
+
+cdef void push(Engine *engine, Carrier *carrier, bint after_completion) noexcept nogil:
+    # Submit once per device that has news, then send once per link that has replies.
+    cdef Device *device
+    cdef Link *link
+    while True:
+        while engine.active_devices != NULL:
+            device = engine.active_devices
+            engine.active_devices = device.active_next_device
+            device.is_active = False
+            if device.fd > 0:
+                submit(device, after_completion)
+        if engine.inline_head == NULL:
+            break
+        if not store(engine, carrier):
+            return
+    link = engine.links
+    while link != NULL:
+        if link.send_head != NULL and (
+            link.blocked_until_ns == 0 or link.blocked_until_ns <= monotonic_ns()
+        ):
+            transmit(link)
+        link = link.next
+
+
+cdef bint store(Engine *engine, Carrier *carrier) noexcept nogil:
+    # Do the first of the writes that are this thread's; False where it leads no longer.
+    cdef Vector *vector = engine.inline_head
+    cdef Device *device = vector.device
+    cdef int64_t now_ns
+    engine.inline_head = vector.next
+    if device.stalled:
+        hand_over(pool_of(vector), vector)
+        return True
+    engine.stores += 1
+    engine.in_store = vector
+    if engine.watcher_sleeps:
+        engine.watcher_sleeps = False
+        pthread_cond_signal(&engine.watch)
+    leave(engine)
+    vector.result = perform(vector)
+    enter(engine)
+    if engine.leader == carrier:
+        engine.in_store = NULL
+        settle(vector)
+        return True
+    now_ns = monotonic_ns()
+    device.stalled -= 1
+    device.careful_until_ns = now_ns + CAREFUL_TIMES * (now_ns - vector.stalled_ns + STALL_NS)
+    carrier.is_held_up = False
+    engine.held_up -= 1
+    settle(vector)
+    wake(engine.event_fd)
+    return False
+
+
+cdef int64_t time_to_wait(Engine *engine, int64_t now_ns) noexcept nogil:
+    # Until something is to be done of which no descriptor tells; -1: no such thing.
+    cdef int64_t wake_ns = 0
+    cdef Link *link = engine.links
+    cdef Device *device = engine.holding
+    while link != NULL:
+        if link.send_head != NULL and (wake_ns == 0 or link.blocked_until_ns < wake_ns):
+            wake_ns = link.blocked_until_ns
+        link = link.next
+    while device != NULL:
+        if wake_ns == 0 or device.hold_until_ns < wake_ns:
+            wake_ns = device.hold_until_ns
+        device = device.holding_next
+    if wake_ns == 0:
+        return -1
+    return wake_ns - now_ns if wake_ns > now_ns else 0
+
+
+cdef void end_holds(Engine *engine) noexcept nogil:
+    # Look again at the devices that have held requests back to merge them.
+    cdef Device **place = &engine.holding
+    cdef Device *device
+    cdef int64_t now_ns = monotonic_ns()
+    while place[0] != NULL:
+        device = place[0]
+        if device.hold_until_ns <= now_ns:
+            place[0] = device.holding_next
+            device.is_holding = False
+            activate(device)
+        else:
+            place = &device.holding_next
+
+
+cdef void sleep_until_event(Engine *engine, int64_t wait_ns) noexcept nogil:
+    # Lets go of the lock. Not epoll: its entry in each socket's queue would cost the sender of every
+    # frame something, whether anybody sleeps or not.
+    cdef pollfd watched[LINKS_MAX + 1]
+    cdef timespec timeout
+    cdef Link *link = engine.links
+    cdef uint64_t counter
+    cdef int count = 1
+    cdef int i
+    watched[0].fd = engine.event_fd
+    while link != NULL and not engine.waits_for_python:
+        watched[count].fd = link.fd
+        count += 1
+        link = link.next
+    leave(engine)
+    for i in range(count):
+        watched[i].events = POLLIN
+        watched[i].revents = 0
+    timeout.tv_sec = wait_ns // 1000000000
+    timeout.tv_nsec = wait_ns % 1000000000
+    ppoll(watched, count, NULL if wait_ns < 0 else &timeout, NULL)
+    if watched[0].revents:
+        read(engine.event_fd, &counter, sizeof(counter))
+    for i in range(1, count):
+        if watched[i].revents & POLLERR:
+            engine.has_error = True
+
+
+cdef void tell_python(Engine *engine) noexcept nogil:
+    if not engine.is_told:
+        engine.is_told = True
+        wake(engine.python_fd)
+
+
+cdef void take_errors(Engine *engine) noexcept nogil:
+    # Such as "the interface went down": poll reports it until somebody has read it.
+    cdef Link *link = engine.links
+    cdef int error
+    cdef socklen_t size = sizeof(error)
+    engine.has_error = False
+    while link != NULL:
+        getsockopt(link.fd, SOL_SOCKET, SO_ERROR, &error, &size)
+        link = link.next
