@@ -81,15 +81,13 @@ cdef class CoreLink:
         cdef size_t size = len(frame)
         cdef const uint8_t *bytes_of = frame
         hold_lock(self.core.c)
-        if size < HEAD_BYTES + 24 or size - HEAD_BYTES > self.c.payload_bytes:
+        if size < HEAD_BYTES + PADDING_BYTES or size - HEAD_BYTES > self.c.payload_bytes:
             self.c.stats.tx_refused += 1
         else:
             request = slot_new(self.c)
             if request != NULL:
-                memcpy(request.head, bytes_of, HEAD_BYTES)
-                memcpy(request.data, bytes_of + HEAD_BYTES, size - HEAD_BYTES)
+                memcpy(request.head, bytes_of, size)
                 request.send_bytes = <uint32_t>(size - HEAD_BYTES)
-                request.is_raw = True
                 queue_send(self.c, request)
         leave(self.core.c)
 
@@ -493,7 +491,6 @@ cdef class Core:
         cdef Request *request
         cdef Request *following
         cdef CoreLink link
-        cdef uint32_t length
         cdef uint64_t counter
         cdef bint attention
         cdef int count = 0
@@ -518,8 +515,7 @@ cdef class Core:
         frames = []
         request = first
         while request != NULL:
-            length = request.length if request.length < HEAD_BYTES else HEAD_BYTES
-            frame = request.head[:length] + request.data[:request.length - length]
+            frame = request.head[:request.length]
             for link in self._links:
                 if link.c == request.link:
                     frames.append((link, frame, request.arrival_ns))
@@ -603,7 +599,6 @@ cdef void unlink(Engine *engine, Link *link) noexcept nogil:
     while link.free != NULL:
         request = link.free
         link.free = request.next
-        free(request.data)
         free(request)
     free(link.routes)
     link.routes = NULL

@@ -287,7 +287,10 @@ cdef void answer(Device *device, Request *request, int error) noexcept nogil:
         head[27] = 0x40
     head[34] = 0
     head[35] = 0
-    request.send_bytes = request.bytes if request.op == READ and not error else 0
+    request.send_bytes = request.bytes
+    if request.op != READ or error:
+        request.send_bytes = PADDING_BYTES
+        memset(request.data, 0, PADDING_BYTES)
     queue_send(request.link, request)
 
 

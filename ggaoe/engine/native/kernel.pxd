@@ -108,6 +108,7 @@ cdef extern from * nogil:
         unsigned magic, compat_features, incompat_features, header_length;
     };
     #define AIO_RING_MAGIC 0xa10a10a1u
+    #define prefetch(place) __builtin_prefetch(place)
     #define load_acquire(place) __atomic_load_n((place), __ATOMIC_ACQUIRE)
     #define store_release(place, value) __atomic_store_n((place), (value), __ATOMIC_RELEASE)
     """
@@ -119,6 +120,7 @@ cdef extern from * nogil:
         uint32_t incompat_features
         uint32_t header_length
     uint32_t AIO_RING_MAGIC
+    void prefetch(void *place)
     uint32_t load_acquire(uint32_t *place)
     void store_release(uint32_t *place, uint32_t value)
 

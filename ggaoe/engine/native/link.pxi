@@ -2,24 +2,22 @@
 # ring that the kernel shares with us, or where there is none by recvmmsg.
 
 cdef Request *slot_new(Link *link) noexcept nogil:
-    # A request with its buffer; NULL where there is no memory.
+    # A request with its buffer, NULL where there is no memory. The request is at the beginning of a
+    # page, the frame's head at its end, and the data in the following ones.
     cdef Request *request = link.free
-    cdef void *data
+    cdef void *pages
     if request != NULL:
         link.free = request.next
         link.slots_kept -= 1
     else:
-        request = <Request *>malloc(sizeof(Request))
-        if request == NULL:
+        if posix_memalign(&pages, PAGE_BYTES, PAGE_BYTES + link.payload_bytes) != 0:
             return NULL
-        if posix_memalign(&data, 4096, link.payload_bytes) != 0:
-            free(request)
-            return NULL
-        request.data = <uint8_t *>data
+        request = <Request *>pages
+        request.data = <uint8_t *>pages + PAGE_BYTES
+        request.head = request.data - HEAD_BYTES
         request.link = link
     link.slots_out += 1
     request.scratch = NULL
-    request.is_raw = False
     request.send_bytes = 0
     request.next = NULL
     return request
@@ -30,12 +28,10 @@ cdef void slot_free(Request *request) noexcept nogil:
     link.slots_out -= 1
     free(request.scratch)
     if link.is_open and link.slots_kept < SLOTS_KEPT_MAX:
-        request.scratch = NULL
         request.next = link.free
         link.free = request
         link.slots_kept += 1
         return
-    free(request.data)
     free(request)
     if not link.is_open and link.slots_out == 0:
         free(link)
@@ -91,14 +87,14 @@ cdef bint receive(Link *link, int64_t real_ns) noexcept nogil:
 
 cdef bint receive_by_ring(Link *link) noexcept nogil:
     cdef tpacket2_hdr *slot
+    cdef tpacket2_hdr *following = slot_at(link, link.ring_at)
     cdef uint32_t before = link.received_count
     cdef bint more = True
     while link.received_count < BATCH:
-        slot = <tpacket2_hdr *>(
-            link.ring
-            + <size_t>(link.ring_at // link.slots_per_block) * link.block_bytes
-            + <size_t>(link.ring_at % link.slots_per_block) * link.slot_bytes
-        )
+        slot = following
+        following = slot_at(link, link.ring_at + 1)
+        prefetch(following)  # another processor has just written it
+        prefetch(<uint8_t *>following + 64)
         if not load_acquire(&slot.tp_status) & TP_STATUS_USER:
             more = False
             break
@@ -113,13 +109,22 @@ cdef bint receive_by_ring(Link *link) noexcept nogil:
     return more
 
 
+cdef inline tpacket2_hdr *slot_at(Link *link, uint32_t at) noexcept nogil:
+    if at == link.ring_slots:
+        at = 0
+    return <tpacket2_hdr *>(
+        link.ring
+        + <size_t>(at // link.slots_per_block) * link.block_bytes
+        + <size_t>(at % link.slots_per_block) * link.slot_bytes
+    )
+
+
 cdef bint take_slot(Link *link, tpacket2_hdr *slot) noexcept nogil:
     # Copied, so that the ring never waits for a disk. False where memory is short.
     cdef Request *request
     cdef uint8_t *frame = <uint8_t *>slot + slot.tp_mac
     cdef sockaddr_ll *name = <sockaddr_ll *>(<uint8_t *>slot + TPACKET_ALIGN(sizeof(tpacket2_hdr)))
     cdef uint32_t length = slot.tp_snaplen
-    cdef uint32_t head = length if length < HEAD_BYTES else HEAD_BYTES
     if slot.tp_status & TP_STATUS_VLAN_VALID:
         link.stats.vlan += 1
     elif name.sll_pkttype >= PACKET_OTHERHOST:
@@ -130,8 +135,7 @@ cdef bint take_slot(Link *link, tpacket2_hdr *slot) noexcept nogil:
         request = slot_new(link)
         if request == NULL:
             return False
-        memcpy(request.head, frame, head)
-        memcpy(request.data, frame + head, length - head)
+        memcpy(request.head, frame, length)
         request.length = length
         request.arrival_ns = <int64_t>slot.tp_sec * 1000000000 + slot.tp_nsec
         link.stats.rx_frames += 1
@@ -151,15 +155,13 @@ cdef bint receive_by_call(Link *link, int64_t real_ns) noexcept nogil:
             if link.slots[i] == NULL:
                 wanted = i
                 break
-        link.parts[2 * i].iov_base = link.slots[i].head
-        link.parts[2 * i].iov_len = HEAD_BYTES
-        link.parts[2 * i + 1].iov_base = link.slots[i].data
-        link.parts[2 * i + 1].iov_len = link.payload_bytes
+        link.parts[i].iov_base = link.slots[i].head
+        link.parts[i].iov_len = HEAD_BYTES + link.payload_bytes
         message = &link.messages[i].msg_hdr
         message.msg_name = &link.names[i]
         message.msg_namelen = sizeof(sockaddr_ll)
-        message.msg_iov = &link.parts[2 * i]
-        message.msg_iovlen = 2
+        message.msg_iov = &link.parts[i]
+        message.msg_iovlen = 1
         message.msg_control = link.control[i]
         message.msg_controllen = CONTROL_BYTES
         message.msg_flags = 0
@@ -330,18 +332,12 @@ cdef void transmit(Link *link) noexcept nogil:
         count = 0
         request = link.send_head
         while request != NULL and count < BATCH:
-            link.send_parts[2 * count].iov_base = request.head
-            link.send_parts[2 * count].iov_len = HEAD_BYTES
-            link.send_parts[2 * count + 1].iov_base = request.data
-            link.send_parts[2 * count + 1].iov_len = request.send_bytes
-            if request.send_bytes < 24:  # the shortest Ethernet frame has 60 bytes
-                if not request.is_raw:
-                    memset(request.data, 0, 24)
-                link.send_parts[2 * count + 1].iov_len = 24
+            link.send_parts[count].iov_base = request.head
+            link.send_parts[count].iov_len = HEAD_BYTES + request.send_bytes
             message = &link.send_messages[count].msg_hdr
             memset(message, 0, sizeof(msghdr))
-            message.msg_iov = &link.send_parts[2 * count]
-            message.msg_iovlen = 2
+            message.msg_iov = &link.send_parts[count]
+            message.msg_iovlen = 1
             count += 1
             request = request.next
         sent = sendmmsg(link.fd, link.send_messages, count, MSG_DONTWAIT)

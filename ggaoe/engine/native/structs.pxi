@@ -3,6 +3,8 @@
 cdef enum:
     BATCH = 64                       # frames per link and turn
     HEAD_BYTES = 36
+    PAGE_BYTES = 4096
+    PADDING_BYTES = 24               # the shortest Ethernet frame has 60
     CONTROL_BYTES = 128
     BUCKET_SHIFT = 16                # of bytes: a request lies in three buckets at most
     BUCKETS = 4096
@@ -45,9 +47,9 @@ ctypedef struct Node:
     Node *prev
 
 ctypedef struct Request:
-    uint8_t head[36]
-    uint32_t length                  # bytes of the received frame
+    uint8_t *head                    # 36 bytes, followed by `data`
     uint8_t *data                    # page-aligned, the link's payload size
+    uint32_t length                  # bytes of the received frame
     uint8_t *scratch                 # of a VERIFY, which may be longer than any frame
     Link *link
     Device *device
@@ -71,7 +73,6 @@ ctypedef struct Request:
     Request *active_prev
     Request *next                    # in whichever one list it stands: ready, joined, sending, free
     uint32_t send_bytes              # data behind the head
-    bint is_raw                      # a frame that Python made: `head` and `data` as they are
 
 ctypedef struct Bucket:
     Node *head
@@ -253,12 +254,12 @@ ctypedef struct Link:
     uint32_t ring_slots
     uint32_t ring_at
     mmsghdr messages[64]
-    iovec parts[128]
+    iovec parts[64]
     sockaddr_ll names[64]
     uint8_t control[64][128]
     Request *slots[64]
     mmsghdr send_messages[64]
-    iovec send_parts[128]
+    iovec send_parts[64]
     Request *send_head
     Request *send_tail
     uint32_t send_count
