@@ -17,6 +17,7 @@ from ggaoe.config.schema import Value
 from ggaoe.errors import Problem
 
 Engine = Literal["auto", "portable", "native"]
+IoEngine = Literal["auto", "aio", "uring", "threads"]
 
 
 class Setting(NamedTuple):
@@ -89,6 +90,7 @@ class Config:
     state_directory: Path
     advertise_interval_s: float  # 0: only changes are advertised
     busy_poll_s: float  # 0: never
+    io_engine: IoEngine
     default_interface_patterns: tuple[str, ...]  # empty: every Ethernet interface that is up
     default_interface: InterfaceConfig  # its name is empty
     acls: Mapping[str, AccessList] = field(hash=False)

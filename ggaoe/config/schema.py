@@ -299,9 +299,10 @@ OPTIONS: tuple[Option, ...] = (
         "ring-buffer-size",
         ON_LINKS,
         Kind.KIBIBYTES,
-        4096,
+        16384,
         "relink",
-        "Memory for packet rings shared with the kernel, in KiB; 0 uses plain sockets.",
+        "Memory for the ring of received frames that the native engine shares with the kernel, in "
+        "KiB; 0 uses plain sockets.",
         field="ring_buffer_size_kib",
         high=1024**2,
     ),
@@ -359,6 +360,17 @@ OPTIONS: tuple[Option, ...] = (
         "compiler, auto takes native where it was built.",
         field="engine",
         choices=("auto", "portable", "native"),
+    ),
+    Option(
+        "io-engine",
+        DAEMON,
+        Kind.CHOICE,
+        "auto",
+        "restart",
+        "How the native engine hands direct I/O to the kernel: aio is Linux AIO, uring io_uring, "
+        "threads waits in threads of its own; auto takes the first of these that the kernel has.",
+        field="io_engine",
+        choices=("auto", "aio", "uring", "threads"),
     ),
     Option(
         "pid-file",

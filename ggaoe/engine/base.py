@@ -224,6 +224,11 @@ class Engine(ABC):
         return await self.detach(device, timeout_s)
 
     @abstractmethod
+    def io_engine(self, name: str) -> None:
+        """How direct I/O of files is to reach the kernel: auto, aio, uring or threads; to be called
+        before a device is attached."""
+
+    @abstractmethod
     def busy_poll(self, wait_s: float) -> None:
         """Look for the next frame for `wait_s` after each batch before sleeping."""
 

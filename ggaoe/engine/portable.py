@@ -185,6 +185,9 @@ class PortableEngine(Engine):
         lane.received.clear()
         lane.replies, lane.leases = [], []
 
+    def io_engine(self, name: str) -> None:
+        """Ignored: the backend has chosen."""
+
     def busy_poll(self, wait_s: float) -> None:
         """Ignored: waking up is the least of what a request costs here."""
 

@@ -52,6 +52,7 @@ class Daemon:
         self.engine = create_engine(
             config.engine, Hooks(changed=self._changed, conflict=self._conflict)
         )
+        self.engine.io_engine(config.io_engine)
         self.engine.busy_poll(config.busy_poll_s)
         self.advertiser = Advertiser(self.engine, config.advertise_interval_s)
         self.interfaces = Interfaces(self.engine, config, self.advertiser.announce)

@@ -1,11 +1,12 @@
 # The threads that carry requests. One leads: it sleeps until something happens, and does all that
 # follows, in batches, holding the engine's lock; it never needs Python.
 #
-# The one thing a leader does that can take long is writing to the page cache: nearly always a copy of
-# some microseconds, which is far less than it would take to have another thread do it, and now and
-# then, with a disk that is overloaded or gone, a wait without end. So it lets go of the lock for the
-# call, and a watcher looks on: when a call lasts longer than STALL_NS, the watcher becomes the leader.
-# Whoever comes back from such a call finds that out, hands in the result, and watches in turn.
+# Two things that a leader does can take long: writing to the page cache, and io_submit. Nearly always
+# it is a matter of microseconds, far less than it would take to have another thread do it, and now
+# and then, with a disk that is overloaded, frozen or gone, a wait without end. So it lets go of the
+# lock for the call, and a watcher looks on: when a call lasts longer than STALL_NS, the watcher becomes
+# the leader. Whoever comes back from such a call finds that out, hands in the result, and watches in
+# turn.
 
 cdef inline void enter(Engine *engine) noexcept nogil:
     # The gate makes it fair: a leader that lets go of the lock cannot have it back before
@@ -82,10 +83,10 @@ cdef void watch(Engine *engine, Carrier *carrier) noexcept nogil:
                 pthread_cond_wait(&engine.watch, &engine.lock)
         # Not without an heir for the next time.
         elif engine.carrier_count - engine.held_up > 2 or start_carrier(engine):
-            engine.in_store.stalled_ns = monotonic_ns()
-            engine.in_store.device.stalled += 1
+            engine.in_store.stalled += 1
             engine.in_store = NULL
             engine.leader.is_held_up = True
+            engine.leader.held_up_ns = monotonic_ns()
             engine.held_up += 1
             engine.leader = carrier
 
@@ -146,13 +147,18 @@ cdef void push(Engine *engine, Carrier *carrier, bint after_completion) noexcept
     cdef Device *device
     cdef Link *link
     while True:
-        while engine.active_devices != NULL:
+        while engine.prepared.head != NULL or engine.active_devices != NULL:
+            if engine.prepared.head != NULL:
+                if not start_aio(engine, carrier):
+                    return
+                continue
             device = engine.active_devices
             engine.active_devices = device.active_next_device
             device.is_active = False
             if device.fd > 0:
                 submit(device, after_completion)
-        if engine.inline_head == NULL:
+        uring_submit(engine)
+        if engine.inline_writes.head == NULL:
             break
         if not store(engine, carrier):
             return
@@ -167,31 +173,74 @@ cdef void push(Engine *engine, Carrier *carrier, bint after_completion) noexcept
 
 cdef bint store(Engine *engine, Carrier *carrier) noexcept nogil:
     # Do the first of the writes that are this thread's; False where it leads no longer.
-    cdef Vector *vector = engine.inline_head
+    cdef Vector *vector = engine.inline_writes.head
     cdef Device *device = vector.device
-    cdef int64_t now_ns
-    engine.inline_head = vector.next
-    if device.stalled:
+    cdef bint leads
+    engine.inline_writes.head = vector.next
+    if device.stalled or engine.uring != NULL and engine.uring.in_flight:
+        # While this thread has something in io_uring it must not be held up; see there.
         hand_over(pool_of(vector), vector)
         return True
+    begin_call(engine, device)
+    vector.result = perform(vector)
+    leads = end_call(engine, carrier, device)
+    settle(vector)
+    return leads
+
+
+cdef bint start_aio(Engine *engine, Carrier *carrier) noexcept nogil:
+    # Give prepared vectors of one device to the kernel; False as above.
+    cdef iocb *controls[SUBMIT_MAX]
+    cdef Vector *vectors[SUBMIT_MAX]
+    cdef Vector *vector = engine.prepared.head
+    cdef Device *device = vector.device
+    cdef int i
+    cdef int count = 0
+    cdef int taken = 0
+    cdef long result
+    cdef bint leads = True
+    while vector != NULL and vector.device == device and count < SUBMIT_MAX:
+        vectors[count] = vector
+        controls[count] = &vector.control
+        count += 1
+        vector = vector.next
+    engine.prepared.head = vector
+    if device.stalled == 0:
+        begin_call(engine, device)
+        while taken < count:
+            result = syscall(SYS_io_submit, engine.aio, <long>(count - taken), &controls[taken])
+            if result <= 0:
+                break
+            taken += <int>result
+        leads = end_call(engine, carrier, device)
+    for i in range(taken, count):  # a worker's
+        engine.aio_in_flight -= 1
+        hand_over(pool_of(vectors[i]), vectors[i])
+    return leads
+
+
+cdef inline void begin_call(Engine *engine, Device *device) noexcept nogil:
+    # Of the device's store, which may take long. Lets go of the lock.
     engine.stores += 1
-    engine.in_store = vector
+    engine.in_store = device
     if engine.watcher_sleeps:
         engine.watcher_sleeps = False
         pthread_cond_signal(&engine.watch)
     leave(engine)
-    vector.result = perform(vector)
+
+
+cdef bint end_call(Engine *engine, Carrier *carrier, Device *device) noexcept nogil:
+    # Take the lock again; False where this thread leads no longer.
+    cdef int64_t now_ns
     enter(engine)
     if engine.leader == carrier:
         engine.in_store = NULL
-        settle(vector)
         return True
     now_ns = monotonic_ns()
     device.stalled -= 1
-    device.careful_until_ns = now_ns + CAREFUL_TIMES * (now_ns - vector.stalled_ns + STALL_NS)
+    device.careful_until_ns = now_ns + CAREFUL_TIMES * (now_ns - carrier.held_up_ns + STALL_NS)
     carrier.is_held_up = False
     engine.held_up -= 1
-    settle(vector)
     wake(engine.event_fd)
     return False
 

@@ -12,7 +12,7 @@ cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcmp, memcpy, memmove, memset
+from libc.string cimport memcmp, memcpy, memmove, memset, strerror
 
 from ggaoe.engine.native.kernel cimport *
 
@@ -21,6 +21,7 @@ include "structs.pxi"
 include "order.pxi"
 include "queue.pxi"
 include "disk.pxi"
+include "uring.pxi"
 include "device.pxi"
 include "link.pxi"
 include "carrier.pxi"
@@ -216,6 +217,7 @@ cdef class CoreDevice:
         self.c.tries_cache = not direct
         self.c.granule = granule
         self.c.origin = origin
+        self.c.uring_file = uring_add_file(self.core.c, fd) if direct else -1
         self.c.medium_failed = False
         pool_open(&self.c.readers, self.core.c, READERS_MAX)
         pool_open(&self.c.writers, self.core.c, 1)
@@ -237,6 +239,7 @@ cdef class CoreDevice:
             pool_close(&device.readers)
             pool_close(&device.writers)
         hold_lock(self.core.c)
+        uring_remove_file(self.core.c, device.uring_file)
         device.fd = 0
         leave(self.core.c)
 
@@ -330,7 +333,6 @@ cdef class Core:
     to give. Raises OSError where the system has no more descriptors or threads."""
 
     cdef Engine *c
-    cdef readonly bint has_aio
     cdef list _links
 
     def __cinit__(self, int64_t stale_age_ns, bint is_alone):
@@ -353,9 +355,6 @@ cdef class Core:
         self.c.python_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
         if self.c.event_fd < 0 or self.c.python_fd < 0:
             raise OSError(errno, "no descriptor for the engine")
-        self.has_aio = syscall(SYS_io_setup, <long>AIO_EVENTS, &self.c.aio) == 0
-        if not self.has_aio:
-            self.c.aio = 0
         hold_lock(self.c)
         started = start_carrier(self.c) and start_carrier(self.c)
         leave(self.c)
@@ -380,8 +379,37 @@ cdef class Core:
         if self.c.aio:
             syscall(SYS_io_destroy, self.c.aio)
             self.c.aio = 0
+        uring_close(self.c)
         close(self.c.event_fd)
         close(self.c.python_fd)
+
+    def open_uring(self):
+        """Have direct I/O of devices that are attached from now on go through io_uring; returns
+        None, or why that cannot be."""
+        cdef int error
+        hold_lock(self.c)
+        error = -uring_open(self.c, URING_ENTRIES)
+        leave(self.c)
+        if error == ENOSYS:
+            return "not in this kernel, or too old (before Linux 5.12)"
+        if error == EPERM or error == EACCES:
+            return "not permitted: see sysctl kernel.io_uring_disabled, and seccomp filters"
+        if error == ENOMEM:
+            return "no memory for its rings: see ulimit -l"
+        return strerror(error).decode() if error else None
+
+    def open_aio(self):
+        """The same by Linux AIO."""
+        cdef long result
+        hold_lock(self.c)
+        result = syscall(SYS_io_setup, <long>AIO_EVENTS, &self.c.aio)
+        error = errno if result < 0 else 0
+        if error:
+            self.c.aio = 0
+        leave(self.c)
+        if error == EAGAIN:
+            return "no room for it: see sysctl fs.aio-max-nr"
+        return strerror(error).decode() if error else None
 
     @property
     def python_fd(self):
@@ -558,20 +586,27 @@ cdef class Core:
 
 cdef inline bint is_quiet(Engine *engine) noexcept nogil:
     # No store has anything of ours any more.
-    return engine.held_up == 0 and engine.aio_in_flight == 0 and engine.with_workers == 0
+    return (
+        engine.held_up == 0
+        and engine.aio_in_flight == 0
+        and engine.with_workers == 0
+        and (engine.uring == NULL or engine.uring.in_flight == 0)
+    )
 
 
 cdef void stop_carriers(Engine *engine) noexcept nogil:
-    # Those that a store holds up stay behind.
+    # Those that a store holds up stay behind, and those whose threads in the kernel it may hold up.
     cdef int i
+    cdef bint waits
     enter(engine)
     engine.stopping = True
     pthread_cond_broadcast(&engine.watch)
     pthread_cond_broadcast(&engine.spare)
     wake(engine.event_fd)
+    waits = engine.uring == NULL or engine.uring.in_flight == 0
     leave(engine)
     for i in range(engine.carrier_count):
-        if not engine.carriers[i].is_held_up:
+        if waits and not engine.carriers[i].is_held_up:
             pthread_join(engine.carriers[i].thread, NULL)
     engine.carrier_count = 0
 

@@ -17,11 +17,9 @@ cdef inline void activate(Device *device) noexcept nogil:
 cdef void submit(Device *device, bint after_completion) noexcept nogil:
     # Start all that may start. Cached reads finish here and may make room for more.
     cdef Request *started[64]
-    cdef Vector *vectors[64]
     cdef Vector *vector
     cdef Vector *again
     cdef int count, i
-    cdef int waiting = 0
     cdef int64_t now_ns = monotonic_ns()
     while True:
         again = device.again
@@ -29,7 +27,7 @@ cdef void submit(Device *device, bint after_completion) noexcept nogil:
         while again != NULL:
             vector = again
             again = again.next
-            waiting = launch(device, vector, vectors, waiting, now_ns)
+            launch(device, vector, now_ns)
         count = 0
         if device.serving:
             count = take(device, started, 64, now_ns, after_completion)
@@ -44,9 +42,7 @@ cdef void submit(Device *device, bint after_completion) noexcept nogil:
             vector = next_vector(device, started, count, &i)
             if vector == NULL:
                 continue
-            waiting = launch(device, vector, vectors, waiting, now_ns)
-    if waiting:
-        submit_aio(device.engine, vectors, waiting)
+            launch(device, vector, now_ns)
     if device.merge_delay_ns and device.ready_count and device.in_flight < device.queue_length:
         hold(device)
     if device.joined_head != NULL and not device.flushing:
@@ -102,25 +98,20 @@ cdef Vector *next_vector(Device *device, Request **started, int count, int *at) 
     return vector
 
 
-cdef int launch(
-    Device *device, Vector *vector, Vector **vectors, int waiting, int64_t now_ns
-) noexcept nogil:
-    # Start `vector`; returns how many wait in `vectors` for one io_submit.
+cdef void launch(Device *device, Vector *vector, int64_t now_ns) noexcept nogil:
+    # By the quickest way that is open to `vector`.
     lay_out(vector)
     device.stats.vectors += 1
     if vector.op == READ and device.tries_cache and read_cached(vector):
         settle(vector)
     elif is_inline(vector, now_ns):
-        queue_inline(vector)
-    elif prepare_aio(vector):
-        vectors[waiting] = vector
-        waiting += 1
-        if waiting == 64:
-            submit_aio(device.engine, vectors, waiting)
-            waiting = 0
+        append(&device.engine.inline_writes, vector)
+    elif uring_prepare(vector):
+        pass
+    elif prepare_aio(vector, now_ns):
+        append(&device.engine.prepared, vector)
     else:
         hand_over(pool_of(vector), vector)
-    return waiting
 
 
 cdef void settle(Vector *vector) noexcept nogil:

@@ -15,7 +15,6 @@ cdef Vector *new_vector(Engine *engine, Device *device, int op) noexcept nogil:
     vector.done_bytes = 0
     vector.bytes = 0
     vector.result = 0
-    vector.by_aio = False
     vector.next = NULL
     return vector
 
@@ -107,7 +106,6 @@ cdef void hand_over(Pool *pool, Vector *vector) noexcept nogil:
     # To a worker thread; starts one where none is idle and there may be more.
     cdef bint wants_thread
     vector.next = NULL
-    vector.by_aio = False
     pool.engine.with_workers += 1
     pthread_mutex_lock(&pool.lock)
     if pool.tail != NULL:
@@ -171,36 +169,38 @@ cdef bint read_cached(Vector *vector) noexcept nogil:
     return False
 
 
-cdef inline bint is_inline(Vector *vector, int64_t now_ns) noexcept nogil:
-    # A write to the page cache, on a device that does not hold anybody up; see carrier.pxi.
-    cdef Device *device = vector.device
+cdef inline void append(Vectors *vectors, Vector *vector) noexcept nogil:
+    vector.next = NULL
+    if vectors.head == NULL:
+        vectors.head = vector
+    else:
+        vectors.tail.next = vector
+    vectors.tail = vector
+
+
+cdef inline bint is_quick(Device *device, int64_t now_ns) noexcept nogil:
+    # It does not hold anybody up; see carrier.pxi.
     return (
-        vector.op == WRITE
-        and not device.direct
-        and device.stalled == 0
+        device.stalled == 0
         and device.careful_until_ns <= now_ns
         and device.engine.held_up < CARRIERS_MAX - 3
     )
 
 
-cdef inline void queue_inline(Vector *vector) noexcept nogil:
-    cdef Engine *engine = vector.device.engine
-    vector.next = NULL
-    if engine.inline_head == NULL:
-        engine.inline_head = vector
-    else:
-        engine.inline_tail.next = vector
-    engine.inline_tail = vector
+cdef inline bint is_inline(Vector *vector, int64_t now_ns) noexcept nogil:
+    # A write to the page cache.
+    return vector.op == WRITE and not vector.device.direct and is_quick(vector.device, now_ns)
 
 
-cdef bint prepare_aio(Vector *vector) noexcept nogil:
+cdef bint prepare_aio(Vector *vector, int64_t now_ns) noexcept nogil:
     # False where the vector is not for AIO, or the ring is full: then it is a worker's.
     cdef Device *device = vector.device
     cdef Engine *engine = device.engine
     if not device.direct or not device.nowait or engine.aio == 0:
         return False
-    if vector.op == FLUSH or engine.aio_in_flight >= AIO_EVENTS:
+    if vector.op == FLUSH or engine.aio_in_flight == AIO_EVENTS or not is_quick(device, now_ns):
         return False
+    engine.aio_in_flight += 1
     memset(&vector.control, 0, sizeof(iocb))
     vector.control.aio_data = <uint64_t><size_t>vector
     vector.control.aio_rw_flags = RWF_NOWAIT
@@ -211,25 +211,7 @@ cdef bint prepare_aio(Vector *vector) noexcept nogil:
     vector.control.aio_offset = position_of(vector)
     vector.control.aio_flags = IOCB_FLAG_RESFD
     vector.control.aio_resfd = engine.event_fd
-    vector.by_aio = True
     return True
-
-
-cdef void submit_aio(Engine *engine, Vector **vectors, int count) noexcept nogil:
-    # What the kernel does not take is a worker's.
-    cdef iocb *controls[64]
-    cdef int i, taken = 0
-    cdef long result
-    for i in range(count):
-        controls[i] = &vectors[i].control
-    while taken < count:
-        result = syscall(SYS_io_submit, engine.aio, <long>(count - taken), &controls[taken])
-        if result <= 0:
-            break
-        taken += <int>result
-    engine.aio_in_flight += taken
-    for i in range(taken, count):
-        hand_over(pool_of(vectors[i]), vectors[i])
 
 
 cdef Vector *collect(Engine *engine) noexcept nogil:
@@ -265,7 +247,7 @@ cdef Vector *collect(Engine *engine) noexcept nogil:
             done = vector
         if count < 64:
             break
-    return done
+    return uring_reap(engine, done)
 
 
 cdef int aio_reap(Engine *engine, io_event *events, int wanted) noexcept nogil:

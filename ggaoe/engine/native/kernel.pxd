@@ -173,6 +173,76 @@ cdef extern from "<pthread.h>" nogil:
 cdef extern from "<errno.h>" nogil:
     int errno
     int EAGAIN, EINTR, EMFILE, EIO, EINVAL, ENOBUFS, EOPNOTSUPP, ENOSYS, EBADMSG, ENODATA, EILSEQ
+    int EPERM, EACCES, ENOMEM, ECANCELED
 
 cdef extern from "<stdlib.h>" nogil:
     int posix_memalign(void **pointer, size_t alignment, size_t size)
+
+cdef extern from "<sys/mman.h>" nogil:
+    void *mmap(void *address, size_t size, int protection, int flags, int fd, int64_t offset)
+    int munmap(void *address, size_t size)
+    void *MAP_FAILED
+    int PROT_READ, PROT_WRITE, MAP_SHARED
+
+cdef extern from "<sys/syscall.h>" nogil:
+    long SYS_io_uring_setup
+    long SYS_io_uring_enter
+    long SYS_io_uring_register
+
+cdef extern from *:
+    """
+    #include <linux/io_uring.h>
+    /* Headers older than Linux 5.19 lack these. */
+    #ifndef IORING_SETUP_COOP_TASKRUN
+    #define IORING_SETUP_COOP_TASKRUN (1U << 8)
+    #endif
+    #ifndef IORING_SETUP_TASKRUN_FLAG
+    #define IORING_SETUP_TASKRUN_FLAG (1U << 9)
+    #endif
+    #ifndef IORING_SQ_TASKRUN
+    #define IORING_SQ_TASKRUN (1U << 2)
+    #endif
+    """
+
+cdef extern from "<linux/io_uring.h>" nogil:
+    struct io_sqring_offsets:
+        uint32_t head
+        uint32_t tail
+        uint32_t ring_mask
+        uint32_t flags
+        uint32_t array
+    struct io_cqring_offsets:
+        uint32_t head
+        uint32_t tail
+        uint32_t ring_mask
+        uint32_t cqes
+    struct io_uring_params:
+        uint32_t sq_entries
+        uint32_t cq_entries
+        uint32_t flags
+        uint32_t features
+        io_sqring_offsets sq_off
+        io_cqring_offsets cq_off
+    struct io_uring_sqe:
+        uint8_t opcode
+        uint8_t flags
+        int32_t fd
+        uint64_t off
+        uint64_t addr
+        uint32_t len
+        uint64_t user_data
+    struct io_uring_cqe:
+        uint64_t user_data
+        int32_t res
+    struct io_uring_files_update:
+        uint32_t offset
+        uint64_t fds
+    uint64_t IORING_OFF_SQ_RING, IORING_OFF_SQES
+    uint32_t IORING_SETUP_CQSIZE, IORING_SETUP_COOP_TASKRUN, IORING_SETUP_TASKRUN_FLAG
+    uint32_t IORING_FEAT_SINGLE_MMAP, IORING_FEAT_NODROP, IORING_FEAT_SUBMIT_STABLE
+    uint32_t IORING_FEAT_NATIVE_WORKERS
+    uint32_t IORING_SQ_CQ_OVERFLOW, IORING_SQ_TASKRUN
+    long IORING_ENTER_GETEVENTS
+    long IORING_REGISTER_EVENTFD, IORING_REGISTER_FILES, IORING_REGISTER_FILES_UPDATE
+    uint8_t IORING_OP_READV, IORING_OP_WRITEV, IORING_OP_READ, IORING_OP_WRITE
+    uint8_t IOSQE_FIXED_FILE

@@ -22,8 +22,9 @@ cdef enum:
     WAITING_BYTES_PER_SOURCE_MAX = 8 << 20
     REQUEST_BYTES = 1024
     LINKS_MAX = 256
+    SUBMIT_MAX = 64                  # vectors in one io_submit
     CARRIERS_MAX = 16                # threads: the leader, the watcher, those that a store holds up
-    STALL_NS = 1000000               # a write that takes longer is waited for by nobody else
+    STALL_NS = 1000000               # a call that takes longer is waited for by nobody else
     CAREFUL_TIMES = 10               # for so many times as long its device writes by worker threads
     SEND_RETRY_NS = 1000000          # a packet socket can be writable though its queue is full
     SLOW_FRAMES_MAX = 1024           # that wait for Python; the newest is dropped
@@ -105,12 +106,14 @@ ctypedef struct Vector:
     uint32_t done_bytes
     uint64_t bytes
     int64_t result
-    bint by_aio
-    int64_t stalled_ns               # when another carrier took over
     Request *members[32]
     iovec parts[32]
     iocb control
     Vector *next
+
+ctypedef struct Vectors:
+    Vector *head
+    Vector *tail
 
 ctypedef struct Pool:
     pthread_mutex_t lock
@@ -163,9 +166,10 @@ ctypedef struct Device:
     uint32_t shelf
     uint32_t slot
     int fd
+    int uring_file                   # the ring's name for `fd`; -1: it has none
     int64_t file_offset
     bint direct
-    bint nowait
+    bint nowait                      # AIO may be used
     bint tries_cache
     uint64_t granule
     uint64_t origin
@@ -173,7 +177,7 @@ ctypedef struct Device:
     uint32_t queue_length
     int64_t max_delay_ns
     int64_t merge_delay_ns
-    int stalled                      # writes that hold up a carrier
+    int stalled                      # calls that hold up a carrier
     int64_t careful_until_ns
     bint is_holding                  # in the engine's list, until hold_until_ns
     Device *holding_next
@@ -273,6 +277,7 @@ ctypedef struct Carrier:
     Engine *engine
     pthread_t thread
     bint is_held_up
+    int64_t held_up_ns               # since when another one leads
 
 ctypedef struct Engine:
     pthread_mutex_t gate             # so that whoever waits for `lock` gets it next
@@ -287,9 +292,9 @@ ctypedef struct Engine:
     bint watcher_sleeps
     bint stopping
     uint64_t stores                  # calls of stores by the leader so far
-    Vector *in_store                 # the one that goes on
-    Vector *inline_head              # writes that the leader does itself
-    Vector *inline_tail
+    Device *in_store                 # whose call goes on
+    Vectors inline_writes            # that the leader does itself
+    Vectors prepared                 # for io_submit
     Link *links
     Device *active_devices
     Device *holding
@@ -311,6 +316,7 @@ ctypedef struct Engine:
     int python_fd                    # wakes Python
     uint64_t aio
     int aio_in_flight
+    Uring *uring                     # for what is direct, in place of AIO; NULL: not used
     int with_workers                 # vectors that threads have, or have done
     pthread_mutex_t done_lock
     Vector *done_head

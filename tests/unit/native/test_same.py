@@ -42,6 +42,25 @@ WRITES = (0x30, 0x34, 0x35, 0xCA)
 OTHERS = (0xE7, 0xEA, 0x40, 0x42, 0xEC, 0xE5, 0xEF, 0xB0, 0x00, 0xE0)
 
 
+@dataclass(frozen=True)
+class Way:
+    """How the native engine reaches the network and the disk."""
+
+    name: str
+    direct_io: bool
+    io_engine: str = "auto"
+    ring_bytes: int = 1 << 20
+
+
+WAYS = (
+    Way("buffered, ring", False),
+    Way("buffered, socket", False, ring_bytes=0),
+    Way("aio, socket", True, "aio", ring_bytes=0),
+    Way("uring, ring", True, "uring"),
+    Way("threads, ring", True, "threads"),
+)
+
+
 @dataclass
 class Outcome:
     """All that is to be the same."""
@@ -143,21 +162,22 @@ async def serving(
     engine_type: type[Engine],
     namespace: Namespace,
     path: Path,
+    way: Way,
     *,
-    direct_io: bool,
     write_cache: bool,
 ) -> AsyncIterator[Device]:
     engine = engine_type(Hooks(changed=lambda *_: None, conflict=lambda *_: None))
+    engine.io_engine(way.io_engine)
     with namespace.entered():
         interface = next(found for found in list_interfaces() if found.name == "t0")
-        port = engine.open_link(interface, LinkSettings())
+        port = engine.open_link(interface, LinkSettings(ring_buffer_bytes=way.ring_bytes))
     settings = Settings(
         SHELF, SLOT, "serial", "model", "firmware", 16, write_cache=write_cache,
         accept=frozenset(HOSTS),
     )  # fmt: skip
     target = Target(settings, TargetState(mask=tuple(HOSTS[:3])))
     device = engine.add_device("disk", target, Policy(queue_length=16), trace_io=False)
-    backend = await open_file(FileSpec(path=path, direct_io=direct_io))
+    backend = await open_file(FileSpec(path=path, direct_io=way.direct_io))
     target.size_sectors = backend.size_bytes // 512
     engine.attach(device, backend)
     engine.set_ports(device, [port])
@@ -171,8 +191,8 @@ async def serving(
 
 
 async def play(
-    engine_type: type[Engine], cable: tuple[Namespace, Namespace], path: Path, seed: int,
-    *, direct_io: bool, write_cache: bool,
+    engine_type: type[Engine], cable: tuple[Namespace, Namespace], path: Path, seed: int, way: Way,
+    *, write_cache: bool,
 ) -> Outcome:  # fmt: skip
     chance = random.Random(seed)
     await asyncio.to_thread(path.write_bytes, chance.randbytes(SIZE_SECTORS * 512))
@@ -180,8 +200,7 @@ async def play(
     target, host = cable
     with host.entered():
         wire = Wire("h0")
-    how = {"direct_io": direct_io, "write_cache": write_cache}
-    async with serving(engine_type, target, path, **how) as device:
+    async with serving(engine_type, target, path, way, write_cache=write_cache) as device:
         requests = frames(chance, 400)
         for at in range(0, len(requests), BURST_FRAMES):
             burst = requests[at : at + BURST_FRAMES]
@@ -212,19 +231,15 @@ async def play(
 
 
 @pytest.mark.parametrize("write_cache", [False, True], ids=["durable", "write cache"])
-@pytest.mark.parametrize("direct_io", [False, True], ids=["buffered", "direct"])
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
 @pytest.mark.parametrize("seed", range(3))
 async def test_same_frames_same_outcome(
-    cable: tuple[Namespace, Namespace],
-    tmp_path: Path,
-    seed: int,
-    direct_io: bool,
-    write_cache: bool,
+    cable: tuple[Namespace, Namespace], tmp_path: Path, seed: int, way: Way, write_cache: bool
 ) -> None:
-    how = {"direct_io": direct_io, "write_cache": write_cache}
     print(f"seed {seed}")
-    oracle = await play(PortableEngine, cable, tmp_path / "portable", seed, **how)
-    twin = await play(native.NativeEngine, cable, tmp_path / "native", seed, **how)
+    how = {"write_cache": write_cache}
+    oracle = await play(PortableEngine, cable, tmp_path / "portable", seed, way, **how)
+    twin = await play(native.NativeEngine, cable, tmp_path / "native", seed, way, **how)
     assert len(oracle.replies) > 200
     assert twin.replies == oracle.replies
     assert twin.disk == oracle.disk
