@@ -27,8 +27,8 @@ DURABLE_CACHED = Storage(True, ("-s",), "direct-io = false\nwrite-cache = false\
 DURABLE_DIRECT = Storage(False, ("-s",), "direct-io = true\nwrite-cache = false\n")
 
 GGAOE = ("vblade", "ggaoe", "ggaoe-sleeping", "ggaoe-portable")
-REFLECTED = (*GGAOE, "reflector-sleeping", "reflector-polling")
-BARE = (*GGAOE, "fio-uring", "fio-libaio")
+REFLECTED = (*GGAOE, "ggaoe-socket", "reflector-sleeping", "reflector-polling")
+BARE = (*GGAOE, "ggaoe-uring", "fio-uring", "fio-libaio")
 
 
 @dataclass(frozen=True)

@@ -128,6 +128,8 @@ TARGETS: dict[str, Target] = {
     "vblade": Vblade(),
     "ggaoe": Ggaoe("native"),
     "ggaoe-sleeping": Ggaoe("native", "busy-poll = 0\n"),
+    "ggaoe-uring": Ggaoe("native", "io-engine = uring\n"),
+    "ggaoe-socket": Ggaoe("native", "ring-buffer-size = 0\n"),
     "ggaoe-portable": Ggaoe("portable"),
     "reflector-sleeping": Reflector(("--sleep",)),
     "reflector-polling": Reflector(),

@@ -112,14 +112,22 @@ cdef void lead(Engine *engine, Carrier *carrier) noexcept nogil:
             now_ns = monotonic_ns()
             if engine.sequence + engine.finished != before:
                 idle_end_ns = now_ns + engine.busy_poll_ns
-            # Where there is one processor, worker threads want it.
-            if now_ns >= idle_end_ns or engine.is_alone and engine.with_workers:
+            if now_ns >= idle_end_ns or not pays(engine):
                 wait_ns = time_to_wait(engine, now_ns)
         if wait_ns:
             sleep_until_event(engine, wait_ns)
         else:
             leave(engine)
         enter(engine)
+
+
+cdef bint pays(Engine *engine) noexcept nogil:
+    # To wait actively: not where there is one processor and worker threads want it, and not where a
+    # disk has much to do, as what it completes while we wake up makes a larger batch.
+    cdef uint32_t in_flight = engine.aio_in_flight
+    if engine.uring != NULL:
+        in_flight += engine.uring.in_flight
+    return in_flight <= SPIN_IN_FLIGHT_MAX and not (engine.is_alone and engine.with_workers)
 
 
 cdef bint take_turn(Engine *engine, Carrier *carrier) noexcept nogil:
