@@ -93,9 +93,9 @@ cdef void watch(Engine *engine, Carrier *carrier) noexcept nogil:
 
 cdef void lead(Engine *engine, Carrier *carrier) noexcept nogil:
     # Turn after turn, until another thread has taken over, or this one is to stop.
-    cdef int64_t now_ns
-    cdef int64_t idle_end_ns = 0
-    cdef int64_t wait_ns
+    cdef int64_t now_ns, wait_ns
+    cdef int64_t idle_ns = monotonic_ns()  # since when there is nothing to do
+    cdef bint spins = False                # as long as what follows comes soon enough
     cdef uint64_t before
     cdef bint more
     while engine.leader == carrier and not engine.stopping:
@@ -111,8 +111,11 @@ cdef void lead(Engine *engine, Carrier *carrier) noexcept nogil:
         if not more:
             now_ns = monotonic_ns()
             if engine.sequence + engine.finished != before:
-                idle_end_ns = now_ns + engine.busy_poll_ns
-            if now_ns >= idle_end_ns or not pays(engine):
+                spins = now_ns - idle_ns <= engine.busy_poll_ns and engine.busy_poll_ns > 0
+                idle_ns = now_ns
+            elif now_ns - idle_ns > engine.busy_poll_ns:
+                spins = False
+            if not spins or not pays(engine):
                 wait_ns = time_to_wait(engine, now_ns)
         if wait_ns:
             sleep_until_event(engine, wait_ns)
