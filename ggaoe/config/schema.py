@@ -343,10 +343,11 @@ OPTIONS: tuple[Option, ...] = (
         "busy-poll",
         DAEMON,
         Kind.DURATION,
-        0.00005,
+        0.0002,
         "live",
-        "How long the native engine looks for the next frame before it sleeps, after each batch: "
-        "waking up costs more than that. An idle daemon uses no processor; 0 never waits actively.",
+        "How long the native engine waits actively for the next frame after each batch, as long as "
+        "they come that soon: waking up costs more than a request. Meanwhile it takes a processor; "
+        "an idle daemon takes none. 0 never waits actively.",
         field="busy_poll_s",
         high=0.001,
     ),
