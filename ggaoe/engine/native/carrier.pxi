@@ -111,7 +111,12 @@ cdef void lead(Engine *engine, Carrier *carrier) noexcept nogil:
         if not more:
             now_ns = monotonic_ns()
             if engine.sequence + engine.finished != before:
-                spins = now_ns - idle_ns <= engine.busy_poll_ns and engine.busy_poll_ns > 0
+                # Not where much comes at a time: what comes while we wake up makes a larger batch.
+                spins = (
+                    now_ns - idle_ns <= engine.busy_poll_ns
+                    and engine.busy_poll_ns > 0
+                    and engine.sequence + engine.finished - before <= SPIN_BATCH_MAX
+                )
                 idle_ns = now_ns
             elif now_ns - idle_ns > engine.busy_poll_ns:
                 spins = False
@@ -126,7 +131,7 @@ cdef void lead(Engine *engine, Carrier *carrier) noexcept nogil:
 
 cdef bint pays(Engine *engine) noexcept nogil:
     # To wait actively: not where there is one processor and worker threads want it, and not where a
-    # disk has much to do, as what it completes while we wake up makes a larger batch.
+    # disk has much to do.
     cdef uint32_t in_flight = engine.aio_in_flight
     if engine.uring != NULL:
         in_flight += engine.uring.in_flight

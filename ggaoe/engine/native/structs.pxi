@@ -24,6 +24,7 @@ cdef enum:
     LINKS_MAX = 256
     SUBMIT_MAX = 64                  # vectors in one io_submit
     SPIN_IN_FLIGHT_MAX = 4           # vectors at the disk beside which waiting actively pays
+    SPIN_BATCH_MAX = 8               # requests that have come or gone in a turn, likewise
     CARRIERS_MAX = 16                # threads: the leader, the watcher, those that a store holds up
     STALL_NS = 1000000               # a call that takes longer is waited for by nobody else
     CAREFUL_TIMES = 10               # for so many times as long its device writes by worker threads
