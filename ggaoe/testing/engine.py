@@ -11,19 +11,22 @@ from ggaoe.net.link import Interface, Link, LinkSettings
 from ggaoe.testing.link import MemoryLink
 
 
-class OnMemoryLinks(Engine):
-    """Put before an engine among the base classes: its links are then MemoryLinks."""
+class PortableOnMemory(PortableEngine):
+    """The portable engine on links in memory."""
 
     def _open_link(self, interface: Interface, settings: LinkSettings) -> Link:
         return MemoryLink(interface, settings)
 
 
-class PortableOnMemory(OnMemoryLinks, PortableEngine):
-    """The portable engine on links in memory."""
-
-
 ENGINES_ON_MEMORY: dict[str, type[Engine]] = {PortableOnMemory.name: PortableOnMemory}
 """By the engines' names: what a behaviour test is parametrised with."""
+
+try:
+    from ggaoe.testing.native import NativeOnMemory
+except ImportError:
+    pass  # not built
+else:
+    ENGINES_ON_MEMORY[NativeOnMemory.name] = NativeOnMemory
 
 
 def link_of(port: Port) -> MemoryLink:

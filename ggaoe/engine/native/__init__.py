@@ -1,8 +1,7 @@
-"""The native engine: devices that are files are served by the compiled core, in threads of its own
-and without a Python object per request; everything else goes the portable engine's way, by the same
-code as there.
+"""The native engine: requests are carried by the compiled core, in threads of its own and without a
+Python object per request; every other frame goes the same way as in the portable engine.
 
-Owns what joins the two: which devices the core may serve, what it admits, and what comes back.
+Owns what joins the two: which devices the core serves and how, what it admits, and what comes back.
 Importing it raises ImportError where the core was not built.
 """
 
@@ -11,15 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
-from ggaoe.backend.base import Backend
-from ggaoe.engine.base import STALE_AGE_NS, Device, Hooks, Port
+from ggaoe.backend.base import Backend, Transfer
+from ggaoe.engine.base import STALE_AGE_NS, Device, Engine, Hooks, Port
 from ggaoe.engine.counters import DeviceCounters, InitiatorCounters, Initiators
 from ggaoe.engine.native.core import Core, CoreDevice, CoreLink
-from ggaoe.engine.portable import PortableDevice, PortableEngine, Vectors, strerror
-from ggaoe.net.buffers import Lease
+from ggaoe.engine.portable import strerror
 from ggaoe.net.link import Frame, Interface, Link, LinkCounters, LinkSettings
 from ggaoe.net.plain import PlainLink, Role
 from ggaoe.net.ring import ReceiveRing
@@ -30,9 +28,10 @@ from ggaoe.sched.queue import Policy
 
 GRANULE_BYTES_MAX = 512
 """Requests that are not whole blocks of the store need read-modify-write: the backend does that."""
-
 IO_ENGINES = ("aio", "uring", "threads")
 """The quickest first; by measurement."""
+COMMIT = 4
+"""The core's name for the flush that answers writes, in failures."""
 
 _log = logging.getLogger("ggaoe.engine")
 
@@ -74,24 +73,25 @@ class NativeLink(PlainLink):
         return counters
 
 
-class NativeDevice(PortableDevice):
-    """A device that the core serves while `is_native`; its counters are the core's and ours."""
+class NativeDevice(Device):
+    """A device that the core serves; `transfers` are what its backend has, if it is no file."""
 
     def __init__(
         self, core: Core, name: str, target: Target, policy: Policy, *, trace_io: bool
     ) -> None:
         self.core = CoreDevice(core)
-        self.is_native = False
+        self.is_serving = False
+        self.transfers: set[Transfer] = set()
         self._interfaces: dict[int, str] = {}
         super().__init__(name, target, policy, trace_io=trace_io)
 
     @property
     def in_flight(self) -> int:
-        return self.core.load[0] + super().in_flight
+        return self.core.load[0]
 
     @property
     def waiting(self) -> int:
-        return self.core.load[1] + super().waiting
+        return self.core.load[1]
 
     @property
     def counters(self) -> DeviceCounters:
@@ -129,66 +129,23 @@ class NativeDevice(PortableDevice):
         self._interfaces = {port.link.index: port.name for port in self.ports}
 
 
-class NativeEngine(PortableEngine):
+class NativeEngine(Engine):
     """See the module."""
 
     name: ClassVar[str] = "native"
 
     def __init__(self, hooks: Hooks) -> None:
         super().__init__(hooks)
-        self._core = Core(STALE_AGE_NS, len(os.sched_getaffinity(0)) == 1)
+        self._core = self._new_core()
         self._core_links: dict[Port, CoreLink] = {}
         self._ports_of_links: dict[CoreLink, Port] = {}
+        self._devices_of_core: dict[CoreDevice, NativeDevice] = {}
         self._has_aio = False
-        self._waiting_fences: list[tuple[NativeDevice, int, asyncio.Future[bool]]] = []
+        self._fences: list[tuple[NativeDevice, int, asyncio.Future[bool]]] = []
         self._loop.add_reader(self._core.python_fd, self._on_event)
 
-    # --- links -----------------------------------------------------------------------------
-
-    def _open_link(self, interface: Interface, settings: LinkSettings) -> Link:
-        return NativeLink(interface, settings)
-
-    def _port_opened(self, port: Port) -> None:
-        link = port.link
-        assert isinstance(link, NativeLink)
-        ring = link.ring
-        link.core = self._core.open_link(
-            link.fileno(),
-            link.index,
-            link.mac,
-            sectors_that_fit(link.mtu_bytes),
-            link.frame_bytes_max - ATA_HEADER_BYTES,
-            (ring.memory, ring.slot_bytes, ring.slots_per_block, ring.block_bytes)
-            if ring is not None
-            else None,
-        )
-        self._core_links[port] = link.core
-        self._ports_of_links[link.core] = port
-
-    def _port_closed(self, port: Port) -> None:
-        port.link.refresh()
-        link = self._core_links.pop(port)
-        del self._ports_of_links[link]
-        self._core.close_link(link)
-
-    def set_ports(self, device: Device, ports: Iterable[Port]) -> None:
-        before = device.ports
-        super().set_ports(device, ports)
-        assert isinstance(device, NativeDevice)
-        device.name_interfaces()
-        self._route(before | device.ports)
-
-    def _route(self, ports: Iterable[Port]) -> None:
-        """Tell the core which of its devices these ports serve."""
-        for port in ports:
-            if port in self._core_links:
-                self._core_links[port].route(
-                    [
-                        (address, device.core)
-                        for address, device in port.devices.items()
-                        if isinstance(device, NativeDevice) and device.is_native
-                    ]
-                )
+    def _new_core(self) -> Core:
+        return Core(STALE_AGE_NS, len(os.sched_getaffinity(0)) == 1)
 
     def io_engine(self, name: str) -> None:
         for candidate in dict.fromkeys(IO_ENGINES if name == "auto" else (name, *IO_ENGINES)):
@@ -210,33 +167,114 @@ class NativeEngine(PortableEngine):
         self._loop.remove_reader(self._core.python_fd)
         self._core.close()
 
-    # --- what the core leaves to Python -----------------------------------------------------
+    # --- links -----------------------------------------------------------------------------
+
+    def _open_link(self, interface: Interface, settings: LinkSettings) -> Link:
+        return NativeLink(interface, settings)
+
+    def _open_core_link(self, link: Link) -> CoreLink:
+        assert isinstance(link, NativeLink)
+        ring = link.ring
+        link.core = self._core.open_link(
+            link.fileno(),
+            link.index,
+            link.mac,
+            sectors_that_fit(link.mtu_bytes),
+            link.frame_bytes_max - ATA_HEADER_BYTES,
+            (ring.memory, ring.slot_bytes, ring.slots_per_block, ring.block_bytes)
+            if ring is not None
+            else None,
+        )
+        return link.core
+
+    def _port_opened(self, port: Port) -> None:
+        link = self._open_core_link(port.link)
+        self._core_links[port] = link
+        self._ports_of_links[link] = port
+
+    def _port_closed(self, port: Port) -> None:
+        port.link.refresh()
+        link = self._core_links.pop(port)
+        del self._ports_of_links[link]
+        self._core.close_link(link)
+
+    def set_ports(self, device: Device, ports: Iterable[Port]) -> None:
+        before = device.ports
+        super().set_ports(device, ports)
+        assert isinstance(device, NativeDevice)
+        device.name_interfaces()
+        self._route(before | device.ports)
+
+    def _route(self, ports: Iterable[Port]) -> None:
+        """Tell the core which devices these ports serve."""
+        for port in ports:
+            if port in self._core_links:
+                self._core_links[port].route(
+                    [
+                        (address, device.core)
+                        for address, device in port.devices.items()
+                        if isinstance(device, NativeDevice) and device.is_serving
+                    ]
+                )
+
+    def send(self, port: Port, frame: bytes) -> None:
+        link = self._core_links.get(port)
+        if link is not None:
+            link.send(frame)
+            self._core.kick()
+
+    # --- what the core leaves to Python ----------------------------------------------------
 
     def _on_event(self) -> None:
-        slow, attention = self._core.take()
+        slow, transfers, attention = self._core.take()
+        if transfers:
+            self._carry_out(transfers)
         for link, frame, arrival_ns in slow:
             port = self._ports_of_links.get(link)
             if port is not None:
                 payload = memoryview(frame)[ATA_HEADER_BYTES:]
                 self._dispatch(port, Frame(frame[:ATA_HEADER_BYTES], payload, arrival_ns))
         if slow:
-            super()._push()
             self._core.resume()
         if attention:
-            for device in self.devices.values():
-                assert isinstance(device, NativeDevice)
-                if device.is_native:
-                    self._look_after(device)
-        if self._waiting_fences:
-            self._pass_waiting_fences()
+            for device in self._devices_of_core.values():
+                self._report_failures(device)
+        if self._fences:
+            self._pass_fences()
 
-    def _push(self, *, after_completion: bool = False) -> None:
-        super()._push(after_completion=after_completion)
-        self._core.kick()
+    def _carry_out(
+        self, given: Sequence[tuple[CoreDevice, int, int, int, int, list[memoryview]]]
+    ) -> None:
+        """Give backends their transfers, one batch each."""
+        batches: dict[NativeDevice, list[Transfer]] = {}
+        for core, handle, op, offset_bytes, length_bytes, buffers in given:
+            device = self._devices_of_core.get(core)
+            if device is None or device.backend is None:
+                continue
+            transfer = Transfer(Op(op), offset_bytes, buffers, (device, handle))
+            transfer.length_bytes = length_bytes
+            batches.setdefault(device, []).append(transfer)
+        for device, transfers in batches.items():
+            assert device.backend is not None
+            device.transfers.update(transfers)
+            device.backend.submit(transfers)
 
-    def _look_after(self, device: NativeDevice) -> None:
+    def _on_complete(self, transfers: Sequence[Transfer]) -> None:
+        results = []
+        for transfer in transfers:
+            if isinstance(transfer.owner, tuple):  # otherwise it was given up
+                device, handle = transfer.owner
+                device.transfers.discard(transfer)
+                results.append((handle, transfer.result))
+        self._core.complete(results)
+
+    def _report_failures(self, device: NativeDevice) -> None:
         failures, lost = device.core.failures()
         for op, sector, sectors, error_number in failures:
+            if op == COMMIT:
+                reason = strerror(error_number)
+                _log.error("%s: flush of the store failed: %s", device.name, reason)
+                continue
             _log.error(
                 "%s: %s of sector %d+%d failed: %s",
                 device.name,
@@ -249,8 +287,6 @@ class NativeEngine(PortableEngine):
             _log.error("%s: %d more requests failed", device.name, lost)
         device.target.is_failing = device.target.is_failing or device.core.medium_failed
 
-    # --- requests and replies of the portable way ------------------------------------------
-
     def _request(
         self,
         device: Device,
@@ -261,8 +297,8 @@ class NativeEngine(PortableEngine):
         frame: Frame,
     ) -> DropReason | None:
         assert isinstance(device, NativeDevice)
-        if not device.is_native:
-            return super()._request(device, port, initiator, header, io, frame)
+        if not device.is_serving:
+            return DropReason.NOT_SERVING
         if device.trace_io:
             self._trace(device, header, io)
         self._core.submit(
@@ -277,49 +313,45 @@ class NativeEngine(PortableEngine):
         )
         return None
 
-    def _queue_reply(self, port: Port, vector: Vectors, lease: Lease | None = None) -> None:
-        link = self._core_links.get(port)
-        if link is not None:
-            link.send(b"".join(vector))
-        if lease is not None:
-            lease.release()
-
     # --- devices ---------------------------------------------------------------------------
 
     def _new_device(
         self, name: str, target: Target, policy: Policy, *, trace_io: bool
-    ) -> PortableDevice:
-        return NativeDevice(self._core, name, target, policy, trace_io=trace_io)
+    ) -> NativeDevice:
+        device = NativeDevice(self._core, name, target, policy, trace_io=trace_io)
+        self._devices_of_core[device.core] = device
+        return device
 
     def attach(self, device: Device, backend: Backend) -> None:
         assert isinstance(device, NativeDevice)
-        access = backend.file_access()
-        if access is None or (access.is_direct and backend.granule_bytes > GRANULE_BYTES_MAX):
-            super().attach(device, backend)
-            return
         device.target.physical_sector_bytes = backend.granule_bytes
         device.target.is_failing = False
         device.backend = backend
-        device.core.attach(
-            access.fd,
-            access.offset_bytes,
-            access.is_direct,
-            access.knows_nowait and self._has_aio,
-            backend.granule_bytes,
-            backend.granule_origin_bytes,
-        )
-        device.is_native = True
+        access = backend.file_access()
+        if access is None or (access.is_direct and backend.granule_bytes > GRANULE_BYTES_MAX):
+            backend.complete = self._on_complete
+            device.core.attach_to_python(backend.granule_bytes, backend.granule_origin_bytes)
+        else:
+            device.core.attach(
+                access.fd,
+                access.offset_bytes,
+                access.is_direct,
+                access.knows_nowait and self._has_aio,
+                backend.granule_bytes,
+                backend.granule_origin_bytes,
+            )
+        device.is_serving = True
+        self._devices_of_core[device.core] = device
         self.refresh(device)
         self._route(device.ports)
 
     async def detach(self, device: Device, timeout_s: float | None) -> Backend | None:
         assert isinstance(device, NativeDevice)
-        if not device.is_native:
-            return await super().detach(device, timeout_s)
+        device.is_serving = False
         device.target.size_sectors = None
         dropped = device.core.stop()
         device.counters.drops[DropReason.NOT_SERVING.value] += dropped
-        self._pass_waiting_fences()
+        self._pass_fences()
         try:
             async with asyncio.timeout(timeout_s):
                 await self.fence(device)
@@ -327,22 +359,31 @@ class NativeEngine(PortableEngine):
             _log.error(
                 "%s: %d requests did not finish within %s s and were given up",
                 device.name,
-                device.core.load[0],
+                device.in_flight,
                 timeout_s,
             )
-            self._give_up_fences(device)
+            self._give_up(device)
         else:
             device.core.detach()
-        device.is_native = False
         self._route(device.ports)
+        if self.devices.get(device.name) is not device:
+            self._devices_of_core.pop(device.core, None)
         backend, device.backend = device.backend, None
         return backend
 
+    def _give_up(self, device: NativeDevice) -> None:
+        """Forget what a store does not answer. The buffers stay with it for ever: the kernel may
+        still write into them."""
+        for transfer in device.transfers:
+            transfer.owner = None
+        device.transfers = set()
+        for other, _, passed in self._fences:
+            if other is device and not passed.done():
+                passed.set_result(False)
+        self._forget_passed_fences()
+
     def refresh(self, device: Device) -> None:
         assert isinstance(device, NativeDevice)
-        if not device.is_native:
-            super().refresh(device)
-            return
         settings, state = device.target.settings, device.target.state
         device.core.admit(
             settings.shelf,
@@ -358,31 +399,25 @@ class NativeEngine(PortableEngine):
         device.core.resize((device.target.size_sectors or 0) * 512)
         policy = device.policy
         device.core.limit(policy.queue_length, policy.max_delay_ns, policy.merge_delay_ns)
-        self._push()
+        self._core.kick()
 
     async def fence(self, device: Device) -> bool:
         assert isinstance(device, NativeDevice)
-        if not device.is_native or device.core.oldest is None:
-            return await super().fence(device)
+        if device.core.oldest is None:
+            return True
         passed: asyncio.Future[bool] = self._loop.create_future()
-        self._waiting_fences.append((device, self._core.sequence, passed))
+        self._fences.append((device, self._core.sequence, passed))
         self._core.is_fenced(True)
         return await passed
 
-    def _give_up_fences(self, device: NativeDevice) -> None:
-        for other, _, passed in self._waiting_fences:
-            if other is device and not passed.done():
-                passed.set_result(False)
-        self._forget_passed_fences()
-
-    def _pass_waiting_fences(self) -> None:
-        for device, sequence, passed in self._waiting_fences:
+    def _pass_fences(self) -> None:
+        for device, sequence, passed in self._fences:
             oldest = device.core.oldest
             if not passed.done() and (oldest is None or oldest > sequence):
                 passed.set_result(True)
         self._forget_passed_fences()
 
     def _forget_passed_fences(self) -> None:
-        self._waiting_fences = [f for f in self._waiting_fences if not f[2].done()]
-        if not self._waiting_fences:
+        self._fences = [fence for fence in self._fences if not fence[2].done()]
+        if not self._fences:
             self._core.is_fenced(False)

@@ -103,10 +103,7 @@ cdef void lead(Engine *engine, Carrier *carrier) noexcept nogil:
         more = take_turn(engine, carrier)
         if engine.leader != carrier:
             return
-        if engine.slow_head != NULL or engine.attention or (
-            engine.is_fenced and engine.sequence + engine.finished != before
-        ):
-            tell_python(engine)
+        report_to_python(engine, before)
         wait_ns = 0
         if not more:
             now_ns = monotonic_ns()
@@ -171,7 +168,7 @@ cdef void push(Engine *engine, Carrier *carrier, bint after_completion) noexcept
             device = engine.active_devices
             engine.active_devices = device.active_next_device
             device.is_active = False
-            if device.fd > 0:
+            if device.is_attached:
                 submit(device, after_completion)
         uring_submit(engine)
         if engine.inline_writes.head == NULL:
@@ -326,6 +323,14 @@ cdef void tell_python(Engine *engine) noexcept nogil:
     if not engine.is_told:
         engine.is_told = True
         wake(engine.python_fd)
+
+
+cdef inline void report_to_python(Engine *engine, uint64_t before) noexcept nogil:
+    # After a turn, before which so many requests had come and gone.
+    if engine.slow_head != NULL or engine.attention or (
+        engine.is_fenced and engine.sequence + engine.finished != before
+    ):
+        tell_python(engine)
 
 
 cdef void take_errors(Engine *engine) noexcept nogil:

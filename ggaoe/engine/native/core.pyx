@@ -9,7 +9,8 @@ thread, and hold the engine's lock for the moment that they need.
 """
 
 cimport cython
-from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBUF_WRITE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy, memmove, memset, strerror
@@ -23,6 +24,7 @@ include "queue.pxi"
 include "disk.pxi"
 include "uring.pxi"
 include "device.pxi"
+include "memory.pxi"
 include "link.pxi"
 include "carrier.pxi"
 
@@ -93,6 +95,69 @@ cdef class CoreLink:
         leave(self.core.c)
 
 
+    # --- links in memory ---
+
+    def deliver(self, bytes frame, int64_t arrival_ns):
+        """`frame` arrives behind those that wait; without effect where memory is short."""
+        cdef Request *request
+        cdef size_t size = len(frame)
+        if size > self.c.frame_bytes_max:
+            self.c.stats.truncated += 1
+            return
+        hold_lock(self.core.c)
+        request = slot_new(self.c)
+        if request != NULL:
+            memcpy(request.head, <const uint8_t *>frame, size)
+            request.length = <uint32_t>size
+            request.arrival_ns = arrival_ns
+            if self.c.delivered_head == NULL:
+                self.c.delivered_head = request
+            else:
+                self.c.delivered_tail.next = request
+            self.c.delivered_tail = request
+            self.c.delivered_count += 1
+        leave(self.core.c)
+        wake(self.core.c.event_fd)
+
+    def forget_delivered(self):
+        """What was delivered and not received has never arrived."""
+        hold_lock(self.core.c)
+        drop_chain(self.c.delivered_head)
+        self.c.delivered_head = NULL
+        self.c.delivered_count = 0
+        leave(self.core.c)
+
+    @property
+    def backlog_frames(self):
+        return self.c.delivered_count
+
+    @property
+    def room_frames(self):
+        """How many more frames fit into the transmit queue; -1: any number."""
+        return self.c.room_frames
+
+    @room_frames.setter
+    def room_frames(self, int64_t frames):
+        self.c.room_frames = frames
+
+    def sent(self):
+        """What was sent since the last call, oldest first."""
+        cdef Request *request
+        hold_lock(self.core.c)
+        request = self.c.sent_head
+        self.c.sent_head = NULL
+        leave(self.core.c)
+        frames = []
+        first = <size_t>request
+        while request != NULL:
+            frames.append(request.head[:HEAD_BYTES + request.send_bytes])
+            request = request.next
+        hold_lock(self.core.c)
+        drop_chain(<Request *><size_t>first)
+        leave(self.core.c)
+        return frames
+
+
 cdef inline void hold_lock(Engine *engine) noexcept:
     # Until `leave`; what comes between must not raise.
     with nogil:
@@ -133,6 +198,7 @@ cdef class CoreDevice:
         if self.c == NULL:
             raise MemoryError
         self.c.engine = core.c
+        self.c.owner = <void *>self
         self.c.granule = 512
         self.c.accept.is_any = True
 
@@ -153,8 +219,9 @@ cdef class CoreDevice:
             place = &place[0].holding_next
         if place[0] != NULL:
             place[0] = self.c.holding_next
+        self.c.owner = NULL
         leave(self.c.engine)
-        if self.c.active_count or self.c.fd > 0:
+        if self.c.active_count or self.c.is_attached:
             return  # given up: the kernel or a thread may still use what it points to
         for i in range(SOURCES):
             source = self.c.sources[i]
@@ -219,9 +286,21 @@ cdef class CoreDevice:
         self.c.origin = origin
         self.c.uring_file = uring_add_file(self.core.c, fd) if direct else -1
         self.c.medium_failed = False
+        self.c.by_python = False
         pool_open(&self.c.readers, self.core.c, READERS_MAX)
         pool_open(&self.c.writers, self.core.c, 1)
-        self.c.serving = True
+        self.c.is_attached = self.c.serving = True
+        leave(self.core.c)
+
+    def attach_to_python(self, uint64_t granule, uint64_t origin):
+        """Serve from whatever carries out the transfers that `Core.take` gives."""
+        hold_lock(self.core.c)
+        self.c.granule = granule
+        self.c.origin = origin
+        self.c.file_offset = 0
+        self.c.medium_failed = False
+        self.c.by_python = True
+        self.c.is_attached = self.c.serving = True
         leave(self.core.c)
 
     def stop(self):
@@ -235,12 +314,16 @@ cdef class CoreDevice:
     def detach(self):
         """Nothing is active any more: let the file go."""
         cdef Device *device = self.c
-        with nogil:
-            pool_close(&device.readers)
-            pool_close(&device.writers)
+        if not device.is_attached:
+            return
+        if not device.by_python:
+            with nogil:
+                pool_close(&device.readers)
+                pool_close(&device.writers)
         hold_lock(self.core.c)
-        uring_remove_file(self.core.c, device.uring_file)
-        device.fd = 0
+        if not device.by_python:
+            uring_remove_file(self.core.c, device.uring_file)
+        device.is_attached = False
         leave(self.core.c)
 
     @property
@@ -330,12 +413,13 @@ cdef class CoreDevice:
 
 cdef class Core:
     """All links and devices of one engine. `python_fd` becomes readable when `take` has something
-    to give. Raises OSError where the system has no more descriptors or threads."""
+    to give. Without threads `turn` has to be called whenever `event_fd` is. Raises OSError where the system has no more descriptors or threads."""
 
     cdef Engine *c
     cdef list _links
+    cdef bint _is_closed
 
-    def __cinit__(self, int64_t stale_age_ns, bint is_alone):
+    def __cinit__(self, int64_t stale_age_ns, bint is_alone, bint has_threads=True):
         cdef pthread_condattr_t attributes
         self._links = []
         self.c = <Engine *>calloc(1, sizeof(Engine))
@@ -355,6 +439,8 @@ cdef class Core:
         self.c.python_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
         if self.c.event_fd < 0 or self.c.python_fd < 0:
             raise OSError(errno, "no descriptor for the engine")
+        if not has_threads:
+            return
         hold_lock(self.c)
         started = start_carrier(self.c) and start_carrier(self.c)
         leave(self.c)
@@ -370,8 +456,9 @@ cdef class Core:
 
     def close(self):
         """Every device is detached or given up, every link closed."""
-        if self.c.carrier_count == 0:
+        if self._is_closed:
             return
+        self._is_closed = True
         with nogil:
             stop_carriers(self.c)
         if not is_quiet(self.c):
@@ -412,6 +499,10 @@ cdef class Core:
         return strerror(error).decode() if error else None
 
     @property
+    def event_fd(self):
+        return self.c.event_fd
+
+    @property
     def python_fd(self):
         return self.c.python_fd
 
@@ -422,7 +513,8 @@ cdef class Core:
 
     def open_link(self, int fd, int index, bytes mac, uint32_t sectors_max, uint32_t payload_bytes,
                   ring):
-        """Carry the frames of the packet socket `fd`, which stays the caller's; `ring` is its mapped
+        """Carry the frames of the packet socket `fd`, which stays the caller's; -1: the link is in
+        memory. `ring` is its mapped
         receive ring with slot size, slots per block and block size in bytes, or None. Raises
         OSError where there are too many."""
         cdef CoreLink link = CoreLink.__new__(CoreLink)
@@ -441,6 +533,9 @@ cdef class Core:
         memcpy(made.mac, <const uint8_t *>mac, 6)
         made.mac_number = mac_at(made.mac)
         made.sectors_max = sectors_max
+        made.in_memory = fd < 0
+        made.frame_bytes_max = HEAD_BYTES + payload_bytes
+        made.room_frames = -1
         made.payload_bytes = (payload_bytes + 4095) // 4096 * 4096
         if ring is not None:
             memory, slot_bytes, slots_per_block, block_bytes = ring
@@ -501,7 +596,7 @@ cdef class Core:
             if fits:
                 memcpy(request.data, payload.buf, request.bytes)
             PyBuffer_Release(&payload)
-        elif op == VERIFY:
+        elif op == VERIFY and not device.c.by_python:
             fits = posix_memalign(&scratch, 4096, request.bytes) == 0
             if fits:
                 request.scratch = <uint8_t *>scratch
@@ -514,19 +609,22 @@ cdef class Core:
 
     def take(self):
         """What Python has to look at, once `python_fd` is readable: frames, (CoreLink, frame,
-        arrival_ns) each, and whether requests have failed. `resume` is due afterwards."""
+        arrival_ns) each; transfers of devices that are no files, (CoreDevice, handle, op, offset,
+        length, buffers) each; and whether requests have failed. `resume` is due afterwards."""
         cdef Request *first
         cdef Request *request
-        cdef Request *following
+        cdef Vector *vector
         cdef CoreLink link
         cdef uint64_t counter
         cdef bint attention
-        cdef int count = 0
+        cdef int i, count = 0
         read(self.c.python_fd, &counter, sizeof(counter))
         hold_lock(self.c)
         self.c.is_told = False
         attention = self.c.attention
         self.c.attention = False
+        vector = self.c.for_python.head
+        self.c.for_python.head = NULL
         first = request = self.c.slow_head
         while request != NULL and count < SLOW_FRAMES_PER_CALL - 1 and request.next != NULL:
             request = request.next
@@ -549,13 +647,38 @@ cdef class Core:
                     frames.append((link, frame, request.arrival_ns))
                     break
             request = request.next
+        transfers = []
+        while vector != NULL:
+            if vector.device.owner != NULL:
+                transfers.append(_transfer(vector))
+            vector = vector.next
         hold_lock(self.c)
-        while first != NULL:
-            following = first.next
-            slot_free(first)
-            first = following
+        drop_chain(first)
         leave(self.c)
-        return frames, attention
+        return frames, transfers, attention
+
+    def complete(self, results):
+        """The results of transfers that `take` gave: (handle, bytes or negated errno) each."""
+        cdef Vector *vector
+        for handle, result in results:
+            vector = <Vector *><size_t>handle
+            vector.result = result
+            report(self.c, vector)
+
+    def turn(self):
+        """Without threads: one turn in the caller's. Returns in how many ns the next one is due:
+        0: at once, -1: when `event_fd` is readable."""
+        cdef uint64_t before, counter
+        cdef int64_t wait_ns = 0
+        read(self.c.event_fd, &counter, sizeof(counter))
+        hold_lock(self.c)
+        self.c.leader = &self.c.carriers[0]
+        before = self.c.sequence + self.c.finished
+        if not take_turn(self.c, self.c.leader):
+            wait_ns = time_to_wait(self.c, monotonic_ns())
+        report_to_python(self.c, before)
+        leave(self.c)
+        return wait_ns
 
     def resume(self):
         """All frames that `take` gave have been dispatched."""
@@ -594,6 +717,20 @@ cdef inline bint is_quiet(Engine *engine) noexcept nogil:
     )
 
 
+cdef object _transfer(Vector *vector):
+    cdef int i
+    cdef CoreDevice device = <CoreDevice>vector.device.owner
+    if vector.op == FLUSH:
+        return device, <size_t>vector, <int>FLUSH, 0, 0, []
+    buffers = []
+    if vector.op != VERIFY:
+        for i in range(vector.count):
+            buffers.append(PyMemoryView_FromMemory(
+                <char *>vector.parts[i].iov_base, vector.parts[i].iov_len, PyBUF_WRITE
+            ))
+    return device, <size_t>vector, vector.op, position_of(vector), vector.bytes, buffers
+
+
 cdef void stop_carriers(Engine *engine) noexcept nogil:
     # Those that a store holds up stay behind, and those whose threads in the kernel it may hold up.
     cdef int i
@@ -627,10 +764,10 @@ cdef void unlink(Engine *engine, Link *link) noexcept nogil:
     for i in range(BATCH):
         if link.slots[i] != NULL:
             slot_free(link.slots[i])
-    while link.send_head != NULL:
-        request = link.send_head
-        link.send_head = request.next
-        slot_free(request)
+    drop_chain(link.send_head)
+    drop_chain(link.delivered_head)
+    drop_chain(link.sent_head)
+    link.send_head = link.delivered_head = link.sent_head = NULL
     while link.free != NULL:
         request = link.free
         link.free = request.next

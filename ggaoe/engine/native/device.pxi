@@ -53,7 +53,10 @@ cdef void submit(Device *device, bint after_completion) noexcept nogil:
             device.flushing = True
             device.stats.commits += 1
             device.stats.vectors += 1
-            hand_over(&device.readers, vector)
+            if device.by_python:
+                give_python(vector)
+            else:
+                hand_over(&device.readers, vector)
 
 
 cdef void hold(Device *device) noexcept nogil:
@@ -102,7 +105,9 @@ cdef void launch(Device *device, Vector *vector, int64_t now_ns) noexcept nogil:
     # By the quickest way that is open to `vector`.
     lay_out(vector)
     device.stats.vectors += 1
-    if vector.op == READ and device.tries_cache and read_cached(vector):
+    if device.by_python:
+        give_python(vector)
+    elif vector.op == READ and device.tries_cache and read_cached(vector):
         settle(vector)
     elif is_inline(vector, now_ns):
         append(&device.engine.inline_writes, vector)
@@ -178,6 +183,7 @@ cdef void flushed(Device *device, int64_t result) noexcept nogil:
         # Whoever joined meanwhile, or is under way, may have lost data to this flush, too: the
         # kernel reports a failed write-back once, so that the next flush would succeed.
         error = <int>-result
+        note_failure(device, COMMIT, error, 0, 0)
         following = device.active_head
         while following != NULL:
             if following.started and following.op == WRITE:
@@ -234,20 +240,26 @@ cdef inline bint is_beyond(Device *device, Request *request) noexcept nogil:
 
 
 cdef void failed(Device *device, Request *request, int error) noexcept nogil:
-    cdef Failure *failure
-    device.engine.attention = True
     device.stats.ata_errors += 1
     request.source.errors += 1
     if error == EIO and not is_beyond(device, request):
         device.medium_failed = True
+    note_failure(device, request.op, error, request.offset // 512, request.bytes // 512)
+
+
+cdef void note_failure(
+    Device *device, int op, int error, uint64_t sector, uint32_t sectors
+) noexcept nogil:
+    cdef Failure *failure
+    device.engine.attention = True
     if device.failure_count == FAILURES_KEPT_MAX:
         device.failures_lost += 1
         return
     failure = &device.failures[device.failure_count]
-    failure.op = request.op
+    failure.op = op
     failure.error = error
-    failure.sector = request.offset // 512
-    failure.sectors = request.bytes // 512
+    failure.sector = sector
+    failure.sectors = sectors
     device.failure_count += 1
 
 

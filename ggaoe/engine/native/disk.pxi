@@ -127,6 +127,13 @@ cdef void hand_over(Pool *pool, Vector *vector) noexcept nogil:
     pthread_mutex_unlock(&pool.lock)
 
 
+cdef void give_python(Vector *vector) noexcept nogil:
+    # It reports like a worker thread.
+    vector.device.engine.with_workers += 1
+    append(&vector.device.engine.for_python, vector)
+    tell_python(vector.device.engine)
+
+
 cdef void pool_open(Pool *pool, Engine *engine, int threads_max) noexcept nogil:
     memset(pool, 0, sizeof(Pool))
     pool.engine = engine

@@ -82,6 +82,8 @@ cdef bint receive(Link *link, int64_t real_ns) noexcept nogil:
             link.received_count * sizeof(Request *),
         )
     link.received_first = 0
+    if link.in_memory:
+        return receive_delivered(link)
     return receive_by_ring(link) if link.ring != NULL else receive_by_call(link, real_ns)
 
 
@@ -328,6 +330,9 @@ cdef void transmit(Link *link) noexcept nogil:
     cdef Request *request
     cdef msghdr *message
     link.blocked_until_ns = 0
+    if link.in_memory:
+        transmit_in_memory(link)
+        return
     while link.send_head != NULL:
         count = 0
         request = link.send_head

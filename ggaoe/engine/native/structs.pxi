@@ -37,6 +37,7 @@ cdef enum Op:
     WRITE = 1
     FLUSH = 2
     VERIFY = 3
+    COMMIT = 4                       # in failures only: the flush that answers writes
 
 cdef enum Drop:
     DROP_QUEUE_FULL
@@ -163,7 +164,10 @@ ctypedef struct MacSet:
 
 ctypedef struct Device:
     Engine *engine
+    void *owner                      # its CoreDevice
     bint serving
+    bint is_attached
+    bint by_python                   # no file: vectors are Python's to carry out
     bint fast                        # frames need not pass through Python
     uint32_t shelf
     uint32_t slot
@@ -253,6 +257,14 @@ ctypedef struct Link:
     uint32_t received_first          # before it they have been dispatched
     uint32_t received_count
     bint is_drained
+    bint in_memory                   # no socket: see memory.pxi
+    uint32_t frame_bytes_max
+    int64_t room_frames              # -1: any number
+    Request *delivered_head
+    Request *delivered_tail
+    uint32_t delivered_count
+    Request *sent_head
+    Request *sent_tail
     uint8_t *ring                    # mapped; NULL: recvmmsg
     uint32_t slot_bytes
     uint32_t slots_per_block
@@ -297,6 +309,7 @@ ctypedef struct Engine:
     Device *in_store                 # whose call goes on
     Vectors inline_writes            # that the leader does itself
     Vectors prepared                 # for io_submit
+    Vectors for_python
     Link *links
     Device *active_devices
     Device *holding
