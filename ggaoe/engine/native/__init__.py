@@ -124,6 +124,17 @@ class NativeDevice(Device):
     def initiators(self, initiators: Initiators) -> None:
         self._initiators = initiators
 
+    def give_up(self, core: Core) -> None:
+        """Begin anew, without what is still under way."""
+        for transfer in self.transfers:
+            transfer.owner = None
+        self.transfers = set()
+        for _, initiator in self.initiators.items():
+            initiator.in_flight = 0
+        self._counters = self.counters
+        self.core.give_up()
+        self.core = CoreDevice(core)
+
     def name_interfaces(self) -> None:
         """Remember what the ports' interfaces are called."""
         self._interfaces = {port.link.index: port.name for port in self.ports}
@@ -227,6 +238,9 @@ class NativeEngine(Engine):
 
     def _on_event(self) -> None:
         slow, transfers, attention = self._core.take()
+        if attention:
+            for device in self._devices_of_core.values():
+                self._report_failures(device)
         if transfers:
             self._carry_out(transfers)
         for link, frame, arrival_ns in slow:
@@ -236,9 +250,6 @@ class NativeEngine(Engine):
                 self._dispatch(port, Frame(frame[:ATA_HEADER_BYTES], payload, arrival_ns))
         if slow:
             self._core.resume()
-        if attention:
-            for device in self._devices_of_core.values():
-                self._report_failures(device)
         if self._fences:
             self._pass_fences()
 
@@ -374,9 +385,9 @@ class NativeEngine(Engine):
     def _give_up(self, device: NativeDevice) -> None:
         """Forget what a store does not answer. The buffers stay with it for ever: the kernel may
         still write into them."""
-        for transfer in device.transfers:
-            transfer.owner = None
-        device.transfers = set()
+        del self._devices_of_core[device.core]
+        device.give_up(self._core)
+        self._devices_of_core[device.core] = device
         for other, _, passed in self._fences:
             if other is device and not passed.done():
                 passed.set_result(False)

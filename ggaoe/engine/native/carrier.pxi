@@ -190,6 +190,8 @@ cdef bint store(Engine *engine, Carrier *carrier) noexcept nogil:
     cdef Device *device = vector.device
     cdef bint leads
     engine.inline_writes.head = vector.next
+    if device.is_given_up:
+        return True
     if device.stalled or engine.uring != NULL and engine.uring.in_flight:
         # While this thread has something in io_uring it must not be held up; see there.
         hand_over(pool_of(vector), vector)
@@ -218,6 +220,9 @@ cdef bint start_aio(Engine *engine, Carrier *carrier) noexcept nogil:
         count += 1
         vector = vector.next
     engine.prepared.head = vector
+    if device.is_given_up:
+        engine.aio_in_flight -= count
+        return True
     if device.stalled == 0:
         begin_call(engine, device)
         while taken < count:

@@ -221,8 +221,8 @@ cdef class CoreDevice:
             place[0] = self.c.holding_next
         self.c.owner = NULL
         leave(self.c.engine)
-        if self.c.active_count or self.c.is_attached:
-            return  # given up: the kernel or a thread may still use what it points to
+        if self.c.is_given_up or self.c.is_attached:
+            return  # the kernel or a thread may still use what it points to
         for i in range(SOURCES):
             source = self.c.sources[i]
             while source != NULL:
@@ -324,6 +324,13 @@ cdef class CoreDevice:
         if not device.by_python:
             uring_remove_file(self.core.c, device.uring_file)
         device.is_attached = False
+        leave(self.core.c)
+
+    def give_up(self):
+        """Answer nothing any more, and touch nothing that the store may still use."""
+        hold_lock(self.core.c)
+        self.c.is_given_up = True
+        self.c.is_attached = False
         leave(self.core.c)
 
     @property

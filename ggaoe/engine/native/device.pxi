@@ -126,6 +126,8 @@ cdef void settle(Vector *vector) noexcept nogil:
     cdef uint64_t progress
     cdef int i
     cdef Request *request
+    if device.is_given_up:
+        return
     activate(device)
     if vector.op == FLUSH:
         flushed(device, vector.result)
@@ -138,7 +140,7 @@ cdef void settle(Vector *vector) noexcept nogil:
                 finish(device, request, request.lost)
     elif vector.count > 1:
         device.stats.retries += 1
-        for i in range(vector.count):
+        for i in range(vector.count - 1, -1, -1):  # each comes before those behind it
             single = new_vector(device.engine, device, vector.op)
             if single == NULL:
                 finish(device, vector.members[i], EIO)

@@ -167,6 +167,7 @@ ctypedef struct Device:
     void *owner                      # its CoreDevice
     bint serving
     bint is_attached
+    bint is_given_up                 # what is still under way is not to be answered any more
     bint by_python                   # no file: vectors are Python's to carry out
     bint fast                        # frames need not pass through Python
     uint32_t shelf

@@ -113,7 +113,7 @@ async def test_failed_flush_fails_all_whom_it_covers_and_nobody_later(rig: Rig) 
     tags = [host.write(sector, "a") for sector in (0, 2, 4)] + [host.flush()]
     for tag in tags:
         assert (await host.answer(tag)).registers == (0x41, 0x04)
-    assert disk.device.target.is_failing
+    await until(lambda: disk.device.target.is_failing)
     await host.good(host.write(0, "b"))
 
 

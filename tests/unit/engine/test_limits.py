@@ -6,10 +6,14 @@ import pytest
 
 from ggaoe.engine import portable
 from ggaoe.proto.ata import Op
-from ggaoe.sched import queue
 from ggaoe.sched.queue import Policy
-from unit.engine.rig import Host, Rig, sectors, until
+from unit.engine.rig import SIZE_SECTORS, Host, Rig, sectors, until
 from unit.proto.host import MAC_A, MAC_B
+
+GREEDY_REQUESTS = 9000
+"""More than one host may have waiting: 8 MiB, at 1 KiB each or more."""
+REPLIES_HELD_MAX_OF_NATIVE = 16384
+"""It is compiled in."""
 
 
 async def test_at_most_queue_length_requests_are_in_flight(rig: Rig) -> None:
@@ -51,7 +55,7 @@ async def test_shorter_and_longer_queue_hold_at_once(rig: Rig) -> None:
     await rig.quiet()
     disk.device.policy = Policy(queue_length=5)
     rig.engine.refresh(disk.device)
-    assert disk.device.in_flight == 5
+    await until(lambda: disk.device.in_flight == len(disk.faults.held) == 5)
     disk.device.policy = Policy(queue_length=2)
     rig.engine.refresh(disk.device)
     disk.faults.release(3)
@@ -81,43 +85,36 @@ async def test_initiators_take_turns(rig: Rig) -> None:
     assert order.index(2000) <= 6
 
 
-async def test_beyond_the_budget_the_newest_is_refused_and_counted(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(queue, "WAITING_BYTES_PER_SOURCE_MAX", 10 * portable.REQUEST_BYTES)
+async def test_beyond_the_budget_the_newest_is_refused_and_counted(rig: Rig) -> None:
     port = rig.port()
     disk, greedy = rig.disk(port, policy=Policy(queue_length=2)), Host(port, MAC_A)
     other = Host(port, MAC_B)
     disk.hold()
-    kept = [greedy.read(number) for number in range(2)]
-    await until(lambda: disk.device.in_flight == 2)
-    kept += [greedy.read(number) for number in range(2, 12)]
-    refused = [greedy.read(number) for number in range(12, 15)]
-    await until(lambda: disk.device.counters.drops["queue_full"] == 3)
+    tags = [greedy.read(number % SIZE_SECTORS) for number in range(GREEDY_REQUESTS)]
+    await until(lambda: port.link.counters.rx_frames == len(tags))
+    refused = disk.device.counters.drops["queue_full"]
+    assert 0 < refused < len(tags)
     kept_too = other.read(100)
     await rig.quiet()
     disk.release()
-    await greedy.good(*kept)
+    await greedy.good(*tags[:-refused])
     await other.good(kept_too)
     await rig.quiet()
-    assert not greedy.answers.keys() & set(refused)
-    assert disk.device.counters.drops == {"queue_full": 3}
-    assert dict(disk.device.initiators.items())[MAC_A].drops == {"queue_full": 3}
+    assert not greedy.answers.keys() & set(tags[-refused:])
+    assert disk.device.counters.drops == {"queue_full": refused}
+    assert dict(disk.device.initiators.items())[MAC_A].drops == {"queue_full": refused}
     assert disk.device.waiting == 0
     await greedy.good(greedy.read(12))
 
 
-async def test_refused_writes_give_their_buffers_back(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_refused_writes_give_their_buffers_back(rig: Rig) -> None:
     """The fixture checks the buffers."""
-    monkeypatch.setattr(queue, "WAITING_BYTES_MAX", 20_000)
     port = rig.port()
     disk, host = rig.disk(port, policy=Policy(queue_length=2)), Host(port, MAC_A)
     disk.hold()
-    for number in range(50):
+    for number in range(SIZE_SECTORS // 2):
         host.write(2 * number, "w")
-    await rig.quiet()
+    await until(lambda: port.link.counters.rx_frames == SIZE_SECTORS // 2)
     assert disk.device.counters.drops["queue_full"] > 0
     assert disk.device.waiting > 0
 
@@ -192,17 +189,23 @@ async def test_held_reads_keep_their_data(rig: Rig) -> None:
 async def test_beyond_the_replies_held_the_newest_is_dropped(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(portable, "REPLIES_HELD_MAX", 4)
+    held_max = REPLIES_HELD_MAX_OF_NATIVE
+    if rig.engine.name == "portable":
+        held_max = 4
+        monkeypatch.setattr(portable, "REPLIES_HELD_MAX", held_max)
     port = rig.port()
-    disk, host = rig.disk(port), Host(port, MAC_A)
+    disk, host = rig.disk(port, policy=Policy(max_delay_ns=0)), Host(port, MAC_A)
     host.link.room_frames = 0
-    tags = [host.read(2 * number) for number in range(9)]
-    await until(lambda: len(disk.seen) == 9 and disk.device.in_flight == 0)
+    tags: list[int] = []
+    while len(tags) < held_max + 5:
+        more = min(1000, held_max + 5 - len(tags))  # no more than may wait
+        tags += [host.read(2 * number) for number in range(more)]
+        await until(lambda: disk.device.counters.read_requests == len(tags))  # noqa: B023
     assert port.link.counters.drops["replies_held"] == 5
     host.link.room_frames = None
-    await until(lambda: len(host.link.sent) == 4)
+    await until(lambda: len(host.link.sent) == held_max)
     await rig.quiet()
-    assert list(host.answers) == tags[:4]
+    assert list(host.answers) == tags[:held_max]
 
 
 async def test_one_full_link_does_not_hold_up_the_other(rig: Rig) -> None:

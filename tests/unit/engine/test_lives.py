@@ -103,6 +103,8 @@ async def test_mtu_too_small_is_refused(rig: Rig) -> None:
 async def test_link_that_cannot_be_watched_is_closed(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if rig.engine.name == "native":
+        pytest.skip("the core watches links without a descriptor of its own")
     opened: list[Link] = []
     open_link = rig.engine._open_link
 
@@ -196,7 +198,7 @@ async def test_store_that_hangs_is_given_up_and_may_answer_late(rig: Rig, leases
     await asyncio.sleep(0)
     assert await rig.engine.detach(disk.device, 0.001) is disk.faults
     assert await fence is False
-    leases.given_up = 2
+    leases.given_up = 2 if rig.engine.name == "portable" else 0  # the core's are none of these
     disk.release()
     await rig.quiet()
     assert not host.answers.keys() & set(tags)

@@ -120,6 +120,8 @@ async def test_frames_that_come_while_links_are_read_wait_for_the_next_turn(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The older one reaches a link that was read already, the newer one a link that was not."""
+    if rig.engine.name == "native":
+        pytest.skip("in memory nothing comes in the middle of the core's turn")
     disk, one, two = two_paths(rig)
     receive = MemoryLink.receive
     tags: list[int] = []
@@ -142,6 +144,8 @@ async def test_turns_do_not_multiply_under_a_flood(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One link never runs dry, so the other's newer frames wait for turn after turn."""
+    if rig.engine.name == "native":
+        pytest.skip("counts the portable engine's calls")
     _, one, two = two_paths(rig)
     receive = MemoryLink.receive
     calls = 0
