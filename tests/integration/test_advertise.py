@@ -45,8 +45,8 @@ def wait_for_advertisement(wire: Wire, **fields: object) -> Received:
 
 
 def wait_for_lead(wire: Wire, ahead: tuple[int, int], behind: tuple[int, int]) -> None:
-    """Until one address has been advertised more often than the other, which is due to nothing that
-    both have in common, such as the repetitions after a start."""
+    """Until one address has been advertised twice more often than the other, which is due to nothing
+    that both have in common: repetitions after a start may be one ahead for a moment."""
     frames: list[Received] = []
 
     def leads() -> bool:
@@ -54,7 +54,7 @@ def wait_for_lead(wire: Wire, ahead: tuple[int, int], behind: tuple[int, int]) -
         wire.send(wire.request(Command.CONFIG, QUERY, tag=77, shelf=behind[0], slot=behind[1]))
         frames.extend(wire.collect(lambda got: any(one.header.tag == 77 for one in got)))
         count = advertised(frames)
-        return count[ahead] > count[behind]
+        return count[ahead] >= count[behind] + 2
 
     wait_until(leads, DEADLINE_S, f"{ahead} advertised more often than {behind}")
 
