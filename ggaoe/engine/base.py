@@ -199,6 +199,10 @@ class Engine(ABC):
     def attach(self, device: Device, backend: Backend) -> None:
         """Serve from `backend`, whose size `target.size_sectors` was set to before."""
 
+    def describe(self, backend: Backend) -> str:
+        """How `backend` is reached once it is attached, for people."""
+        return backend.description
+
     @abstractmethod
     async def detach(self, device: Device, timeout_s: float | None) -> Backend | None:
         """Drop what has not started, finish what has, and take the backend off; the caller closes

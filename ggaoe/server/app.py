@@ -52,7 +52,6 @@ class Daemon:
         self.engine = create_engine(
             config.engine, Hooks(changed=self._changed, conflict=self._conflict)
         )
-        self.engine.io_engine(config.io_engine)
         self.engine.busy_poll(config.busy_poll_s)
         self.advertiser = Advertiser(self.engine, config.advertise_interval_s)
         self.interfaces = Interfaces(self.engine, config, self.advertiser.announce)
@@ -89,6 +88,7 @@ class Daemon:
             if self._control is not None:
                 await self._control.start()
             self.interfaces.start()
+            self.engine.io_engine(self.config.io_engine)
             for problem in self.config.warnings:
                 _log.warning("%s", problem)
             await _first_attempts(self._add(self.config.devices))

@@ -124,9 +124,14 @@ class Export:
             self.config.path or f"UUID {self.config.uuid}",
             self.config.address,
             format_size(backend.size_bytes),
-            backend.description,
+            self.description,
         )
         self._announce(self.device)
+
+    @property
+    def description(self) -> str | None:
+        """How the store is reached, for people; None while there is none."""
+        return self._engine.describe(self.backend) if self.backend is not None else None
 
     def _watch_size(self, backend: Backend) -> None:
         before_bytes = backend.size_bytes

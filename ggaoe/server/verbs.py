@@ -200,7 +200,7 @@ def _detail(export: Export) -> Json:
     config, state, backend = export.config, export.device.target.state, export.backend
     return {
         **_summary(export),
-        "backend": backend.description if backend else None,
+        "backend": export.description,
         "warnings": list(backend.warnings) if backend else [],
         "queue_length": config.queue_length,
         "write_cache": config.write_cache,

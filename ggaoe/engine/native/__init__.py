@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
-from ggaoe.backend.base import Backend, Transfer
+from ggaoe.backend.base import Backend, FileAccess, Transfer
 from ggaoe.engine.base import STALE_AGE_NS, Device, Engine, Hooks, Port
 from ggaoe.engine.counters import DeviceCounters, InitiatorCounters, Initiators
 from ggaoe.engine.native.core import Core, CoreDevice, CoreLink
@@ -151,7 +151,7 @@ class NativeEngine(Engine):
         self._core_links: dict[Port, CoreLink] = {}
         self._ports_of_links: dict[CoreLink, Port] = {}
         self._devices_of_core: dict[CoreDevice, NativeDevice] = {}
-        self._has_aio = False
+        self._io_engine = "threads"
         self._fences: list[tuple[NativeDevice, int, asyncio.Future[bool]]] = []
         self._loop.add_reader(self._core.python_fd, self._on_event)
 
@@ -166,7 +166,7 @@ class NativeEngine(Engine):
                 refusal = self._core.open_aio() if candidate == "aio" else self._core.open_uring()
             if refusal is None:
                 _log.info("direct I/O by %s", candidate)
-                self._has_aio = candidate == "aio"
+                self._io_engine = candidate
                 return
             _log.warning("no direct I/O by %s: %s", candidate, refusal)
 
@@ -338,8 +338,8 @@ class NativeEngine(Engine):
         device.target.physical_sector_bytes = backend.granule_bytes
         device.target.is_failing = False
         device.backend = backend
-        access = backend.file_access()
-        if access is None or (access.is_direct and backend.granule_bytes > GRANULE_BYTES_MAX):
+        access = _file_of(backend)
+        if access is None:
             backend.complete = self._on_complete
             device.core.attach_to_python(backend.granule_bytes, backend.granule_origin_bytes)
         else:
@@ -347,7 +347,7 @@ class NativeEngine(Engine):
                 access.fd,
                 access.offset_bytes,
                 access.is_direct,
-                access.knows_nowait and self._has_aio,
+                access.knows_nowait and self._io_engine == "aio",
                 backend.granule_bytes,
                 backend.granule_origin_bytes,
             )
@@ -355,6 +355,12 @@ class NativeEngine(Engine):
         self._devices_of_core[device.core] = device
         self.refresh(device)
         self._route(device.ports)
+
+    def describe(self, backend: Backend) -> str:
+        access = _file_of(backend)
+        if access is None:
+            return super().describe(backend)
+        return f"direct I/O, {self._io_engine}" if access.is_direct else "buffered"
 
     async def detach(self, device: Device, timeout_s: float | None) -> Backend | None:
         assert isinstance(device, NativeDevice)
@@ -432,3 +438,11 @@ class NativeEngine(Engine):
         self._fences = [fence for fence in self._fences if not fence[2].done()]
         if not self._fences:
             self._core.is_fenced(False)
+
+
+def _file_of(backend: Backend) -> FileAccess | None:
+    """The file that the core can reach by itself; None: transfers are the backend's."""
+    access = backend.file_access()
+    if access is not None and access.is_direct and backend.granule_bytes > GRANULE_BYTES_MAX:
+        return None
+    return access
