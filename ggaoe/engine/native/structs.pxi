@@ -39,11 +39,6 @@ cdef enum Op:
     VERIFY = 3
     COMMIT = 4                       # in failures only: the flush that answers writes
 
-cdef enum Drop:
-    DROP_QUEUE_FULL
-    DROP_NOT_SERVING
-    DROP_COUNT
-
 ctypedef struct Node:
     Request *request
     uint64_t bucket
