@@ -91,6 +91,19 @@ class Outcome:
         return json.loads(self.stdout)
 
 
+def _to_end(*argv: str | os.PathLike[str]) -> Outcome:
+    done = subprocess.run(
+        argv,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=COMMAND_TIMEOUT_S,
+        text=True,
+        cwd=REPOSITORY,
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
 @dataclass
 class Scene:
     """A host's and a target's namespace; files of the test are in `directory`."""
@@ -145,16 +158,7 @@ class Scene:
 
     def run(self, *argv: str | os.PathLike[str]) -> Outcome:
         """A command to its end, in the target's network."""
-        done = subprocess.run(
-            ["nsenter", f"--net=/proc/{self.target.pid}/ns/net", "--", *argv],
-            check=False,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=COMMAND_TIMEOUT_S,
-            text=True,
-            cwd=REPOSITORY,
-        )
-        return Outcome(done.returncode, done.stdout, done.stderr)
+        return _to_end("nsenter", f"--net=/proc/{self.target.pid}/ns/net", "--", *argv)
 
     def ggaoe(self, *argv: str | os.PathLike[str]) -> Outcome:
         """`ggaoe ARGV` to its end, in the target's network."""
@@ -311,16 +315,7 @@ class Daemon:
 
     def ctl(self, *argv: str) -> Outcome:
         """`ggaoectl ARGV` to its end."""
-        done = subprocess.run(
-            [*GGAOECTL, "-c", self.config, *argv],
-            check=False,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=COMMAND_TIMEOUT_S,
-            text=True,
-            cwd=REPOSITORY,
-        )
-        return Outcome(done.returncode, done.stdout, done.stderr)
+        return _to_end(*GGAOECTL, "-c", self.config, *argv)
 
     def ask(self, *argv: str) -> Any:
         """The result of a verb that has to succeed."""

@@ -2,8 +2,8 @@
 # cython: initializedcheck=False, embedsignature=False
 """The compiled core: READ, WRITE and FLUSH from packet socket to store and back, in batches.
 
-Owns the data path of links and devices that are files, in threads of its own that never need Python
-(carrier.pxi). Knows nothing of configuration, interfaces or state: `engine/native/__init__.py` tells
+Owns the data path of links and devices, in threads of its own that never need Python (carrier.pxi); a
+device that is no file has its transfers carried out by Python. Knows nothing of configuration, interfaces or state: `engine/native/__init__.py` tells
 it what to admit, and gets every frame that is not flawless. All methods are called in the event loop's
 thread, and hold the engine's lock for the moment that they need.
 """
@@ -31,7 +31,7 @@ include "carrier.pxi"
 
 @cython.no_gc_clear
 cdef class CoreLink:
-    """One packet socket. `payload_bytes` is what follows the first 36 bytes of the largest frame."""
+    """One packet socket, or a link in memory. `payload_bytes` is what follows the first 36 bytes of the largest frame."""
 
     cdef Link *c
     cdef Core core
@@ -420,7 +420,8 @@ cdef class CoreDevice:
 
 cdef class Core:
     """All links and devices of one engine. `python_fd` becomes readable when `take` has something
-    to give. Without threads `turn` has to be called whenever `event_fd` is. Raises OSError where the system has no more descriptors or threads."""
+    to give. Without threads, `turn` has to be called whenever `event_fd` is readable. Raises OSError
+    where the system has no more descriptors or threads."""
 
     cdef Engine *c
     cdef list _links
@@ -521,9 +522,8 @@ cdef class Core:
     def open_link(self, int fd, int index, bytes mac, uint32_t sectors_max, uint32_t payload_bytes,
                   ring):
         """Carry the frames of the packet socket `fd`, which stays the caller's; -1: the link is in
-        memory. `ring` is its mapped
-        receive ring with slot size, slots per block and block size in bytes, or None. Raises
-        OSError where there are too many."""
+        memory. `ring` is its mapped receive ring with slot size in bytes, slots per block and
+        block size in bytes, or None. Raises OSError where there are too many links."""
         cdef CoreLink link = CoreLink.__new__(CoreLink)
         cdef Link *made
         if len(self._links) == LINKS_MAX:
@@ -543,7 +543,7 @@ cdef class Core:
         made.in_memory = fd < 0
         made.frame_bytes_max = HEAD_BYTES + payload_bytes
         made.room_frames = -1
-        made.payload_bytes = (payload_bytes + 4095) // 4096 * 4096
+        made.payload_bytes = (payload_bytes + PAGE_BYTES - 1) // PAGE_BYTES * PAGE_BYTES
         if ring is not None:
             memory, slot_bytes, slots_per_block, block_bytes = ring
             try:
@@ -604,7 +604,7 @@ cdef class Core:
                 memcpy(request.data, payload.buf, request.bytes)
             PyBuffer_Release(&payload)
         elif op == VERIFY and not device.c.by_python:
-            fits = posix_memalign(&scratch, 4096, request.bytes) == 0
+            fits = posix_memalign(&scratch, PAGE_BYTES, request.bytes) == 0
             if fits:
                 request.scratch = <uint8_t *>scratch
         hold_lock(self.c)
@@ -624,7 +624,7 @@ cdef class Core:
         cdef CoreLink link
         cdef uint64_t counter
         cdef bint attention
-        cdef int i, count = 0
+        cdef int count = 0
         read(self.c.python_fd, &counter, sizeof(counter))
         hold_lock(self.c)
         self.c.is_told = False

@@ -3,7 +3,7 @@
 # own for what would wait.
 #
 # A completion is delivered by the thread that has submitted, whenever that is in the kernel and can
-# be interrupted: a sleep on epoll is cut short, a spinning thread looks at IORING_SQ_TASKRUN. But a
+# be interrupted: a sleep in poll is cut short, a spinning thread looks at IORING_SQ_TASKRUN. But a
 # store that keeps a thread waiting uninterruptibly keeps back all that this thread has submitted.
 # So nobody starts such a call while `in_flight` is not 0: what is in flight is always the leader's.
 
