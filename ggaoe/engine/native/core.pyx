@@ -199,7 +199,7 @@ cdef class CoreDevice:
             raise MemoryError
         self.c.engine = core.c
         self.c.owner = <void *>self
-        self.c.granule = 512
+        order_granule(self.c, 512, 0)
         self.c.accept.is_any = True
 
     def __dealloc__(self):
@@ -282,8 +282,7 @@ cdef class CoreDevice:
         self.c.direct = direct
         self.c.nowait = nowait
         self.c.tries_cache = not direct
-        self.c.granule = granule
-        self.c.origin = origin
+        order_granule(self.c, granule, origin)
         self.c.uring_file = uring_add_file(self.core.c, fd) if direct else -1
         self.c.medium_failed = False
         self.c.by_python = False
@@ -295,8 +294,7 @@ cdef class CoreDevice:
     def attach_to_python(self, uint64_t granule, uint64_t origin):
         """Serve from whatever carries out the transfers that `Core.take` gives."""
         hold_lock(self.core.c)
-        self.c.granule = granule
-        self.c.origin = origin
+        order_granule(self.c, granule, origin)
         self.c.file_offset = 0
         self.c.medium_failed = False
         self.c.by_python = True

@@ -16,6 +16,16 @@ cdef inline bint _conflict(Node *one, Node *other) noexcept nogil:
     )
 
 
+cdef void order_granule(Device *device, uint64_t granule, uint64_t origin) noexcept nogil:
+    # Nothing is active. 255 sectors in whole granules lie in three buckets at most, see Request.nodes:
+    # buckets of 64 KiB are enough for granules of a sector, larger ones need 128 KiB and eight granules.
+    device.granule = granule
+    device.origin = origin
+    device.bucket_shift = BUCKET_SHIFT if granule <= 512 else BUCKET_SHIFT + 1
+    while <uint64_t>1 << device.bucket_shift < 8 * granule:
+        device.bucket_shift += 1
+
+
 cdef bint order_enter(Device *device, Request *request) noexcept nogil:
     # Take in the newest request; True where it may start at once.
     cdef uint64_t first
@@ -31,8 +41,8 @@ cdef bint order_enter(Device *device, Request *request) noexcept nogil:
     request.end = (request.offset + device.origin + request.bytes + device.granule - 1) // device.granule
     request.begin *= device.granule
     request.end *= device.granule
-    first = request.begin >> BUCKET_SHIFT
-    request.node_count = <int>(((request.end - 1) >> BUCKET_SHIFT) - first + 1)
+    first = request.begin >> device.bucket_shift
+    request.node_count = <int>(((request.end - 1) >> device.bucket_shift) - first + 1)
     for i in range(request.node_count):
         request.nodes[i].request = request
         request.nodes[i].bucket = first + i

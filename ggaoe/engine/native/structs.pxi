@@ -6,7 +6,7 @@ cdef enum:
     PAGE_BYTES = 4096
     PADDING_BYTES = 24               # the shortest Ethernet frame has 60
     CONTROL_BYTES = 128
-    BUCKET_SHIFT = 16                # of bytes: a request lies in three buckets at most
+    BUCKET_SHIFT = 16
     BUCKETS = 4096
     TAGS = 1024
     SOURCES = 256                    # chains of the table of hosts
@@ -174,6 +174,7 @@ ctypedef struct Device:
     bint nowait                      # AIO may be used
     bint tries_cache
     uint64_t granule
+    int bucket_shift                 # of bytes: at least BUCKET_SHIFT
     uint64_t origin
     uint64_t size_bytes
     uint32_t queue_length

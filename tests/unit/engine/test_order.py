@@ -72,6 +72,21 @@ async def test_requests_that_do_not_overlap_are_free(rig: Rig) -> None:
     await one.good(held)
 
 
+@pytest.mark.parametrize("granule_bytes", [512, 4096, 65536, 1 << 20])
+async def test_longest_requests_take_turns_whatever_the_block(rig: Rig, granule_bytes: int) -> None:
+    disk, one, two = two_paths(rig, granule_bytes=granule_bytes)
+    for sector in range(0, 1024, 127):
+        disk.hold(Op.VERIFY)
+        verify = one.verify(sector, 255)
+        await until(lambda: disk.faults.held)
+        write = two.write(sector + 254, "behind")
+        await rig.quiet()
+        assert disk.device.in_flight == disk.device.waiting == 1
+        disk.release()
+        await one.good(verify)
+        await two.good(write)
+
+
 async def test_writes_within_one_block_of_the_store_take_turns(rig: Rig) -> None:
     """The store reads, changes and writes whole blocks: two at a time would lose one."""
     disk, one, two = two_paths(rig, granule_bytes=4096)
