@@ -1,0 +1,121 @@
+"""Runs the fuzz targets under libFuzzer (atheris): `run.py [--seconds N] [TARGET …]`.
+
+Prints for each target how many inputs libFuzzer executed, and keeps what fails in `crashes`, which
+is not part of the project. A target is a file `fuzz_NAME.py` with `one_input`, which raises where
+its invariant does not hold; it knows nothing of this file, so that the tests replay the corpus
+without atheris. What is found new is added to the corpus with `--keep`, as little as covers all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+HERE = Path(__file__).parent
+TREE = HERE.parents[1]
+CORPORA = HERE / "corpus"
+CRASHES = HERE / "crashes"
+SECONDS = 60
+INPUT_TIMEOUT_S = 60
+MEMORY_MIB_MAX = 4096
+KINDS = ("crash", "timeout", "oom", "leak")
+
+
+def names() -> list[str]:
+    """Every target."""
+    return sorted(path.stem.removeprefix("fuzz_") for path in HERE.glob("fuzz_*.py"))
+
+
+def fuzz(name: str, scratch: Path, options: Sequence[str]) -> None:
+    """Be libFuzzer for one target; does not return."""
+    import atheris
+
+    logging.disable(logging.CRITICAL)
+    with atheris.instrument_imports(include=["ggaoe"]):
+        target = importlib.import_module(f"fuzz.fuzz_{name}")
+    words = "".join(
+        f'"{"".join(f"\\x{byte:02x}" for byte in word.encode())}"\n'
+        for word in getattr(target, "WORDS", ())
+    )
+    dictionary = scratch / "words"
+    dictionary.write_text(words)
+    limit = f"-max_len={target.MAX_BYTES}"
+    atheris.Setup([name, limit, f"-dict={dictionary}", *options], target.one_input)
+    atheris.Fuzz()
+
+
+def corpus_of(name: str) -> Path:
+    """The folder of a target's inputs, which the file's `CORPUS` names."""
+    found = re.search(r'^CORPUS = "(\w+)"', (HERE / f"fuzz_{name}.py").read_text(), re.MULTILINE)
+    assert found, name
+    return CORPORA / found[1]
+
+
+def run(name: str, seconds: int, *, keep: bool) -> bool:
+    """Fuzz one target for so long; whether nothing was found."""
+    CRASHES.mkdir(exist_ok=True)
+    before = set(CRASHES.iterdir())
+    with tempfile.TemporaryDirectory(prefix="ggaoe-fuzz-") as scratch:
+        found = Path(scratch) / "found"
+        found.mkdir()
+        done = _child(
+            name,
+            scratch,
+            f"-max_total_time={seconds}",
+            f"-timeout={INPUT_TIMEOUT_S}",
+            f"-rss_limit_mb={MEMORY_MIB_MAX}",
+            f"-artifact_prefix={CRASHES}/{name}-",
+            "-print_final_stats=1",
+            str(found),
+            str(corpus_of(name)),
+        )
+        if keep:
+            _child(name, scratch, "-merge=1", str(corpus_of(name)), str(found))
+    executed = re.search(r"^stat::number_of_executed_units:\s*(\d+)", done.stderr, re.MULTILINE)
+    crashes = sorted(path for path in set(CRASHES.iterdir()) - before if _is_crash(path, name))
+    count = executed[1] if executed else "no count of"
+    print(f"{name}: {count} executions in {seconds} s, {len(crashes)} findings", flush=True)
+    if done.returncode or crashes:
+        print(done.stdout[-4000:] + done.stderr[-6000:])
+    for path in crashes:
+        print(f"  {path}: mend it, then make it a test of every run:")
+        print(f"  mv {path} {corpus_of(name)}/NAME-OF-THE-DEFECT")
+    return not done.returncode and not crashes
+
+
+def _is_crash(path: Path, name: str) -> bool:
+    return path.name.startswith(tuple(f"{name}-{kind}" for kind in KINDS))
+
+
+def _child(name: str, scratch: str, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, __file__, "--libfuzzer", name, scratch, *options]
+    return subprocess.run(command, capture_output=True, text=True, check=False, errors="replace")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The exit status: 1 where an input was found that breaks an invariant."""
+    sys.path[:0] = [str(TREE), str(HERE.parent)]
+    if arguments[:1] == ["--libfuzzer"]:
+        fuzz(arguments[1], Path(arguments[2]), arguments[3:])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--seconds", type=int, default=SECONDS, help="for each target")
+    parser.add_argument("--keep", action="store_true", help="add new inputs to the corpus")
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help=", ".join(names()))
+    options = parser.parse_args(arguments)
+    for name in options.targets:
+        if name not in names():
+            parser.error(f"no target {name}: there are {', '.join(names())}")
+    chosen = options.targets or names()
+    results = [run(name, options.seconds, keep=options.keep) for name in chosen]
+    return 0 if all(results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
