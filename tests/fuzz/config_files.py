@@ -1,4 +1,4 @@
-"""What holds of configuration files in both dialects. An input is two files with BETWEEN between."""
+"""What holds of configuration files in both dialects; an input holds two, parted by BETWEEN."""
 
 from __future__ import annotations
 

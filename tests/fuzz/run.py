@@ -40,12 +40,10 @@ def fuzz(name: str, scratch: Path, options: Sequence[str]) -> None:
     logging.disable(logging.CRITICAL)
     with atheris.instrument_imports(include=["ggaoe"]):
         target = importlib.import_module(f"fuzz.fuzz_{name}")
-    words = "".join(
-        f'"{"".join(f"\\x{byte:02x}" for byte in word.encode())}"\n'
-        for word in getattr(target, "WORDS", ())
-    )
+    words = [word.encode() for word in getattr(target, "WORDS", ())]
     dictionary = scratch / "words"
-    dictionary.write_text(words)
+    escaped = ["".join(f"\\x{byte:02x}" for byte in word) for word in words]
+    dictionary.write_text("".join(f'"{word}"\n' for word in escaped))
     limit = f"-max_len={target.MAX_BYTES}"
     atheris.Setup([name, limit, f"-dict={dictionary}", *options], target.one_input)
     atheris.Fuzz()
