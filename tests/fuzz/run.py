@@ -11,10 +11,13 @@ from __future__ import annotations
 import argparse
 import importlib
 import logging
+import os
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,6 +28,7 @@ CRASHES = HERE / "crashes"
 SECONDS = 60
 INPUT_TIMEOUT_S = 60
 MEMORY_MIB_MAX = 4096
+OUTPUT_SHOWN = 4000
 KINDS = ("crash", "timeout", "oom", "leak")
 
 
@@ -40,12 +44,18 @@ def fuzz(name: str, scratch: Path, options: Sequence[str]) -> None:
     logging.disable(logging.CRITICAL)
     with atheris.instrument_imports(include=["ggaoe"]):
         target = importlib.import_module(f"fuzz.fuzz_{name}")
-    words = [word.encode() for word in getattr(target, "WORDS", ())]
-    dictionary = scratch / "words"
-    escaped = ["".join(f"\\x{byte:02x}" for byte in word) for word in words]
-    dictionary.write_text("".join(f'"{word}"\n' for word in escaped))
-    limit = f"-max_len={target.MAX_BYTES}"
-    atheris.Setup([name, limit, f"-dict={dictionary}", *options], target.one_input)
+    options = [f"-max_len={target.MAX_BYTES}", *options]
+    if words := [word.encode() for word in getattr(target, "WORDS", ())]:
+        dictionary = scratch / "words"
+        escaped = ["".join(f"\\x{byte:02x}" for byte in word) for word in words]
+        dictionary.write_text("".join(f'"{word}"\n' for word in escaped))
+        options.append(f"-dict={dictionary}")
+    # To merge, libFuzzer starts itself again by its own name.
+    itself = scratch / name
+    command = shlex.join([sys.executable, __file__, "--libfuzzer", name, str(scratch)])
+    itself.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
+    itself.chmod(0o700)
+    atheris.Setup([str(itself), *options], target.one_input)
     atheris.Fuzz()
 
 
@@ -60,6 +70,7 @@ def run(name: str, seconds: int, *, keep: bool) -> bool:
     """Fuzz one target for so long; whether nothing was found."""
     CRASHES.mkdir(exist_ok=True)
     before = set(CRASHES.iterdir())
+    began_s = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="ggaoe-fuzz-") as scratch:
         found = Path(scratch) / "found"
         found.mkdir()
@@ -74,14 +85,15 @@ def run(name: str, seconds: int, *, keep: bool) -> bool:
             str(found),
             str(corpus_of(name)),
         )
+        took_s = round(time.monotonic() - began_s)
         if keep:
             _child(name, scratch, "-merge=1", str(corpus_of(name)), str(found))
     executed = re.search(r"^stat::number_of_executed_units:\s*(\d+)", done.stderr, re.MULTILINE)
     crashes = sorted(path for path in set(CRASHES.iterdir()) - before if _is_crash(path, name))
     count = executed[1] if executed else "no count of"
-    print(f"{name}: {count} executions in {seconds} s, {len(crashes)} findings", flush=True)
+    print(f"{name}: {count} executions in {took_s} s, {len(crashes)} findings", flush=True)
     if done.returncode or crashes:
-        print(done.stdout[-4000:] + done.stderr[-6000:])
+        print(done.stdout[-OUTPUT_SHOWN:] + done.stderr[-OUTPUT_SHOWN:])
     for path in crashes:
         print(f"  {path}: mend it, then make it a test of every run:")
         print(f"  mv {path} {corpus_of(name)}/NAME-OF-THE-DEFECT")
@@ -94,7 +106,11 @@ def _is_crash(path: Path, name: str) -> bool:
 
 def _child(name: str, scratch: str, *options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, __file__, "--libfuzzer", name, scratch, *options]
-    return subprocess.run(command, capture_output=True, text=True, check=False, errors="replace")
+    # libFuzzer ends the process on the spot: what a target keeps in files goes with the scratch.
+    environment = {**os.environ, "TMPDIR": scratch}
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=False, errors="replace"
+    )
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -6,6 +6,7 @@ conflicts with is still there. Nothing else may hold it, and nothing may let it 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from itertools import product
 
@@ -15,28 +16,14 @@ from ggaoe.proto.ata import Op
 from ggaoe.sched.order import OverlapOrder
 from ggaoe.sched.queue import Arrival, DeviceQueue, Policy
 from ggaoe.sched.request import Request
-from unit.sched.making import conflict, make
-
-Kind = tuple[Op, int, int]
-
-
-def kinds_over(sectors: int) -> list[Kind]:
-    """Every READ and WRITE of a store of so many sectors."""
-    return [
-        (op, at, count)
-        for op in (Op.READ, Op.WRITE)
-        for at in range(sectors)
-        for count in range(1, sectors + 1 - at)
-    ]
-
-
-def overlaps_of(kinds: Sequence[Kind]) -> list[int]:
-    """For each request the older ones that it conflicts with, as a bit mask."""
-    requests = [make(*kind) for kind in kinds]
-    return [
-        sum(1 << old for old in range(new) if conflict(requests[old], requests[new]))
-        for new in range(len(requests))
-    ]
+from unit.sched.making import SECTOR, conflict, make
+from unit.sched.small_world import (
+    Kind,
+    cases,
+    further_scopes,
+    kinds_over,
+    overlaps_of,
+)
 
 
 def orders_of_leaving(overlaps: Sequence[int], gone: int = 0) -> Iterator[list[int]]:
@@ -83,6 +70,66 @@ def test_requests_finish_in_every_order(
             check_order(kinds, overlaps, leaving)
             cases += 1
     assert cases > cases_min
+
+
+def entered(kinds: Sequence[Kind]) -> tuple[OverlapOrder, list[Request], list[bool]]:
+    """An order with these requests, and which of them it lets start at once."""
+    order = OverlapOrder(SECTOR)
+    requests = [make(*kind) for kind in kinds]
+    return order, requests, [order.enter(request) for request in requests]
+
+
+def knowledge(order: OverlapOrder, requests: Sequence[Request]) -> object:
+    """All that `order` knows of these requests, by their numbers."""
+    number_of = {request: number for number, request in enumerate(requests)}
+    granules = {
+        place: (
+            granule.writer and number_of[granule.writer],
+            [*map(number_of.get, granule.readers)],
+        )
+        for place, granule in order._granules.items()
+    }
+    edges = [
+        (request.blockers, sorted(number_of[other] for other in request.dependents))
+        for request in requests
+    ]
+    return granules, edges
+
+
+def check_leaving(kinds: Sequence[Kind]) -> int:
+    """Whoever may leave, what is left is as if it had never come; how many may."""
+    overlaps = overlaps_of(kinds)
+    assert entered(kinds)[2] == [not older for older in overlaps]
+    may_leave = [number for number, older in enumerate(overlaps) if not older]
+    for number in may_leave:
+        order, requests, _ = entered(kinds)
+        freed = order.leave(requests[number])
+        assert freed == [
+            requests[later] for later, older in enumerate(overlaps) if older == 1 << number
+        ]
+        rest = [other for other in range(len(kinds)) if other != number]
+        without = entered([kinds[other] for other in rest])[:2]
+        assert knowledge(order, [requests[other] for other in rest]) == knowledge(*without)
+    return len(may_leave)
+
+
+@pytest.mark.parametrize(
+    ("requests", "sectors"), [*((few, 4) for few in range(1, 5)), (5, 2), *further_scopes()]
+)
+@pytest.mark.timeout(7200)
+def test_no_trace_is_left_of_who_left(requests: int, sectors: int) -> None:
+    """By induction this covers every history of arrivals and departures, however long, in which
+    so many requests are there at once: each state is one that arrivals alone lead to."""
+    started_s = time.monotonic()
+    played = left = 0
+    for kinds in cases(requests, sectors):
+        left += check_leaving(kinds)
+        played += 1
+    took_s = time.monotonic() - started_s
+    print(
+        f"{requests} requests, {sectors} sectors: {played} cases, {left} departures, {took_s:.0f} s"
+    )
+    assert played >= 2**requests
 
 
 class _Replay:
