@@ -25,9 +25,10 @@ class Mutation:
 
     name: str
     edits: tuple[Edit, ...]
+    engine: str = "portable"
 
     def __str__(self) -> str:
-        return self.name
+        return f"{self.engine}: {self.name}"
 
 
 @contextmanager

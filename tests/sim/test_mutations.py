@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import pytest
 
+from ggaoe.testing.engine import ENGINES_ON_MEMORY
 from sim.mutation import Edit, Mutation, in_force
 from sim.world import live
 
 SEEDS = range(400)
+NATIVE = "ggaoe.engine.native"
 ENGINE, ORDER, COMMIT = "ggaoe.engine.portable", "ggaoe.sched.order", "ggaoe.sched.commit"
 
 
-def one(name: str, module: str, function: str, before: str, after: str) -> Mutation:
-    return Mutation(name, (Edit(module, function, {before: after}),))
+def one(
+    name: str, module: str, function: str, before: str, after: str, engine: str = "portable"
+) -> Mutation:
+    return Mutation(name, (Edit(module, function, {before: after}),), engine)
 
 
 MUTATIONS = [
@@ -55,15 +59,25 @@ MUTATIONS = [
     one("short is good enough", ENGINE, "settle",
         "return Settled([], [Vector([member], vector.done_bytes + progress_bytes)])",
         "return Settled([(member, 0)], [])"),
+    # Of the compiled engine, what can be reached from outside.
+    one("stale frames are served", "ggaoe.testing.native", "NativeOnMemory._new_core",
+        "Core(STALE_AGE_NS", "Core(10**18", "native"),
+    one("acknowledged before it is durable", NATIVE, "NativeEngine.refresh",
+        "settings.write_cache,", "True,", "native"),
+    one("every transfer is good", NATIVE, "NativeEngine._on_complete",
+        "results.append((handle, transfer.result))",
+        "results.append((handle, transfer.length_bytes))", "native"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=str)
 def test_the_simulation_fails_without(mutation: Mutation) -> None:
+    if mutation.engine not in ENGINES_ON_MEMORY:
+        pytest.skip(f"the {mutation.engine} engine is not built")
     with in_force(mutation):
         for seed in SEEDS:
             try:
-                live(seed, "portable")
+                live(seed, mutation.engine)
             except Exception as error:
                 print(f"seed {seed}: {error}")
                 return
