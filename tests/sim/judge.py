@@ -9,6 +9,7 @@ its promises:
   acknowledged); one that is not acknowledged is there or not, sector by sector; a value that was
   overwritten never returns.
 - Each reply answers a request that waits for one; what the target gave up is never answered.
+- Once a reservation is acknowledged, nothing of a host that it locks out takes effect any more.
 - Nobody fails but for sectors of his own, or a flush that failed.
 
 A request whose reply is missing may have taken effect in its turn, or not at all; so may each copy.
@@ -155,6 +156,15 @@ class Judge:
         """The target has finished what it had started of all before `mark`, and answered it: what
         is left of it must have no effect."""
         self._settle_silently([r for r in self._all_waiting() if r.number <= mark], REFUSED)
+
+    def reserved(self, owners: Iterable[bytes]) -> None:
+        """The target has acknowledged a reservation: what others have asked must have no effect."""
+        owners = set(owners)
+        if owners:
+            locked_out = [r for r in self._all_waiting() if r.asked.source not in owners]
+            for record in locked_out:
+                self.damaged(record.asked)
+            self._settle_silently(locked_out, REFUSED)
 
     def silenced(self, path: int | None = None) -> None:
         """No request of `path` (None: at all) that waits now will be answered."""

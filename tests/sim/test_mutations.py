@@ -59,6 +59,8 @@ MUTATIONS = [
     one("short is good enough", ENGINE, "settle",
         "return Settled([], [Vector([member], vector.done_bytes + progress_bytes)])",
         "return Settled([(member, 0)], [])"),
+    one("a reservation waits for nobody", ENGINE, "PortableEngine.fence",
+        "if not requests:", "if True:"),
     # Of the compiled engine, what can be reached from outside.
     one("stale frames are served", "ggaoe.testing.native", "NativeOnMemory._new_core",
         "Core(STALE_AGE_NS", "Core(10**18", "native"),
@@ -67,6 +69,8 @@ MUTATIONS = [
     one("every transfer is good", NATIVE, "NativeEngine._on_complete",
         "results.append((handle, transfer.result))",
         "results.append((handle, transfer.length_bytes))", "native"),
+    one("a reservation waits for nobody", NATIVE, "NativeEngine.fence",
+        "if device.core.oldest is None:", "if True:", "native"),
 ]  # fmt: skip
 
 

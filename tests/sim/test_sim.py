@@ -14,6 +14,10 @@ from ggaoe.testing.engine import ENGINES_ON_MEMORY
 from sim.world import live
 
 SEEDS_PER_TEST = 50
+EVENTS = (
+    *("stall", "stale", "flap", "reopen", "retune", "heal"),
+    *("clock-set", "reserve", "kill", "power-cut"),
+)
 REGRESSIONS = Path(__file__).with_name("regressions.txt")
 """Seeds that have found something, one to a line, each with what it was."""
 
@@ -56,16 +60,6 @@ def test_the_worlds_are_varied() -> None:
     """Nothing is proved by lives in which nothing happens."""
     reports = [live(seed, "portable") for seed in range(150)]
     events = sum((report.events for report in reports), reports[0].events.__class__())
-    for event in (
-        "stall",
-        "stale",
-        "flap",
-        "reopen",
-        "retune",
-        "heal",
-        "clock set",
-        "kill",
-        "power cut",
-    ):
+    for event in EVENTS:
         assert events[event] >= 5, (event, events)
     assert sum(report.reads_checked for report in reports) > 1000

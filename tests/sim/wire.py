@@ -14,6 +14,7 @@ from ggaoe.proto.frame import ETHERTYPE, HEADER_BYTES, SECTOR_BYTES
 SHELF, SLOT = 7, 3
 READ, WRITE, VERIFY, FLUSH = 0x24, 0x34, 0x42, 0xEA
 OPS = {READ: Op.READ, WRITE: Op.WRITE, VERIFY: Op.VERIFY, FLUSH: Op.FLUSH}
+COMMAND_AT, RESERVE = 19, 3
 DATA_AT = 36
 W_FLAG, E_FLAG = 0x01, 0x40
 STATUS_ERRORS = 0xA9
@@ -87,6 +88,21 @@ def request(
         )
         + data
     )  # fmt: skip
+
+
+def reserve(destination: bytes, source: bytes, owners: list[bytes]) -> bytes:
+    """The frame that reserves the device for `owners`, or releases it, by force."""
+    head = _FRAME.pack(
+        destination, source, ETHERTYPE, 0x10, 0, SHELF, SLOT, RESERVE, 0, 0, 0, 0, 0, bytes(6), 0
+    )
+    return head[:HEADER_BYTES] + bytes([2, len(owners)]) + b"".join(owners)
+
+
+def owners_of(frame: bytes) -> list[bytes] | None:
+    """Whom the reply `frame` says that the device is reserved for; None: another reply."""
+    if frame[COMMAND_AT] != RESERVE:
+        return None
+    return [frame[26 + 6 * index :][:6] for index in range(frame[25])]
 
 
 def asked_of(path: int, frame: bytes) -> Asked | None:

@@ -16,7 +16,8 @@ from hashlib import blake2b
 
 from ggaoe.engine.base import STALE_AGE_NS, Device, Engine, Hooks, Port
 from ggaoe.net.link import Interface, LinkSettings
-from ggaoe.proto.target import Settings, Target
+from ggaoe.proto.frame import Header
+from ggaoe.proto.target import Change, Settings, Target, TargetState
 from ggaoe.sched.queue import Policy
 from ggaoe.testing.clock import ManualClock, ManualLoop
 from ggaoe.testing.engine import ENGINES_ON_MEMORY, link_of
@@ -24,7 +25,7 @@ from sim.disk import Ills, SimDisk
 from sim.hosts import Habits, Host, wishes
 from sim.judge import Judge
 from sim.network import Network, Weather
-from sim.wire import SHELF, SLOT, Asked, answered_of, asked_of
+from sim.wire import SHELF, SLOT, Asked, answered_of, asked_of, owners_of, reserve
 
 PATHS = 2
 TURNS_TO_SETTLE = 10
@@ -77,6 +78,12 @@ class World:
         self._trace = blake2b(digest_size=8)
         self._events: Counter[str] = Counter()
         self._is_over = False
+        self._state = TargetState()
+        """What hosts have set of the device; it outlives the target."""
+        self._owners: list[bytes] | None = None
+        """Of the reservation that was acknowledged last."""
+        self._owners_told = asyncio.Event()
+        self._changes: set[asyncio.Task[None]] = set()
         self._began_ns = clock.monotonic_ns
         self._mtu_bytes = chance.choice((1500, 4200))
         size_sectors = chance.choice((8, 24, 64))
@@ -125,7 +132,7 @@ class World:
 
     def _start(self) -> None:
         chance = self._chance
-        hooks = Hooks(changed=lambda *_: None, conflict=lambda *_: None)
+        hooks = Hooks(changed=self._change, conflict=lambda *_: None)
         self._engine = self._engine_class(hooks, self._clock.for_engine())
         settings = Settings(SHELF, SLOT, "sim", "disk", "1", 64, write_cache=self._write_cache)
         policy = Policy(
@@ -133,7 +140,9 @@ class World:
             max_delay_ns=chance.choice((0, 1_000_000)),
             merge_delay_ns=chance.choice((0, 0, 100_000)),
         )
-        self._device = self._engine.add_device("sim", Target(settings), policy, trace_io=False)
+        target = Target(settings)
+        target.state = self._state
+        self._device = self._engine.add_device("sim", target, policy, trace_io=False)
         for path in range(PATHS):
             self._open(path)
         self._attach()
@@ -170,7 +179,15 @@ class World:
             return False
         for path, frame in left:
             self._note(b"<", path, frame)
-        self._judge.answered(answered_of(path, frame) for path, frame in left)
+        self._judge.answered(
+            answered_of(path, frame) for path, frame in left if owners_of(frame) is None
+        )
+        for _, frame in left:
+            owners = owners_of(frame)
+            if owners is not None:
+                self._owners = owners
+                self._owners_told.set()
+                self._judge.reserved(owners)
         for path, frame in left:
             self._network.to_hosts(path, frame)
         return True
@@ -198,7 +215,7 @@ class World:
             link_of(port).deliver(frame, arrival_ns)
 
     def _hear(self, path: int, frame: bytes, is_cut: bool) -> None:
-        if is_cut:
+        if is_cut or owners_of(frame) is not None:
             return
         answer = answered_of(path, frame)
         for host in self._hosts:
@@ -231,6 +248,7 @@ class World:
         chance = self._chance
         kinds: list[Callable[[], Awaitable[None]]] = [
             self._stall, self._flap, self._reopen, self._retune, self._heal, self._set_clock,
+            self._reserve,
             lambda: self._restart(power_is_cut=True), lambda: self._restart(power_is_cut=False),
         ]  # fmt: skip
         interval_s = chance.choice((0.001, 0.01, 0.1))
@@ -288,15 +306,44 @@ class World:
         self._events["heal"] += 1
         self._disk.ills = Ills()
 
+    async def _reserve(self) -> None:
+        """One host locks the others out, by all its paths, and lets them in again after a while."""
+        self._events["reserve"] += 1
+        self._judge.may_refuse = True
+        owner = self._chance.choice(self._hosts)
+        for owners in (owner.macs, []):
+            path = self._chance.randrange(PATHS)
+            self._owners_told.clear()
+            frame = reserve(_mac(path), owner.macs[path], owners)
+            self._deliver(path, frame, self._clock.wall_ns)
+            while self._owners != owners:
+                await self._owners_told.wait()
+            await asyncio.sleep(0.05 * self._chance.random())
+
+    def _change(self, device: Device, port: Port, header: Header, frame: bytes) -> None:
+        task = asyncio.create_task(self._put_in_force(device, port, header, frame))
+        self._changes.add(task)
+        task.add_done_callback(self._changes.discard)
+
+    async def _put_in_force(self, device: Device, port: Port, header: Header, frame: bytes) -> None:
+        """What the server does with a change of state."""
+        outcome = device.target.receive(header, frame, port.path)
+        assert isinstance(outcome, Change)
+        await asyncio.sleep(0.01 * self._chance.random())  # it is stored
+        self._state = device.target.state = outcome.state
+        self._engine.refresh(device)
+        if await self._engine.fence(device):
+            self._engine.send(port, outcome.frame)
+
     async def _set_clock(self) -> None:
         """Somebody sets the clock of the wall, while no frame waits."""
-        self._events["clock set"] += 1
+        self._events["clock-set"] += 1
         await self._settle()
         self._clock.wall_offset_ns += self._chance.randrange(-3600, 3600) * 1_000_000_000
 
     async def _restart(self, *, power_is_cut: bool) -> None:
         """The target is killed, or loses power, and comes back after a while."""
-        self._events["power cut" if power_is_cut else "kill"] += 1
+        self._events["power-cut" if power_is_cut else "kill"] += 1
         self.pump()
         self._disk.stop()
         if power_is_cut:
