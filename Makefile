@@ -1,7 +1,7 @@
 VENV ?= .venv
 export VENV
 
-.PHONY: setup demo test test-quick lint sanitize format compare bench clean
+.PHONY: setup demo test test-quick lint sanitize torture format compare bench clean
 
 setup: ; @bash packaging/devel/setup.sh
 demo: setup ; @bash bench/demo.sh
@@ -9,6 +9,7 @@ test: setup ; $(VENV)/bin/pytest && GGAOE_ENGINE=portable $(VENV)/bin/pytest tes
 test-quick: setup ; $(VENV)/bin/pytest tests/tidy tests/unit tests/property
 lint: setup ; $(VENV)/bin/pytest tests/tidy
 sanitize: setup ; @bash packaging/devel/sanitize.sh
+torture: setup ; @bash packaging/devel/torture.sh $(SECONDS)
 format: setup ; $(VENV)/bin/ruff check -q --fix . ; $(VENV)/bin/ruff format -q . ; $(VENV)/bin/python -m ggaoe.config.example > ggaoed.conf.example
 compare: setup ; $(VENV)/bin/python tests/interop/fio_compare.py
 bench: setup ; $(VENV)/bin/python bench/run.py --record

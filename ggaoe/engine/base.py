@@ -97,6 +97,17 @@ class Device:
 
 
 @dataclass(frozen=True, slots=True)
+class Clock:
+    """Where an engine has the time from; frames are stamped in time of the wall."""
+
+    monotonic_ns: Callable[[], int] = time.monotonic_ns
+    wall_ns: Callable[[], int] = time.time_ns
+
+
+SYSTEM_CLOCK = Clock()
+
+
+@dataclass(frozen=True, slots=True)
 class Hooks:
     """What the engine tells the server; both are called from the loop and must not raise."""
 
@@ -112,8 +123,9 @@ class Engine(ABC):
 
     name: ClassVar[str]
 
-    def __init__(self, hooks: Hooks) -> None:
+    def __init__(self, hooks: Hooks, clock: Clock = SYSTEM_CLOCK) -> None:
         self._hooks = hooks
+        self._clock = clock
         self._loop = asyncio.get_running_loop()
         self.ports: dict[int, Port] = {}
         self.devices: dict[str, Device] = {}
@@ -274,7 +286,7 @@ class Engine(ABC):
             port.link.counters.drops["address"] += 1
             return
         raw = bytes(frame) if frame.payload else frame.head
-        now_s = time.monotonic()
+        now_s = self._clock.monotonic_ns() / 1e9
         for device in devices:
             initiator = device.initiators.seen(source, port.name, now_s)
             outcome = device.target.receive(header, raw, port.path)

@@ -12,13 +12,12 @@ import errno
 import logging
 import mmap
 import os
-import time
 from collections import deque
 from collections.abc import Sequence
 from typing import ClassVar, cast
 
 from ggaoe.backend.base import Backend, Transfer
-from ggaoe.engine.base import STALE_AGE_NS, Device, Engine, Hooks, Port
+from ggaoe.engine.base import STALE_AGE_NS, SYSTEM_CLOCK, Clock, Device, Engine, Hooks, Port
 from ggaoe.engine.counters import InitiatorCounters
 from ggaoe.net.buffers import BufferPool, Lease
 from ggaoe.net.link import Frame, Interface, Link, LinkSettings
@@ -70,6 +69,7 @@ class IoRequest(Request):
         header: Header,
         port: Port,
         initiator: InitiatorCounters,
+        received_ns: int,
     ) -> None:
         is_write = io.op is Op.WRITE
         waiting_bytes = REQUEST_BYTES
@@ -83,7 +83,7 @@ class IoRequest(Request):
         self.port = port
         self.path: Path = port.path
         self.initiator = initiator
-        self.received_ns = time.monotonic_ns()
+        self.received_ns = received_ns
         self.lost = 0
         """The errno of a flush that failed while this write was under way."""
         self.lease: Lease | None = None
@@ -143,10 +143,9 @@ class _Lane:
             self.is_drained = len(frames) < wanted
 
 
-def _straighten(received: Sequence[Frame]) -> None:
+def _straighten(received: Sequence[Frame], latest_ns: int) -> None:
     """A clock that was set back must neither turn the order of one link's frames around nor hold
     one of them: none has arrived after now, nor after the one behind it."""
-    latest_ns = time.time_ns()
     for frame in reversed(received):
         frame.arrival_ns = latest_ns = min(frame.arrival_ns, latest_ns)
 
@@ -156,8 +155,8 @@ class PortableEngine(Engine):
 
     name: ClassVar[str] = "portable"
 
-    def __init__(self, hooks: Hooks) -> None:
-        super().__init__(hooks)
+    def __init__(self, hooks: Hooks, clock: Clock = SYSTEM_CLOCK) -> None:
+        super().__init__(hooks, clock)
         self._lanes: dict[Port, _Lane] = {}
         self._active: dict[PortableDevice, None] = {}
         self._dirty: dict[_Lane, None] = {}
@@ -202,11 +201,11 @@ class PortableEngine(Engine):
         """
         lanes = list(self._lanes.values())
         several = len(lanes) > 1
-        horizon_ns = time.time_ns()
+        horizon_ns = self._clock.wall_ns()
         for lane in lanes:
             lane.collect()
             if several:
-                _straighten(lane.received)
+                _straighten(lane.received, self._clock.wall_ns())
                 if not lane.is_drained:
                     horizon_ns = min(horizon_ns, lane.received[-1].arrival_ns)
         ready: list[tuple[_Lane, Frame]] = []
@@ -215,7 +214,7 @@ class PortableEngine(Engine):
                 ready.append((lane, lane.received.popleft()))
         if several:
             ready.sort(key=lambda item: item[1].arrival_ns)
-        oldest_ns = time.time_ns() - STALE_AGE_NS
+        oldest_ns = self._clock.wall_ns() - STALE_AGE_NS
         for lane, frame in ready:
             if frame.arrival_ns < oldest_ns:
                 lane.port.link.counters.drops["stale"] += 1
@@ -267,9 +266,10 @@ class PortableEngine(Engine):
         if device.trace_io:
             self._trace(device, header, io)
         key = (port, header.source, header.tag, frame.head[24:36])
-        request = IoRequest(io, key, frame, header, port, initiator)
+        now_ns = self._clock.monotonic_ns()
+        request = IoRequest(io, key, frame, header, port, initiator, now_ns)
         was_full = device.in_flight + device.waiting >= device.policy.queue_length
-        arrival = device.queue.arrive(request, request.received_ns)
+        arrival = device.queue.arrive(request, now_ns)
         if arrival in (Arrival.ABSORBED, Arrival.REFUSED):
             request.release()
             if arrival is Arrival.REFUSED:
@@ -303,7 +303,7 @@ class PortableEngine(Engine):
             return
         vectors, device.again = device.again, []
         if device.is_serving:
-            now_ns = time.monotonic_ns()
+            now_ns = self._clock.monotonic_ns()
             fresh = device.queue.take(now_ns, after_completion=after_completion)
             vectors += fresh
             self._arm_merge_timer(device, now_ns)
@@ -407,7 +407,7 @@ class PortableEngine(Engine):
 
     def _account(self, device: PortableDevice, request: IoRequest) -> None:
         counters, initiator = device.counters, request.initiator
-        duration_ns = time.monotonic_ns() - request.received_ns
+        duration_ns = self._clock.monotonic_ns() - request.received_ns
         initiator.in_flight -= 1
         match request.op:
             case Op.READ:

@@ -9,7 +9,7 @@ import asyncio
 import os
 import time
 
-from ggaoe.engine.base import STALE_AGE_NS, Hooks, Port
+from ggaoe.engine.base import STALE_AGE_NS, SYSTEM_CLOCK, Clock, Hooks, Port
 from ggaoe.engine.native import NativeEngine
 from ggaoe.engine.native.core import Core, CoreLink
 from ggaoe.net.link import HEAD_BYTES, Interface, Link, LinkCounters, LinkSettings
@@ -84,8 +84,8 @@ class NativeMemoryLink(MemoryLink):
 class NativeOnMemory(NativeEngine):
     """The native engine on links in memory."""
 
-    def __init__(self, hooks: Hooks) -> None:
-        super().__init__(hooks)
+    def __init__(self, hooks: Hooks, clock: Clock = SYSTEM_CLOCK) -> None:
+        super().__init__(hooks, clock)
         self._timer: asyncio.TimerHandle | None = None
         self._loop.add_reader(self._core.event_fd, self._turn)
 
@@ -96,7 +96,7 @@ class NativeOnMemory(NativeEngine):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        wait_ns = self._core.turn()
+        wait_ns = self._core.turn(self._clock.monotonic_ns(), self._clock.wall_ns())
         if wait_ns >= 0:
             self._timer = self._loop.call_later(wait_ns / 1e9, self._turn)
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 from ggaoe.backend.base import Backend, FileAccess, Transfer
-from ggaoe.engine.base import STALE_AGE_NS, Device, Engine, Hooks, Port
+from ggaoe.engine.base import STALE_AGE_NS, SYSTEM_CLOCK, Clock, Device, Engine, Hooks, Port
 from ggaoe.engine.counters import DeviceCounters, InitiatorCounters, Initiators
 from ggaoe.engine.native.core import Core, CoreDevice, CoreLink
 from ggaoe.engine.portable import strerror
@@ -145,8 +145,8 @@ class NativeEngine(Engine):
 
     name: ClassVar[str] = "native"
 
-    def __init__(self, hooks: Hooks) -> None:
-        super().__init__(hooks)
+    def __init__(self, hooks: Hooks, clock: Clock = SYSTEM_CLOCK) -> None:
+        super().__init__(hooks, clock)
         self._core = self._new_core()
         self._core_links: dict[Port, CoreLink] = {}
         self._ports_of_links: dict[CoreLink, Port] = {}

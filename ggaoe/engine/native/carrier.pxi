@@ -86,7 +86,7 @@ cdef void watch(Engine *engine, Carrier *carrier) noexcept nogil:
             engine.in_store.stalled += 1
             engine.in_store = NULL
             engine.leader.is_held_up = True
-            engine.leader.held_up_ns = monotonic_ns()
+            engine.leader.held_up_ns = monotonic_ns(engine)
             engine.held_up += 1
             engine.leader = carrier
 
@@ -94,7 +94,7 @@ cdef void watch(Engine *engine, Carrier *carrier) noexcept nogil:
 cdef void lead(Engine *engine, Carrier *carrier) noexcept nogil:
     # Turn after turn, until another thread has taken over, or this one is to stop.
     cdef int64_t now_ns, wait_ns
-    cdef int64_t idle_ns = monotonic_ns()  # since when there is nothing to do
+    cdef int64_t idle_ns = monotonic_ns(engine)  # since when there is nothing to do
     cdef bint spins = False                # as long as what follows comes soon enough
     cdef uint64_t before
     cdef bint more
@@ -106,7 +106,7 @@ cdef void lead(Engine *engine, Carrier *carrier) noexcept nogil:
         report_to_python(engine, before)
         wait_ns = 0
         if not more:
-            now_ns = monotonic_ns()
+            now_ns = monotonic_ns(engine)
             if engine.sequence + engine.finished != before:
                 # Not where much comes at a time: what comes while we wake up makes a larger batch.
                 spins = (
@@ -178,7 +178,7 @@ cdef void push(Engine *engine, Carrier *carrier, bint after_completion) noexcept
     link = engine.links
     while link != NULL:
         if link.send_head != NULL and (
-            link.blocked_until_ns == 0 or link.blocked_until_ns <= monotonic_ns()
+            link.blocked_until_ns == 0 or link.blocked_until_ns <= monotonic_ns(engine)
         ):
             transmit(link)
         link = link.next
@@ -254,7 +254,7 @@ cdef bint end_call(Engine *engine, Carrier *carrier, Device *device) noexcept no
     if engine.leader == carrier:
         engine.in_store = NULL
         return True
-    now_ns = monotonic_ns()
+    now_ns = monotonic_ns(engine)
     device.stalled -= 1
     device.careful_until_ns = now_ns + CAREFUL_TIMES * (now_ns - carrier.held_up_ns + STALL_NS)
     carrier.is_held_up = False
@@ -285,7 +285,7 @@ cdef void end_holds(Engine *engine) noexcept nogil:
     # Look again at the devices that have held requests back to merge them.
     cdef Device **place = &engine.holding
     cdef Device *device
-    cdef int64_t now_ns = monotonic_ns()
+    cdef int64_t now_ns = monotonic_ns(engine)
     while place[0] != NULL:
         device = place[0]
         if device.hold_until_ns <= now_ns:

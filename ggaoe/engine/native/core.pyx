@@ -606,7 +606,7 @@ cdef class Core:
             if fits:
                 request.scratch = <uint8_t *>scratch
         hold_lock(self.c)
-        taken = fits and arrive(device.c, request, monotonic_ns())
+        taken = fits and arrive(device.c, request, monotonic_ns(self.c))
         if not taken:
             slot_free(request)
         leave(self.c)
@@ -670,17 +670,19 @@ cdef class Core:
             vector.result = result
             report(self.c, vector)
 
-    def turn(self):
-        """Without threads: one turn in the caller's. Returns in how many ns the next one is due:
-        0: at once, -1: when `event_fd` is readable."""
+    def turn(self, int64_t monotonic_ns_now, int64_t real_ns_now):
+        """Without threads: one turn in the caller's, at the time that the caller says. Returns in
+        how many ns the next one is due: 0: at once, -1: when `event_fd` is readable."""
         cdef uint64_t before, counter
         cdef int64_t wait_ns = 0
         read(self.c.event_fd, &counter, sizeof(counter))
         hold_lock(self.c)
+        self.c.told_monotonic_ns = monotonic_ns_now
+        self.c.told_real_ns = real_ns_now
         self.c.leader = &self.c.carriers[0]
         before = self.c.sequence + self.c.finished
         if not take_turn(self.c, self.c.leader):
-            wait_ns = time_to_wait(self.c, monotonic_ns())
+            wait_ns = time_to_wait(self.c, monotonic_ns(self.c))
         report_to_python(self.c, before)
         leave(self.c)
         return wait_ns

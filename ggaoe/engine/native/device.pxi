@@ -1,10 +1,18 @@
 # A device's requests from start to reply: submit, settle, commit, finish. The twin of the same
 # steps in engine/portable.py.
 
-cdef inline int64_t monotonic_ns() noexcept nogil:
+cdef inline int64_t clock_ns(int clock) noexcept nogil:
     cdef timespec now
-    clock_gettime(CLOCK_MONOTONIC, &now)
+    clock_gettime(clock, &now)
     return <int64_t>now.tv_sec * 1000000000 + now.tv_nsec
+
+
+cdef inline int64_t monotonic_ns(Engine *engine) noexcept nogil:
+    return engine.told_monotonic_ns or clock_ns(CLOCK_MONOTONIC)
+
+
+cdef inline int64_t real_ns(Engine *engine) noexcept nogil:
+    return engine.told_real_ns or clock_ns(CLOCK_REALTIME)
 
 
 cdef inline void activate(Device *device) noexcept nogil:
@@ -20,7 +28,7 @@ cdef void submit(Device *device, bint after_completion) noexcept nogil:
     cdef Vector *vector
     cdef Vector *again
     cdef int count, i
-    cdef int64_t now_ns = monotonic_ns()
+    cdef int64_t now_ns = monotonic_ns(device.engine)
     while True:
         again = device.again
         device.again = NULL
@@ -206,7 +214,7 @@ cdef void flushed(Device *device, int64_t result) noexcept nogil:
 
 cdef void finish(Device *device, Request *request, int error) noexcept nogil:
     # Account, let those start that waited for it, reply.
-    cdef int64_t duration_ns = monotonic_ns() - request.received_ns
+    cdef int64_t duration_ns = monotonic_ns(device.engine) - request.received_ns
     cdef Stats *stats = &device.stats
     cdef Source *source = request.source
     if request.op == READ:

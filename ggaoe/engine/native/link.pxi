@@ -72,7 +72,7 @@ cdef Device *routed(Link *link, uint32_t address) noexcept nogil:
     return NULL
 
 
-cdef bint receive(Link *link, int64_t real_ns) noexcept nogil:
+cdef bint receive(Link *link, int64_t began_ns) noexcept nogil:
     # Fill up `received`; False where the socket has given all it had.
     link.received_count -= link.received_first
     if link.received_first and link.received_count:
@@ -84,7 +84,7 @@ cdef bint receive(Link *link, int64_t real_ns) noexcept nogil:
     link.received_first = 0
     if link.in_memory:
         return receive_delivered(link)
-    return receive_by_ring(link) if link.ring != NULL else receive_by_call(link, real_ns)
+    return receive_by_ring(link) if link.ring != NULL else receive_by_call(link, began_ns)
 
 
 cdef bint receive_by_ring(Link *link) noexcept nogil:
@@ -147,7 +147,7 @@ cdef bint take_slot(Link *link, tpacket2_hdr *slot) noexcept nogil:
     return True
 
 
-cdef bint receive_by_call(Link *link, int64_t real_ns) noexcept nogil:
+cdef bint receive_by_call(Link *link, int64_t began_ns) noexcept nogil:
     cdef int wanted = BATCH - <int>link.received_count
     cdef int i, count
     cdef msghdr *message
@@ -174,18 +174,18 @@ cdef bint receive_by_call(Link *link, int64_t real_ns) noexcept nogil:
         return False
     link.stats.rx_batches += 1
     for i in range(count):
-        take_frame(link, i, real_ns)
+        take_frame(link, i, began_ns)
     return count == wanted
 
 
-cdef void take_frame(Link *link, int i, int64_t real_ns) noexcept nogil:
+cdef void take_frame(Link *link, int i, int64_t began_ns) noexcept nogil:
     cdef Request *request = link.slots[i]
     cdef msghdr *message = &link.messages[i].msg_hdr
     cdef cmsghdr *part = CMSG_FIRSTHDR(message)
     cdef timespec stamp
     cdef tpacket_auxdata auxiliary
     cdef uint32_t status = 0
-    request.arrival_ns = real_ns
+    request.arrival_ns = began_ns
     while part != NULL:
         if part.cmsg_level == SOL_SOCKET and part.cmsg_type == SO_TIMESTAMPNS:
             memcpy(&stamp, CMSG_DATA(part), sizeof(stamp))
@@ -349,7 +349,7 @@ cdef void transmit(Link *link) noexcept nogil:
         if sent < 0:
             if errno == EAGAIN or errno == ENOBUFS:
                 link.stats.tx_held += 1
-                link.blocked_until_ns = monotonic_ns() + SEND_RETRY_NS
+                link.blocked_until_ns = monotonic_ns(link.engine) + SEND_RETRY_NS
                 return
             link.stats.tx_refused += 1
             sent = 0
@@ -375,8 +375,9 @@ cdef bint receive_all(Engine *engine) noexcept nogil:
     # Frames of all links in order of arrival, as far as it is certain: what came after the turn's
     # beginning waits for the next, and so does what is newer than the last one taken from a link
     # that has more than one turn's worth. True where frames are left.
-    cdef timespec now
-    cdef int64_t real_ns, newest_ns, horizon_ns, now_ns
+    cdef int64_t began_ns = real_ns(engine)
+    cdef int64_t horizon_ns = began_ns
+    cdef int64_t newest_ns, now_ns
     cdef Link *link
     cdef Link *oldest
     cdef Request *request
@@ -384,17 +385,13 @@ cdef bint receive_all(Engine *engine) noexcept nogil:
     cdef uint32_t i
     cdef bint several = engine.links != NULL and engine.links.next != NULL
     cdef bint more = False
-    clock_gettime(CLOCK_REALTIME, &now)
-    real_ns = <int64_t>now.tv_sec * 1000000000 + now.tv_nsec
-    horizon_ns = real_ns
     link = engine.links
     while link != NULL:
-        link.is_drained = not receive(link, real_ns)
+        link.is_drained = not receive(link, began_ns)
         if not link.is_drained:
             more = True
         if several and link.received_count > link.received_first:
-            clock_gettime(CLOCK_REALTIME, &now)
-            newest_ns = <int64_t>now.tv_sec * 1000000000 + now.tv_nsec
+            newest_ns = real_ns(engine)
             i = link.received_count
             while i > link.received_first:  # a clock that was set back must not turn the order around
                 i -= 1
@@ -405,7 +402,7 @@ cdef bint receive_all(Engine *engine) noexcept nogil:
             if not link.is_drained and newest_ns < horizon_ns:
                 horizon_ns = newest_ns
         link = link.next
-    now_ns = monotonic_ns()
+    now_ns = monotonic_ns(engine)
     while not engine.waits_for_python:
         oldest = NULL
         link = engine.links
@@ -423,7 +420,7 @@ cdef bint receive_all(Engine *engine) noexcept nogil:
         while oldest.received_first < oldest.received_count and not engine.waits_for_python:
             request = oldest.received[oldest.received_first]
             oldest.received_first += 1
-            if request.arrival_ns < real_ns - engine.stale_age_ns:
+            if request.arrival_ns < began_ns - engine.stale_age_ns:
                 oldest.stats.stale += 1
                 slot_free(request)
             else:

@@ -23,7 +23,7 @@ cdef void transmit_in_memory(Link *link) noexcept nogil:
     while link.send_head != NULL:
         if link.room_frames == 0:
             link.stats.tx_held += 1
-            link.blocked_until_ns = monotonic_ns() + SEND_RETRY_NS
+            link.blocked_until_ns = monotonic_ns(link.engine) + SEND_RETRY_NS
             break
         request = link.send_head
         link.send_head = request.next

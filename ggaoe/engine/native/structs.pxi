@@ -320,6 +320,8 @@ ctypedef struct Engine:
     Vector *free_vectors
     uint64_t sequence
     uint64_t finished
+    int64_t told_monotonic_ns        # without threads: what time it is; 0: ask the kernel
+    int64_t told_real_ns
     int64_t stale_age_ns
     int64_t busy_poll_ns             # how long to wait actively for the next frame
     bint is_alone                    # there is but one processor

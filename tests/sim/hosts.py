@@ -1,0 +1,137 @@
+"""Initiators as they are: Linux' driver, and the simple ones of boot loaders and 9front.
+
+They own what they want done and when they ask again. They believe what they are told; the judge
+does not. Facts about the drivers: aoecmd.c of Linux, aoe.c of iPXE and of 9front, in behaviour.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+from dataclasses import dataclass
+
+from ggaoe.proto.frame import SECTOR_BYTES
+from sim.network import Network
+from sim.wire import FLUSH, READ, SLOT, VERIFY, WRITE, Answered, request
+
+OPCODES = (READ, READ, READ, WRITE, WRITE, WRITE, WRITE, VERIFY, FLUSH)
+
+
+@dataclass(eq=False)
+class Wish:
+    """One request that a host wants done."""
+
+    opcode: int
+    sector: int
+    count: int
+    data: bytes
+    tag: int = 0
+    path: int = 0
+    tries: int = 0
+    began_s: float = 0.0
+    timer: asyncio.TimerHandle | None = None
+
+
+@dataclass(frozen=True)
+class Habits:
+    """How a host behaves. `renews_tag`: a resend is a new request to the target, and may take
+    another path (Linux); otherwise it is the same frame again (iPXE, WinAoE, 9front)."""
+
+    renews_tag: bool
+    window: int
+    timeout_s: float
+    patience_s: float = 180.0
+
+
+class Host:
+    """`number` is unique among hosts; it does `wishes` in order, `habits.window` at a time."""
+
+    def __init__(
+        self, chance: random.Random, number: int, network: Network, targets: list[bytes],
+        habits: Habits, wishes: list[Wish],
+    ) -> None:  # fmt: skip
+        self.macs = [bytes([2, 0, 0, 0, number, path]) for path in range(len(targets))]
+        self._chance = chance
+        self._loop = asyncio.get_running_loop()
+        self._network = network
+        self._targets = targets
+        self._habits = habits
+        self._window = max(1, habits.window // 2)
+        self._wishes = wishes
+        self._asked: dict[tuple[int, int], Wish] = {}
+        self._outstanding = 0
+        self._tags = itertools.count(number << 16 | SLOT)
+        self.is_done = asyncio.Event()
+
+    def begin(self) -> None:
+        self._ask_for_more()
+
+    def _ask_for_more(self) -> None:
+        while self._wishes and self._outstanding < self._window:
+            wish = self._wishes.pop(0)
+            self._outstanding += 1
+            wish.began_s = self._loop.time()
+            wish.tag = next(self._tags)
+            wish.path = self._chance.randrange(len(self.macs))
+            self._send(wish)
+        if not self._outstanding:
+            self.is_done.set()
+
+    def _send(self, wish: Wish) -> None:
+        wish.tries += 1
+        self._asked[wish.path, wish.tag] = wish
+        # Linux backs off by what it has measured; a factor does as well.
+        wait_s = self._habits.timeout_s * min(2**wish.tries, 64)
+        wish.timer = self._loop.call_later(wait_s, self._time_out, wish)
+        frame = request(
+            self._targets[wish.path], self.macs[wish.path], wish.tag, wish.opcode, wish.sector,
+            wish.count, wish.data,
+        )  # fmt: skip
+        self._network.to_target(wish.path, frame)
+
+    def _time_out(self, wish: Wish) -> None:
+        del self._asked[wish.path, wish.tag]
+        if self._loop.time() - wish.began_s > self._habits.patience_s:
+            self._finish(wish)
+            return
+        if self._habits.renews_tag:
+            self._window = 1
+            wish.tag = next(self._tags)
+            wish.path = self._chance.randrange(len(self.macs))
+        self._send(wish)
+
+    def hear(self, answer: Answered) -> None:
+        """A reply has come; one to a tag that is not waited for any more is ignored."""
+        wish = self._asked.get((answer.path, answer.tag))
+        # An AoE error is waited out by Linux; the others ask again, too, with the same effect.
+        if wish is None or answer.error is not None:
+            return
+        if wish.opcode == READ and answer.is_good and len(answer.data) != wish.count * SECTOR_BYTES:
+            return
+        del self._asked[wish.path, wish.tag]
+        assert wish.timer is not None
+        wish.timer.cancel()
+        self._window = min(self._window + 1, self._habits.window)
+        self._finish(wish)
+
+    def _finish(self, wish: Wish) -> None:
+        self._outstanding -= 1
+        self._ask_for_more()
+
+
+def wishes(
+    chance: random.Random, number: int, amount: int, size_sectors: int, count_max: int
+) -> list[Wish]:
+    """`amount` random requests; each sector of each write has a content of its own."""
+    made = []
+    for index in range(amount):
+        opcode = chance.choice(OPCODES)
+        count = 0 if opcode == FLUSH else chance.randint(1, count_max)
+        sector = chance.randrange(size_sectors - count + 1) if count else 0
+        data = b""
+        if opcode == WRITE:
+            name = (number << 32 | index + 1) << 8
+            data = b"".join((name | at).to_bytes(8) * (SECTOR_BYTES // 8) for at in range(count))
+        made.append(Wish(opcode, sector, count, data))
+    return made

@@ -1,0 +1,88 @@
+"""The judge sees: whatever is broken in the target on purpose, some seed must fail."""
+
+from __future__ import annotations
+
+import pytest
+
+from ggaoe.testing.engine import ENGINES_ON_MEMORY
+from sim.mutation import Edit, Mutation, in_force
+from sim.world import live
+
+SEEDS = range(400)
+NATIVE = "ggaoe.engine.native"
+ENGINE, ORDER, COMMIT = "ggaoe.engine.portable", "ggaoe.sched.order", "ggaoe.sched.commit"
+
+
+def one(
+    name: str, module: str, function: str, before: str, after: str, engine: str = "portable"
+) -> Mutation:
+    return Mutation(name, (Edit(module, function, {before: after}),), engine)
+
+
+MUTATIONS = [
+    one("no overlap order", ORDER, "OverlapOrder.enter", "return not blockers",
+        "request.blockers = 0; [b.dependents.remove(request) for b in blockers]; return True"),
+    one("writers pass readers", ORDER, "OverlapOrder.enter",
+        "blockers.update(granule.readers)", "pass"),
+    one("readers pass writers", ORDER, "OverlapOrder.enter",
+        "elif granule.writer is not None:", "elif granule.writer is not None and is_write:"),
+    one("links one after the other", ENGINE, "PortableEngine._on_readable",
+        "ready.sort(key=lambda item: item[1].arrival_ns)", "pass"),
+    one("stale frames are served", ENGINE, "PortableEngine._on_readable",
+        "if frame.arrival_ns < oldest_ns:", "if False:"),
+    Mutation("what has not started outlives its disk", (
+        Edit(ENGINE, "PortableEngine.detach", {
+            "for request in device.queue.drop_unstarted():": "for request in ():",
+            "await self.fence(device)":
+                "while device.in_flight:\n                await asyncio.sleep(0.001)",
+        }),
+        Edit(ENGINE, "PortableEngine.attach",
+             {"device.queue = DeviceQueue(": "device.queue = device.queue or DeviceQueue("}),
+    )),
+    one("acknowledged before it is durable", ENGINE, "PortableEngine._settle",
+        "durable = not device.target.settings.write_cache", "durable = False"),
+    one("a flush that does not flush", ENGINE, "PortableEngine._submit",
+        "device.commit.join(vector.members[0])", "self._finish(device, vector.members[0], 0)"),
+    one("a flush covers what comes later", COMMIT, "GroupCommit.done",
+        "covered, self._covered = self._covered, []",
+        "covered, self._covered, self._joined = self._covered + self._joined, [], []"),
+    one("a failed flush is no failure", ENGINE, "PortableEngine._flushed",
+        "if result >= 0:", "if True:"),
+    one("a failed flush spares what runs", ENGINE, "PortableEngine._flushed",
+        "request.lost = -result", "pass"),
+    one("all fail for one", ENGINE, "settle",
+        "return Settled([], [Vector([member]) for member in vector.members])",
+        "return Settled([(member, 5) for member in vector.members], [])"),
+    one("one fails and nobody hears", ENGINE, "settle",
+        "return Settled([], [Vector([member]) for member in vector.members])",
+        "return Settled([(member, 0) for member in vector.members], [])"),
+    one("short is good enough", ENGINE, "settle",
+        "return Settled([], [Vector([member], vector.done_bytes + progress_bytes)])",
+        "return Settled([(member, 0)], [])"),
+    one("a reservation waits for nobody", ENGINE, "PortableEngine.fence",
+        "if not requests:", "if True:"),
+    # Of the compiled engine, what can be reached from outside.
+    one("stale frames are served", "ggaoe.testing.native", "NativeOnMemory._new_core",
+        "Core(STALE_AGE_NS", "Core(10**18", "native"),
+    one("acknowledged before it is durable", NATIVE, "NativeEngine.refresh",
+        "settings.write_cache,", "True,", "native"),
+    one("every transfer is good", NATIVE, "NativeEngine._on_complete",
+        "results.append((handle, transfer.result))",
+        "results.append((handle, transfer.length_bytes))", "native"),
+    one("a reservation waits for nobody", NATIVE, "NativeEngine.fence",
+        "if device.core.oldest is None:", "if True:", "native"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=str)
+def test_the_simulation_fails_without(mutation: Mutation) -> None:
+    if mutation.engine not in ENGINES_ON_MEMORY:
+        pytest.skip(f"the {mutation.engine} engine is not built")
+    with in_force(mutation):
+        for seed in SEEDS:
+            try:
+                live(seed, mutation.engine)
+            except Exception as error:
+                print(f"seed {seed}: {error}")
+                return
+    pytest.fail(f"{mutation}: {len(SEEDS)} seeds, and nobody noticed")
