@@ -23,8 +23,6 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 TREE = HERE.parents[1]
-CORPORA = HERE / "corpus"
-CRASHES = HERE / "crashes"
 SECONDS = 60
 INPUT_TIMEOUT_S = 60
 MEMORY_MIB_MAX = 4096
@@ -59,17 +57,18 @@ def fuzz(name: str, scratch: Path, options: Sequence[str]) -> None:
     atheris.Fuzz()
 
 
-def corpus_of(name: str) -> Path:
+def corpus_of(name: str, data: Path = HERE) -> Path:
     """The folder of a target's inputs, which the file's `CORPUS` names."""
     found = re.search(r'^CORPUS = "(\w+)"', (HERE / f"fuzz_{name}.py").read_text(), re.MULTILINE)
     assert found, name
-    return CORPORA / found[1]
+    return data / "corpus" / found[1]
 
 
-def run(name: str, seconds: int, *, keep: bool) -> bool:
+def run(name: str, seconds: int, data: Path, *, keep: bool) -> bool:
     """Fuzz one target for so long; whether nothing was found."""
-    CRASHES.mkdir(exist_ok=True)
-    before = set(CRASHES.iterdir())
+    crashes, corpus = data / "crashes", corpus_of(name, data)
+    crashes.mkdir(exist_ok=True)
+    before = set(crashes.iterdir())
     began_s = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="ggaoe-fuzz-") as scratch:
         found = Path(scratch) / "found"
@@ -80,24 +79,24 @@ def run(name: str, seconds: int, *, keep: bool) -> bool:
             f"-max_total_time={seconds}",
             f"-timeout={INPUT_TIMEOUT_S}",
             f"-rss_limit_mb={MEMORY_MIB_MAX}",
-            f"-artifact_prefix={CRASHES}/{name}-",
+            f"-artifact_prefix={crashes}/{name}-",
             "-print_final_stats=1",
             str(found),
-            str(corpus_of(name)),
+            str(corpus),
         )
         took_s = round(time.monotonic() - began_s)
         if keep:
-            _child(name, scratch, "-merge=1", str(corpus_of(name)), str(found))
+            _child(name, scratch, "-merge=1", str(corpus), str(found))
     executed = re.search(r"^stat::number_of_executed_units:\s*(\d+)", done.stderr, re.MULTILINE)
-    crashes = sorted(path for path in set(CRASHES.iterdir()) - before if _is_crash(path, name))
+    findings = sorted(path for path in set(crashes.iterdir()) - before if _is_crash(path, name))
     count = executed[1] if executed else "no count of"
-    print(f"{name}: {count} executions in {took_s} s, {len(crashes)} findings", flush=True)
-    if done.returncode or crashes:
+    print(f"{name}: {count} executions in {took_s} s, {len(findings)} findings", flush=True)
+    if done.returncode or findings:
         print(done.stdout[-OUTPUT_SHOWN:] + done.stderr[-OUTPUT_SHOWN:])
-    for path in crashes:
+    for path in findings:
         print(f"  {path}: mend it, then make it a test of every run:")
-        print(f"  mv {path} {corpus_of(name)}/NAME-OF-THE-DEFECT")
-    return not done.returncode and not crashes
+        print(f"  mv {path} {corpus}/NAME-OF-THE-DEFECT")
+    return not done.returncode and not findings
 
 
 def _is_crash(path: Path, name: str) -> bool:
@@ -121,13 +120,18 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seconds", type=int, default=SECONDS, help="for each target")
     parser.add_argument("--keep", action="store_true", help="add new inputs to the corpus")
+    parser.add_argument("--data", type=Path, default=HERE, help="where corpus and crashes are")
+    parser.add_argument("--list", action="store_true", help="print the targets' names")
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=", ".join(names()))
     options = parser.parse_args(arguments)
+    if options.list:
+        print("\n".join(names()))
+        return 0
     for name in options.targets:
         if name not in names():
             parser.error(f"no target {name}: there are {', '.join(names())}")
     chosen = options.targets or names()
-    results = [run(name, options.seconds, keep=options.keep) for name in chosen]
+    results = [run(name, options.seconds, options.data, keep=options.keep) for name in chosen]
     return 0 if all(results) else 1
 
 
