@@ -451,6 +451,22 @@ def test_select_takes_globs() -> None:
     assert caught.value.code == control.NOT_FOUND
 
 
+def test_a_name_matches_itself() -> None:
+    known = ["a[1]", "a1"]
+    assert select({"names": ["a[1]"]}, known) == (["a[1]"], [])
+    assert select({"names": ["a[[]1]", "a[1]"]}, known) == (["a[1]"], [])
+
+
+def test_globs_are_bounded_and_names_are_not() -> None:
+    """A megabyte of globs would keep the loop for seconds."""
+    known = [f"disk{number}" for number in range(5000)]
+    assert select({"names": known}, known) == (known, [])
+    for globs in (["*a" * control.PATTERN_CHARACTERS_MAX], [f"{name}*" for name in known]):
+        with pytest.raises(ControlError, match="more than") as caught:
+            select({"names": globs}, known)
+        assert caught.value.code == control.INVALID_PARAMS
+
+
 @pytest.mark.parametrize("names", ["disk1", [1], {"a": 1}, None])
 def test_names_that_are_no_list_of_strings_are_invalid(names: object) -> None:
     with pytest.raises(ControlError) as caught:
