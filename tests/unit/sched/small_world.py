@@ -10,13 +10,11 @@ from ggaoe.proto.ata import Op
 
 Kind = tuple[Op, int, int]
 
-SCOPE_VARIABLE = "GGAOE_TEST_SCOPE"
-"""Further scopes to be played, as in `6x3 5x4`: so many requests at once on so many sectors."""
 
-
-def further_scopes() -> list[tuple[int, int]]:
-    """What SCOPE_VARIABLE asks for beyond what every run plays."""
-    words = os.environ.get(SCOPE_VARIABLE, "").split()
+def further_scopes(variable: str) -> list[tuple[int, int]]:
+    """(requests, sectors) of what an environment variable asks for beyond what every run plays; it
+    is written as in `6x3 5x4`."""
+    words = os.environ.get(variable, "").split()
     return [
         (int(requests), int(sectors)) for requests, _, sectors in (w.partition("x") for w in words)
     ]

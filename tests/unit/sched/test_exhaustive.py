@@ -25,6 +25,9 @@ from unit.sched.small_world import (
     overlaps_of,
 )
 
+SCOPE_VARIABLE = "GGAOE_TEST_SCOPE"
+"""Names further scopes: 5x4 takes a minute, 6x3 two, 6x4 the most of an hour."""
+
 
 def orders_of_leaving(overlaps: Sequence[int], gone: int = 0) -> Iterator[list[int]]:
     """Every order in which requests that were all there at once can finish."""
@@ -114,7 +117,8 @@ def check_leaving(kinds: Sequence[Kind]) -> int:
 
 
 @pytest.mark.parametrize(
-    ("requests", "sectors"), [*((few, 4) for few in range(1, 5)), (5, 2), *further_scopes()]
+    ("requests", "sectors"),
+    [*((few, 4) for few in range(1, 5)), (5, 2), *further_scopes(SCOPE_VARIABLE)],
 )
 @pytest.mark.timeout(7200)
 def test_no_trace_is_left_of_who_left(requests: int, sectors: int) -> None:
