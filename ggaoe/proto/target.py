@@ -1,8 +1,9 @@
 """One served device as initiators see it: which frame gets which answer (AoE r11).
 
-Owns the order of checks, the lists and the strings. Sans-I/O: a frame goes in, an outcome comes
-out; who reads, writes, stores state and sends is somebody else. A native engine answers only
-flawless READ, WRITE and FLUSH by itself and hands everything else to `Target.receive`.
+Owns the order of checks, who may do what and why, the lists and the strings. Sans-I/O: a frame goes
+in, an outcome comes out; who reads, writes, stores state and sends is somebody else. A native
+engine answers only flawless READ, WRITE and FLUSH by itself and hands everything else to
+`Target.receive`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from ggaoe.proto import access, ata, query
 from ggaoe.proto.ata import AtaError, Op, Opcode
@@ -39,6 +40,9 @@ from ggaoe.proto.frame import (
     sectors_that_fit,
     unpack_taskfile,
 )
+from ggaoe.proto.operation import Operation, operation_of
+from ggaoe.proto.rules import EVERYBODY, Rules
+from ggaoe.units import format_mac
 
 FIRMWARE_VERSION = 0x0001
 """Of the config reply: what aoe-stat and sysfs show as the target's firmware."""
@@ -49,10 +53,33 @@ class DropReason(Enum):
 
     ACCESS_LIST = "access_list"
     MASK_LIST = "mask_list"
+    DISCOVER_LIST = "discover_list"
     CONFIG_MISMATCH = "config_mismatch"
     MTU = "mtu"
     QUEUE_FULL = "queue_full"
     NOT_SERVING = "not_serving"
+    RATE_LIMITED = "rate_limited"
+
+
+class Check(Enum):
+    """What can keep a host from an operation; the values are names for people."""
+
+    ACCEPT = "accept"
+    DENY = "deny"
+    MASK = "mask list"
+    LIST = "list"
+    """The operation's own; it is called as the operation is."""
+    RESERVATION = "reservation"
+    STORE = "store"
+    READ_ONLY = "read-only"
+
+
+class Finding(NamedTuple):
+    """What one check finds about a host; `rule` is what it goes by, None where nothing is set."""
+
+    check: str
+    permits: bool
+    rule: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +151,17 @@ class Settings:
     buffer_count: int
     read_only: bool = False
     write_cache: bool = False
-    accept: frozenset[bytes] | None = None
-    """None: everybody; empty: nobody."""
-    deny: frozenset[bytes] = frozenset()
+    accept: Rules = EVERYBODY
+    deny: Rules = EVERYBODY
+    discover: Rules = EVERYBODY
+    read: Rules = EVERYBODY
+    write: Rules = EVERYBODY
+    change: Rules = EVERYBODY
+
+    def rules_of(self, operation: Operation) -> Rules:
+        """The operation's own list."""
+        rules: Rules = getattr(self, operation.value)
+        return rules
 
 
 class Target:
@@ -151,15 +186,34 @@ class Target:
         """Shelf and slot match independently, each by value or wildcard."""
         return shelf in (self.settings.shelf, SHELF_ANY) and slot in (self.settings.slot, SLOT_ANY)
 
-    def refusal(self, source: bytes) -> DropReason | None:
-        """Why `source` is not heard at all, or None."""
-        settings = self.settings
-        if settings.accept is not None and source not in settings.accept:
-            return DropReason.ACCESS_LIST
-        if source in settings.deny:
-            return DropReason.ACCESS_LIST
-        if self.state.mask and source not in self.state.mask:
-            return DropReason.MASK_LIST
+    def refusal(self, source: bytes, operation: Operation) -> Check | None:
+        """The first check that keeps `source` from `operation`, or None where it may."""
+        return self._first(CHECKS[operation], source, operation)
+
+    def explain(self, source: bytes, operation: Operation) -> list[Finding]:
+        """What each check finds, up to the one that refuses."""
+        findings = []
+        refusing = self.refusal(source, operation)
+        for check in CHECKS[operation]:
+            if check is Check.LIST:
+                name, rule = operation.value, self.settings.rules_of(operation).reason(source)
+            else:
+                name, rule = check.value, _RULE[check](self, source)
+            findings.append(Finding(name, check is not refusing, rule))
+            if check is refusing:
+                break
+        return findings
+
+    def _first(
+        self, checks: tuple[Check, ...], source: bytes, operation: Operation | None
+    ) -> Check | None:
+        """The first of `checks` that refuses; what is no operation passes every list."""
+        for check in checks:
+            if check is Check.LIST:
+                if operation and not self.settings.rules_of(operation).permits(source):
+                    return check
+            elif _REFUSES[check](self, source):
+                return check
         return None
 
     def is_locked_out(self, source: bytes) -> bool:
@@ -171,25 +225,42 @@ class Target:
 
         `header` is the unpacked header of `frame` (everything from the destination address on);
         response flag, source and address were checked by the caller. The order of checks is the
-        protocol's: version, access list, mask list, command, argument, and what the command needs.
+        protocol's: version, access list, mask list, command, argument, the operation's list, and
+        what the command needs.
         """
         if header.version != VERSION:
             return self._error(header, frame, path, Error.VERSION)
-        reason = self.refusal(header.source)
-        if reason is not None:
-            return Dropped(reason)
+        refusing = self._first(_ADMISSION, header.source, None)
+        if refusing is not None:
+            is_mask = refusing is Check.MASK
+            return Dropped(DropReason.MASK_LIST if is_mask else DropReason.ACCESS_LIST)
         handler = _HANDLERS.get(header.command)
         if handler is None:
             return Reply(padded(self._respond(header, path, Error.COMMAND)), is_error=True)
         handle, argument_bytes = handler
         if len(frame) < argument_bytes:
             return Reply(padded(self._respond(header, path, Error.ARGUMENT)), is_error=True)
+        operation = operation_of(header.command, frame)
+        if operation and not self.settings.rules_of(operation).permits(header.source):
+            return self._not_permitted(operation, header, frame, path)
         outcome = handle(self, header, frame, path)
         frame_bytes_max = path.mtu_bytes + ETHERNET_BYTES
         if isinstance(outcome, Reply | Change) and len(outcome.frame) > frame_bytes_max:
             # A list from the days of a larger MTU: what cannot be answered changes nothing.
             return Dropped(DropReason.MTU)
         return outcome
+
+    def _not_permitted(
+        self, operation: Operation, header: Header, frame: Buffer, path: Path
+    ) -> Outcome:
+        """For a host that may not discover the target it is not there. Other refusals last, and
+        hosts give an ATA error to their users at once."""
+        if operation is Operation.DISCOVER:
+            return Dropped(DropReason.DISCOVER_LIST)
+        if header.command != Command.ATA:
+            return self._error(header, frame, path, Error.ARGUMENT)
+        taskfile = unpack_taskfile(frame)
+        return self._ata_reply(header, taskfile, path, error=AtaError.ABRT, count=taskfile.sectors)
 
     # --- replies ---------------------------------------------------------------------------
 
@@ -433,3 +504,33 @@ _HANDLERS: dict[int, tuple[_Handler, int]] = {
     Command.MASK: (Target._receive_mask, MASK_HEADER_BYTES),
     Command.RESERVE: (Target._receive_reserve, RESERVE_HEADER_BYTES),
 }
+
+_ADMISSION = (Check.ACCEPT, Check.DENY, Check.MASK)
+CHECKS: dict[Operation, tuple[Check, ...]] = {
+    Operation.DISCOVER: (*_ADMISSION, Check.LIST),
+    Operation.READ: (*_ADMISSION, Check.LIST, Check.RESERVATION, Check.STORE),
+    Operation.WRITE: (*_ADMISSION, Check.LIST, Check.RESERVATION, Check.STORE, Check.READ_ONLY),
+    Operation.CHANGE: (*_ADMISSION, Check.LIST),
+}
+"""What is asked of a host that wants to do something, in this order."""
+
+_REFUSES: dict[Check, Callable[[Target, bytes], bool]] = {
+    Check.ACCEPT: lambda target, mac: not target.settings.accept.permits(mac),
+    Check.DENY: lambda target, mac: not target.settings.deny.permits(mac),
+    Check.MASK: lambda target, mac: bool(target.state.mask) and mac not in target.state.mask,
+    Check.RESERVATION: Target.is_locked_out,
+    Check.STORE: lambda target, _: target.size_sectors is None,
+    Check.READ_ONLY: lambda target, _: target.settings.read_only,
+}
+_RULE: dict[Check, Callable[[Target, bytes], str | None]] = {
+    Check.ACCEPT: lambda target, mac: target.settings.accept.reason(mac),
+    Check.DENY: lambda target, mac: target.settings.deny.reason(mac),
+    Check.MASK: lambda target, _: _listed(target.state.mask) or None,
+    Check.RESERVATION: lambda target, _: _listed(target.state.reserved) or None,
+    Check.STORE: lambda target, _: "not usable" if target.size_sectors is None else None,
+    Check.READ_ONLY: lambda target, _: "yes" if target.settings.read_only else None,
+}
+
+
+def _listed(macs: access.MacList) -> str:
+    return ", ".join(map(format_mac, macs))
