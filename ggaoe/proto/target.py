@@ -525,12 +525,16 @@ _REFUSES: dict[Check, Callable[[Target, bytes], bool]] = {
 _RULE: dict[Check, Callable[[Target, bytes], str | None]] = {
     Check.ACCEPT: lambda target, mac: target.settings.accept.reason(mac),
     Check.DENY: lambda target, mac: target.settings.deny.reason(mac),
-    Check.MASK: lambda target, _: _listed(target.state.mask) or None,
-    Check.RESERVATION: lambda target, _: _listed(target.state.reserved) or None,
+    Check.MASK: lambda target, mac: _entry(mac, target.state.mask, "not in the list"),
+    Check.RESERVATION: lambda target, mac: _entry(
+        mac, target.state.reserved, ", ".join(map(format_mac, target.state.reserved))
+    ),
     Check.STORE: lambda target, _: "not usable" if target.size_sectors is None else None,
     Check.READ_ONLY: lambda target, _: "yes" if target.settings.read_only else None,
 }
 
 
-def _listed(macs: access.MacList) -> str:
-    return ", ".join(map(format_mac, macs))
+def _entry(mac: bytes, macs: access.MacList, otherwise: str) -> str | None:
+    if not macs:
+        return None
+    return format_mac(mac) if mac in macs else otherwise
