@@ -5,7 +5,7 @@ Owns which command is which operation; not who may do it.
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 
 from ggaoe.proto import ata
 from ggaoe.proto.access import Mcmd, Rcmd
@@ -14,7 +14,7 @@ from ggaoe.proto.frame import HEADER_BYTES, Buffer, Command
 from ggaoe.proto.query import Ccmd
 
 
-class Operation(Enum):
+class Operation(StrEnum):
     """The values are the names of the lists that say who may."""
 
     DISCOVER = "discover"
@@ -37,6 +37,7 @@ _OPERATION_OF_OP = {
 _OPERATION_OF_OPCODE: dict[int, Operation] = {
     **{opcode: _OPERATION_OF_OP[op] for opcode, op in ata.OP_OF_OPCODE.items()},
     Opcode.IDENTIFY_DEVICE: Operation.DISCOVER,
+    Opcode.SMART: Operation.READ,
 }
 _SMART_CHANGES = frozenset({ata.Smart.ENABLE, ata.Smart.DISABLE, ata.Smart.WRITE_LOG})
 
@@ -44,13 +45,12 @@ _SMART_CHANGES = frozenset({ata.Smart.ENABLE, ata.Smart.DISABLE, ata.Smart.WRITE
 def operation_of(command: int, frame: Buffer) -> Operation | None:
     """What a request whose argument is whole wants to do; None for what neither tells nor changes
     anything: the power commands, SET FEATURES, and what is not known."""
+    if command == Command.ATA:
+        opcode = frame[HEADER_BYTES + 3]
+        if opcode == Opcode.SMART and frame[HEADER_BYTES + 1] in _SMART_CHANGES:
+            return Operation.CHANGE
+        return _OPERATION_OF_OPCODE.get(opcode)
     match command:
-        case Command.ATA:
-            opcode = frame[HEADER_BYTES + 3]
-            if opcode != Opcode.SMART:
-                return _OPERATION_OF_OPCODE.get(opcode)
-            is_change = frame[HEADER_BYTES + 1] in _SMART_CHANGES
-            return Operation.CHANGE if is_change else Operation.READ
         case Command.CONFIG:
             is_change = frame[HEADER_BYTES + 5] & 0x0F in (Ccmd.SET, Ccmd.FORCE)
         case Command.MASK:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from operator import attrgetter
 from typing import NamedTuple, TypeAlias
 
 from ggaoe.proto import access, ata, query
@@ -59,19 +60,6 @@ class DropReason(Enum):
     QUEUE_FULL = "queue_full"
     NOT_SERVING = "not_serving"
     RATE_LIMITED = "rate_limited"
-
-
-class Check(Enum):
-    """What can keep a host from an operation; the values are names for people."""
-
-    ACCEPT = "accept"
-    DENY = "deny"
-    MASK = "mask list"
-    LIST = "list"
-    """The operation's own; it is called as the operation is."""
-    RESERVATION = "reservation"
-    STORE = "store"
-    READ_ONLY = "read-only"
 
 
 class Finding(NamedTuple):
@@ -158,11 +146,6 @@ class Settings:
     write: Rules = EVERYBODY
     change: Rules = EVERYBODY
 
-    def rules_of(self, operation: Operation) -> Rules:
-        """The operation's own list."""
-        rules: Rules = getattr(self, operation.value)
-        return rules
-
 
 class Target:
     """The semantic machine of one shelf.slot.
@@ -186,33 +169,25 @@ class Target:
         """Shelf and slot match independently, each by value or wildcard."""
         return shelf in (self.settings.shelf, SHELF_ANY) and slot in (self.settings.slot, SLOT_ANY)
 
-    def refusal(self, source: bytes, operation: Operation) -> Check | None:
-        """The first check that keeps `source` from `operation`, or None where it may."""
-        return self._first(CHECKS[operation], source, operation)
+    def permits(self, source: bytes, operation: Operation) -> bool:
+        """Whether `source` may do `operation` now."""
+        return self._refusing(CHECKS[operation], source) is None
 
     def explain(self, source: bytes, operation: Operation) -> list[Finding]:
-        """What each check finds, up to the one that refuses."""
+        """What each check of `operation` finds, up to the one that refuses."""
         findings = []
-        refusing = self.refusal(source, operation)
+        refusing = self._refusing(CHECKS[operation], source)
         for check in CHECKS[operation]:
-            if check is Check.LIST:
-                name, rule = operation.value, self.settings.rules_of(operation).reason(source)
-            else:
-                name, rule = check.value, _RULE[check](self, source)
-            findings.append(Finding(name, check is not refusing, rule))
-            if check is refusing:
+            is_last = check is refusing
+            findings.append(Finding(check.name, not is_last, check.rule(self, source)))
+            if is_last:
                 break
         return findings
 
-    def _first(
-        self, checks: tuple[Check, ...], source: bytes, operation: Operation | None
-    ) -> Check | None:
-        """The first of `checks` that refuses; what is no operation passes every list."""
+    def _refusing(self, checks: tuple[Check, ...], source: bytes) -> Check | None:
+        """The first of `checks` that refuses `source`."""
         for check in checks:
-            if check is Check.LIST:
-                if operation and not self.settings.rules_of(operation).permits(source):
-                    return check
-            elif _REFUSES[check](self, source):
+            if check.refuses(self, source):
                 return check
         return None
 
@@ -230,9 +205,9 @@ class Target:
         """
         if header.version != VERSION:
             return self._error(header, frame, path, Error.VERSION)
-        refusing = self._first(_ADMISSION, header.source, None)
+        refusing = self._refusing(_ADMISSION, header.source)
         if refusing is not None:
-            is_mask = refusing is Check.MASK
+            is_mask = refusing is _MASK
             return Dropped(DropReason.MASK_LIST if is_mask else DropReason.ACCESS_LIST)
         handler = _HANDLERS.get(header.command)
         if handler is None:
@@ -241,7 +216,7 @@ class Target:
         if len(frame) < argument_bytes:
             return Reply(padded(self._respond(header, path, Error.ARGUMENT)), is_error=True)
         operation = operation_of(header.command, frame)
-        if operation and not self.settings.rules_of(operation).permits(header.source):
+        if operation and _LIST_OF[operation].refuses(self, header.source):
             return self._not_permitted(operation, header, frame, path)
         outcome = handle(self, header, frame, path)
         frame_bytes_max = path.mtu_bytes + ETHERNET_BYTES
@@ -320,9 +295,9 @@ class Target:
     def _receive_ata(self, header: Header, frame: Buffer, path: Path) -> Outcome:
         taskfile = unpack_taskfile(frame)
         opcode = taskfile.command
-        if opcode != Opcode.IDENTIFY_DEVICE and self.is_locked_out(header.source):
+        if opcode != Opcode.IDENTIFY_DEVICE and _RESERVATION.refuses(self, header.source):
             return self._error(header, frame, path, Error.RESERVED)
-        if self.size_sectors is None:
+        if _STORE.refuses(self, header.source):
             return self._error(header, frame, path, Error.UNAVAILABLE)
         op = ata.OP_OF_OPCODE.get(opcode)
         if op is None:
@@ -352,7 +327,7 @@ class Target:
         sector = ata.lba_sector(taskfile.command, taskfile.lba)
         if sector + count > self.size_sectors:
             return abort(AtaError.IDNF)
-        if op is Op.WRITE and (self.settings.read_only or header.is_wildcard):
+        if op is Op.WRITE and (_READ_ONLY.refuses(self, header.source) or header.is_wildcard):
             return abort()
         return Io(op, sector, count, taskfile)
 
@@ -505,36 +480,60 @@ _HANDLERS: dict[int, tuple[_Handler, int]] = {
     Command.RESERVE: (Target._receive_reserve, RESERVE_HEADER_BYTES),
 }
 
-_ADMISSION = (Check.ACCEPT, Check.DENY, Check.MASK)
-CHECKS: dict[Operation, tuple[Check, ...]] = {
-    Operation.DISCOVER: (*_ADMISSION, Check.LIST),
-    Operation.READ: (*_ADMISSION, Check.LIST, Check.RESERVATION, Check.STORE),
-    Operation.WRITE: (*_ADMISSION, Check.LIST, Check.RESERVATION, Check.STORE, Check.READ_ONLY),
-    Operation.CHANGE: (*_ADMISSION, Check.LIST),
-}
-"""What is asked of a host that wants to do something, in this order."""
 
-_REFUSES: dict[Check, Callable[[Target, bytes], bool]] = {
-    Check.ACCEPT: lambda target, mac: not target.settings.accept.permits(mac),
-    Check.DENY: lambda target, mac: not target.settings.deny.permits(mac),
-    Check.MASK: lambda target, mac: bool(target.state.mask) and mac not in target.state.mask,
-    Check.RESERVATION: Target.is_locked_out,
-    Check.STORE: lambda target, _: target.size_sectors is None,
-    Check.READ_ONLY: lambda target, _: target.settings.read_only,
-}
-_RULE: dict[Check, Callable[[Target, bytes], str | None]] = {
-    Check.ACCEPT: lambda target, mac: target.settings.accept.reason(mac),
-    Check.DENY: lambda target, mac: target.settings.deny.reason(mac),
-    Check.MASK: lambda target, mac: _entry(mac, target.state.mask, "not in the list"),
-    Check.RESERVATION: lambda target, mac: _entry(
-        mac, target.state.reserved, ", ".join(map(format_mac, target.state.reserved))
-    ),
-    Check.STORE: lambda target, _: "not usable" if target.size_sectors is None else None,
-    Check.READ_ONLY: lambda target, _: "yes" if target.settings.read_only else None,
-}
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What can keep a host from an operation; `rule` is what it goes by for that host."""
+
+    name: str
+    refuses: Callable[[Target, bytes], bool]
+    rule: Callable[[Target, bytes], str | None]
+
+
+def _list(name: str) -> Check:
+    """That of an access list of the settings."""
+    rules = attrgetter(f"settings.{name}")
+    return Check(
+        name,
+        lambda target, mac: not rules(target).permits(mac),
+        lambda target, mac: rules(target).reason(mac),
+    )
 
 
 def _entry(mac: bytes, macs: access.MacList, otherwise: str) -> str | None:
     if not macs:
         return None
     return format_mac(mac) if mac in macs else otherwise
+
+
+_MASK = Check(
+    "mask list",
+    lambda target, mac: bool(target.state.mask) and mac not in target.state.mask,
+    lambda target, mac: _entry(mac, target.state.mask, "not in the list"),
+)
+_RESERVATION = Check(
+    "reservation",
+    Target.is_locked_out,
+    lambda target, mac: _entry(
+        mac, target.state.reserved, ", ".join(map(format_mac, target.state.reserved))
+    ),
+)
+_STORE = Check(
+    "store",
+    lambda target, _: target.size_sectors is None,
+    lambda target, _: "not usable" if target.size_sectors is None else None,
+)
+_READ_ONLY = Check(
+    "read-only",
+    lambda target, _: target.settings.read_only,
+    lambda target, _: "yes" if target.settings.read_only else None,
+)
+_LIST_OF = {operation: _list(operation.value) for operation in Operation}
+_ADMISSION = (_list("accept"), _list("deny"), _MASK)
+CHECKS: dict[Operation, tuple[Check, ...]] = {
+    Operation.DISCOVER: (*_ADMISSION, _LIST_OF[Operation.DISCOVER]),
+    Operation.READ: (*_ADMISSION, _LIST_OF[Operation.READ], _RESERVATION, _STORE),
+    Operation.WRITE: (*_ADMISSION, _LIST_OF[Operation.WRITE], _RESERVATION, _STORE, _READ_ONLY),
+    Operation.CHANGE: (*_ADMISSION, _LIST_OF[Operation.CHANGE]),
+}
+"""What a host has to pass that wants to do something, in this order."""

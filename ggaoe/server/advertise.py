@@ -100,7 +100,7 @@ class Advertiser:
         if is_open or device.name in self._broadcasting:
             return iter((BROADCAST,))
         may = Operation.DISCOVER
-        return iter([mac for mac in sorted(hosts or ()) if target.refusal(mac, may) is None])
+        return iter([mac for mac in sorted(hosts or ()) if target.permits(mac, may)])
 
     def close(self) -> None:
         """No advertisement from now on."""

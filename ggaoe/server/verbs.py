@@ -19,7 +19,7 @@ from ggaoe.errors import ControlError
 from ggaoe.net.link import LinkCounters
 from ggaoe.proto.frame import SECTOR_BYTES
 from ggaoe.proto.operation import Operation
-from ggaoe.proto.rules import EVERYBODY
+from ggaoe.proto.rules import EVERYBODY, Rules
 from ggaoe.proto.target import Finding
 from ggaoe.server.control import (
     INVALID_PARAMS,
@@ -235,7 +235,7 @@ def _detail(export: Export) -> Json:
 
 def _rules(export: Export, operation: Operation) -> list[str] | None:
     """The members of an operation's list as they are written; None where there is no list."""
-    rules = export.device.target.settings.rules_of(operation)
+    rules: Rules = getattr(export.config, operation.value)
     return None if rules == EVERYBODY else [rule.text for rule in rules.rules]
 
 
