@@ -23,7 +23,7 @@ from typing import Any, Literal
 from ggaoe import __version__
 from ggaoe.cli import rates, render
 from ggaoe.errors import ControlError, GgaoeError
-from ggaoe.units import parse_duration_s, printable
+from ggaoe.units import format_mac, parse_duration_s, parse_mac, printable
 
 CONFIG = Path("/etc/ggaoed.conf")
 MESSAGE_BYTES_MAX = 1 << 20
@@ -65,6 +65,7 @@ class Verb:
 VERBS = (
     Verb("list", "devices and interfaces, and why one does not serve", render.listing, "none"),
     Verb("show", "everything about devices", render.show, "required"),
+    Verb("why", "what a host may do with devices, and which rule decides", render.why, "required"),
     Verb("stats", "counters since the start or the last clear-stats", render.stats),
     Verb("monitor", "rates, once per interval", render.monitor),
     Verb("show-config", "config strings, as hosts have set them", render.config_strings),
@@ -118,6 +119,8 @@ def _run(arguments: argparse.Namespace) -> int:
         result = call("reload", dry_run=arguments.dry_run)
         for warning in result["warnings"]:
             print(printable(warning), file=sys.stderr)
+    elif verb.name == "why":
+        result = call("why", host=arguments.host, names=arguments.names)
     elif verb.names == "none":
         result = call(verb.name)
     else:
@@ -292,6 +295,8 @@ def _parser() -> argparse.ArgumentParser:
             text = "only tell what would change"
             one.add_argument("--dry-run", action="store_true", help=text)
         elif verb.names != "none":
+            if verb.name == "why":
+                one.add_argument("host", type=_mac, metavar="MAC", help="as in 02:00:00:00:00:01")
             count = "+" if verb.names == "required" else "*"
             one.add_argument("names", nargs=count, metavar="NAMES", help="glob patterns")
     return parser
@@ -309,6 +314,13 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     options.add_argument("--json", action="store_true", default=later, help=text)
     text = "show where an unexpected error comes from"
     options.add_argument("--debug", action="store_true", default=later, help=text)
+
+
+def _mac(text: str) -> str:
+    try:
+        return format_mac(parse_mac(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _count(text: str) -> int:

@@ -17,6 +17,7 @@ Result = Mapping[str, Any]
 View = Callable[[Result, bool], list[str]]
 """From a result, and whether to colour, to lines."""
 Cell = str | int | None
+_OPERATIONS = ("discover", "read", "write", "change")
 Column = tuple[Any, ...]
 """Head, function from values to a Cell, and the counters that are its values."""
 
@@ -133,8 +134,36 @@ def show(result: Result, colour: bool) -> list[str]:
     return _sections(sections)
 
 
+def why(result: Result, colour: bool) -> list[str]:
+    sections = []
+    for device in result["devices"]:
+        reason = f": {device['reason']}" if device["reason"] else ""
+        seen = device["last_seen"]
+        about = f"{device['name']} ({device['address']}, {device['state']}{reason})"
+        last = f"seen {_age(seen['age_s'])} ago on {seen['interface']}" if seen else "never seen"
+        head = printable(f"{result['host']} at {about}, {last}")
+        rows = [
+            (name, "yes" if found["permitted"] else "no", _because(found["checks"]))
+            for name, found in device["operations"].items()
+        ]
+        lines = table(["OPERATION", "MAY", "BECAUSE"], rows, colour)
+        sections.append([f"{_BOLD}{head}{_PLAIN}" if colour else head, *lines])
+    return _sections(sections)
+
+
+def _because(checks: Sequence[Result]) -> str:
+    """The check that refuses, or all rules that were passed."""
+    if not checks[-1]["permits"]:
+        checks = checks[-1:]
+    rules = [f"{check['check']}: {check['rule']}" for check in checks if check["rule"] is not None]
+    return "; ".join(rules) or "nothing restricts it"
+
+
+def _permitted(members: Sequence[str] | None) -> str:
+    return "everybody" if members is None else _joined(members) or "nobody"
+
+
 def _facts(device: Result) -> list[str]:
-    accept = device["accept"]
     reason = f": {device['reason']}" if device["reason"] else ""
     facts: list[tuple[str, Cell]] = [
         ("address", device["address"]),
@@ -146,8 +175,9 @@ def _facts(device: Result) -> list[str]:
         ("write cache", "on" if device["write_cache"] else "off"),
         ("queue length", device["queue_length"]),
         ("interfaces", _joined(device["interfaces"])),
-        ("accept", "everybody" if accept is None else _joined(accept) or "nobody"),
+        ("accept", _permitted(device["accept"])),
         ("deny", _joined(device["deny"]) or "nobody"),
+        *((name, _permitted(device[name])) for name in _OPERATIONS),
         ("mask list", _joined(device["mask"])),
         ("reserved for", _joined(device["reserved"])),
         ("config string", config_string(device["config_string"]) or None),

@@ -1,7 +1,9 @@
-"""Access lists: from named lists that include each other to plain sets of MAC addresses.
+"""Access lists: from named lists that include each other to plain sets of MAC addresses, and from
+what a device's options name to rules.
 
-Owns the meaning of an item (a MAC address, else an access list, else a host of /etc/ethers), cycles
-and the bound on a list's size. Reads no file and knows no device.
+Owns the meaning of an item (a MAC address, else an access list, else a host of /etc/ethers; behind
+a `!` those that are refused), cycles and the bound on a list's size. Reads no file and knows no
+device.
 """
 
 from __future__ import annotations
@@ -9,17 +11,21 @@ from __future__ import annotations
 import graphlib
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ggaoe import units
 from ggaoe.config.document import Item, Placed, Problems, near, quoted
+from ggaoe.proto.rules import Rule, Rules
 
 AccessList = frozenset[bytes]
 """MAC addresses of six bytes."""
 
 ADDRESSES_MAX = 65536
 """Addresses of one resolved access list."""
+
+REFUSE = "!"
+"""Before an item of an option that has rules: whom it names is refused."""
 
 _GROUP_BIT = 0x01
 
@@ -63,21 +69,58 @@ class Resolver:
 
     def members(self, items: Sequence[Item]) -> AccessList:
         """The addresses that the items stand for; what an item lacks goes to the problems."""
+        return frozenset().union(*(rule.macs for rule in self._rules(items)))
+
+    def accepted(self, items: Sequence[Item]) -> Rules:
+        """The items are permitted, nobody else is."""
+        return Rules(self._rules(items), others=False)
+
+    def denied(self, items: Sequence[Item]) -> Rules:
+        """The items are refused, nobody else is."""
+        return Rules(
+            tuple(rule._replace(permits=False) for rule in self._rules(items)), others=True
+        )
+
+    def ordered(self, items: Sequence[Item]) -> Rules:
+        """Items are permitted, or refused behind a `!`, in order; others are permitted where every
+        item refuses."""
+        refusing = [str(item.value).startswith(REFUSE) for item in items]
+        bare = [
+            replace(item, value=str(item.value).removeprefix(REFUSE).lstrip()) if refuses else item
+            for item, refuses in zip(items, refusing, strict=True)
+        ]
+        rules = tuple(
+            rule._replace(permits=not refuses, text=f"{REFUSE if refuses else ''}{rule.text}")
+            for rule, refuses in zip(self._rules(bare), refusing, strict=False)
+        )
+        others = bool(items) and all(refusing)
+        if not others and refusing and refusing[-1]:
+            text = f"{quoted(items[-1].value)} has no effect: hosts that no item names are refused"
+            self._problems.warn(items[-1], f"{text} anyway; put it before the items that permit")
+        return Rules(rules, others)
+
+    def _rules(self, items: Sequence[Item]) -> tuple[Rule, ...]:
+        """Each item with its addresses; those that are too many are a problem, and left out."""
+        rules: list[Rule] = []
         members: set[bytes] = set()
         for item in items:
             found = self._resolve(item)
-            if len(members) + len(found - members) > ADDRESSES_MAX:
+            members |= found
+            if len(members) > ADDRESSES_MAX:
                 text = f"an access list holds at most {ADDRESSES_MAX} addresses: split it"
                 self._problems.error(item, text)
                 break
-            members |= found
-        return frozenset(members)
+            rules.append(Rule(str(item.value), True, found))
+        return tuple(rules)
 
     def _resolve(self, item: Item) -> AccessList:
         if not isinstance(item.value, str):
             text = f"{quoted(item.value)} is no text: write a MAC address or a name in quotes"
             return self._refuse(item, text)
         word = item.value
+        if word.startswith(REFUSE) and word not in self._definitions:
+            text = f"{quoted(word)} cannot stand here: what refuses has an order only in"
+            return self._refuse(item, f"{text} discover, read, write and change")
         if word in self._definitions:
             return self.resolved.get(word, frozenset())  # absent: part of a cycle, already told
         if ":" not in word:

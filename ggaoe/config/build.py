@@ -6,7 +6,7 @@ themselves are in `schema`; syntax and files are not known here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -23,12 +23,20 @@ from ggaoe.config.model import (
 )
 from ggaoe.config.schema import Option, Place, Value
 from ggaoe.errors import ConfigError
+from ggaoe.proto.rules import EVERYBODY, Rules
 
 DEVICE_NAME_BYTES_MAX = 200  # it names the device's state file
 INTERFACE_NAME_BYTES_MAX = 15  # IFNAMSIZ of Linux, less its final zero
 ORIGIN_DEFAULT = "default"
 
 _FIXED_SECTIONS = ("defaults", "acls")
+_IN_WARNINGS = {
+    "accept": "use",
+    "discover": "discover",
+    "read": "read",
+    "write": "write to",
+    "change": "change settings of",
+}
 _IN_TEXT: dict[Place, str] = {
     "defaults": "[defaults]",
     "interface": "the section of an interface",
@@ -44,12 +52,11 @@ def build(sections: list[Section], problems: Problems, hosts: acl.Hosts) -> Conf
 
 @dataclass(slots=True)
 class _Device:
-    """A device section on its way: its settings, and its lists as far as they resolve."""
+    """A device section on its way: its settings, and its access lists as far as they resolve."""
 
     section: Section
     settings: dict[str, Setting]
-    accept: acl.AccessList | None
-    deny: acl.AccessList
+    lists: dict[str, Rules]
 
 
 class _Builder:
@@ -237,9 +244,12 @@ class _Builder:
             self.problems.error(section, text)
         self._require(section)
         settings = self._inherit(section, "device")
-        accept = self._members(section, settings, "accept")
-        deny = self._members(section, settings, "deny") or frozenset()
-        return _Device(section, settings, accept, deny)
+        lists = {
+            option.field: self._rules(section, settings, option)
+            for option in schema.options_of("device")
+            if option.kind in schema.MEMBERS
+        }
+        return _Device(section, settings, lists)
 
     def _require(self, section: Section) -> None:
         entries = section.entries
@@ -253,24 +263,28 @@ class _Builder:
         for key in missing:
             self.problems.error(section, f"device [{section.name}] has no {key}: add it")
 
-    def _members(
-        self, section: Section, settings: Mapping[str, Setting], key: str
-    ) -> acl.AccessList | None:
-        """The addresses of a device's list; None when there is no list (or no valid one)."""
-        if settings[key].origin == ORIGIN_DEFAULT:
-            return None
-        return self.resolver.members(section.entries[key].items())
+    def _rules(self, section: Section, settings: Mapping[str, Setting], option: Option) -> Rules:
+        """Those of a device's list; everybody's where there is no list (or no valid one)."""
+        if settings[option.key].origin == ORIGIN_DEFAULT:
+            return EVERYBODY
+        read = {"accept": self.resolver.accepted, "deny": self.resolver.denied}
+        return read.get(option.key, self.resolver.ordered)(section.entries[option.key].items())
 
     def _warn_closed(self, device: _Device) -> None:
-        if device.accept is not None and not device.accept - device.deny:
-            name = device.section.name
-            text = f"nobody can use device [{name}]: its lists leave no address"
-            self.problems.warn(device.section.entries["accept"].value_place, text)
+        """What nobody may is nearly always an oversight."""
+        admission = [device.lists["accept"], device.lists["deny"]]
+        for key, rules in device.lists.items():
+            if rules.others or not _nobody(admission if key == "accept" else [*admission, rules]):
+                continue
+            what = _IN_WARNINGS[key]
+            text = f"nobody can {what} device [{device.section.name}]: its lists leave no address"
+            self.problems.warn(device.section.entries[key].value_place, text)
+            if key == "accept":
+                break
 
     def _device_config(self, device: _Device) -> DeviceConfig:
         fields = self._fields("device", device.settings)
-        fields |= {"accept": device.accept, "deny": device.deny}
-        return DeviceConfig(name=device.section.name, **fields)
+        return DeviceConfig(name=device.section.name, **(fields | device.lists))
 
     def _check_addresses(self, devices: list[_Device]) -> None:
         """One address on one interface is one device."""
@@ -335,6 +349,14 @@ class _Builder:
 def _patterns(settings: Mapping[str, Setting]) -> tuple[str, ...]:
     value = settings["interfaces"].value
     return value if isinstance(value, tuple) else ()
+
+
+def _nobody(lists: Sequence[Rules]) -> bool:
+    """Whether no host passes all of these lists."""
+    named = next((rules.exceptions for rules in lists if not rules.others), None)
+    return named is not None and not any(
+        all(rules.permits(mac) for rules in lists) for mac in named
+    )
 
 
 def _comment_hint(entry: Entry) -> str:

@@ -25,7 +25,9 @@ Check a changed file with: ggaoe check -c FILE"""
 
 _ACLS = """\
 Named access lists. An item is a MAC address, a host of /etc/ethers or another list.
-A device refers to them in 'accept' and 'deny'."""
+A device refers to them in 'accept' and 'deny', and for one operation in 'discover', 'read',
+'write' and 'change'. In these four the first item that names a host decides, a '!' before an
+item refuses, and hosts that no item names are refused unless every item has a '!'."""
 
 _INTERFACE = """\
 A section with options of an interface is named like the interface. What it leaves out comes
@@ -52,6 +54,19 @@ A file is TOML when its name ends in `.toml` or when a table `[devices.NAME]` or
 | comment | a line that starts with `#` | `#` anywhere |
 | repeated section | continues the first | an error |
 | repeated option | the last one counts, with a warning | an error |"""
+
+_RULES = """\
+## Rules
+
+Rules are a list like that of `accept`, but in order: the first item that names a host decides
+about it. A `!` before an item refuses whom it names. Hosts that no item names are refused; where
+every item has a `!`, they are permitted. An empty list refuses everybody.
+
+| | |
+|---|---|
+| `write = lab` | the hosts of `lab` |
+| `write = !guests, lab` | the hosts of `lab` that are not in `guests` |
+| `write = !guests` | everybody but `guests` |"""
 
 _INHERITED = "These are described above, where they set what sections of devices leave out."
 
@@ -90,6 +105,8 @@ def options_page() -> str:
         "An option that may also stand in `[defaults]` sets there what sections leave out.",
         "",
         *_FORMS.splitlines(),
+        "",
+        *_RULES.splitlines(),
         "",
     ]
     for place, title in titles.items():

@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 from ggaoe.config.acl import AccessList
 from ggaoe.config.schema import Value
 from ggaoe.errors import Problem
+from ggaoe.proto.rules import Rules
 
 Engine = Literal["auto", "portable", "native"]
 IoEngine = Literal["auto", "aio", "uring", "threads"]
@@ -51,8 +52,12 @@ class DeviceConfig:
     length_bytes: int | None  # whole sectors; None: up to the end
     exact_size: bool  # False: the size is rounded down to whole 4096-byte blocks
     read_only: bool
-    accept: AccessList | None  # None: everybody; empty: nobody
-    deny: AccessList
+    accept: Rules
+    deny: Rules
+    discover: Rules
+    read: Rules
+    write: Rules
+    change: Rules
     broadcast: bool
     interfaces: tuple[str, ...]  # glob patterns; empty: every Ethernet interface that is up
     queue_length: int
@@ -69,7 +74,7 @@ class DeviceConfig:
 
     def permits(self, mac: bytes) -> bool:
         """Whether a host may use the device: accepted first, then not denied."""
-        return (self.accept is None or mac in self.accept) and mac not in self.deny
+        return self.accept.permits(mac) and self.deny.permits(mac)
 
     def uses(self, interface: str) -> bool:
         """Whether the device's patterns name this interface (of those that serve at all)."""

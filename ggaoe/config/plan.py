@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 from ggaoe.config import schema
 from ggaoe.config.model import Config, DeviceConfig, InterfaceConfig
-from ggaoe.config.schema import Option
+from ggaoe.config.schema import Kind, Option
+from ggaoe.proto.rules import EVERYBODY, Rules
 
 How = Literal["live", "reopen", "replace"]
 _DEVICE = schema.options_of("device")
@@ -144,16 +145,25 @@ def _changes(old: _Sides, new: _Sides, options: Sequence[Option]) -> tuple[Optio
 
 
 def _written(option: Option, before: object, after: object) -> tuple[str, str]:
-    """Both values as text; of access lists only the size and what came and went."""
+    """Both values as text."""
+    if isinstance(before, Rules) and isinstance(after, Rules):
+        return _written_rules(option, before, after)
+    old, new = (schema.format_value(option, value) for value in (before, after))  # type: ignore[arg-type]
+    return old, new
+
+
+def _written_rules(option: Option, before: Rules, after: Rules) -> tuple[str, str]:
+    """Of access lists only the size and what came and went."""
     texts = []
-    for value, other in ((before, after), (after, before)):
-        if isinstance(value, frozenset):
-            text = f"{len(value)} addresses"
-            if value is after and isinstance(other, frozenset):
-                text += f" (+{len(value - other)} -{len(other - value)})"
-            texts.append(text)
-        else:
-            texts.append(schema.format_value(option, value))  # type: ignore[arg-type]
+    for rules in (before, after):
+        text = f"{len(rules.exceptions)} addresses"
+        if rules.others and option.kind is Kind.RULES:
+            text = f"all but {text}"
+        texts.append(f"({option.unset})" if rules == EVERYBODY else text)
+    if EVERYBODY not in (before, after) and before.others == after.others:
+        came = len(after.exceptions - before.exceptions)
+        went = len(before.exceptions - after.exceptions)
+        texts[1] += f" (+{came} -{went})"
     return texts[0], texts[1]
 
 

@@ -48,9 +48,11 @@ class Kind(Enum):
     UUID = "UUID as blkid prints it"
     PATTERNS = "list of glob patterns"
     MEMBERS = "list of access lists, MAC addresses and names of /etc/ethers"
+    RULES = "rules (see above)"
 
 
-LISTS = frozenset({Kind.PATTERNS, Kind.MEMBERS})
+LISTS = frozenset({Kind.PATTERNS, Kind.MEMBERS, Kind.RULES})
+MEMBERS = frozenset({Kind.MEMBERS, Kind.RULES})
 
 
 @dataclass(frozen=True)
@@ -199,13 +201,60 @@ OPTIONS: tuple[Option, ...] = (
         sample="guests",
     ),
     Option(
+        "discover",
+        DEVICE,
+        Kind.RULES,
+        None,
+        "live",
+        "Of the hosts that may use the device, those that it answers when they look for it (config "
+        "queries, IDENTIFY) and announces itself to; for others it is not there.",
+        field="discover",
+        unset="everybody",
+        sample="lab, guests",
+    ),
+    Option(
+        "read",
+        DEVICE,
+        Kind.RULES,
+        None,
+        "live",
+        "Of the hosts that may use the device, those that may read it; others get an I/O error.",
+        field="read",
+        unset="everybody",
+        sample="lab, guests",
+    ),
+    Option(
+        "write",
+        DEVICE,
+        Kind.RULES,
+        None,
+        "live",
+        "Of the hosts that may use the device, those that may write to it; others get an I/O "
+        "error, as from a read-only one.",
+        field="write",
+        unset="everybody",
+        sample="!guests, lab",
+    ),
+    Option(
+        "change",
+        DEVICE,
+        Kind.RULES,
+        None,
+        "live",
+        "Of the hosts that may use the device, those that may set its config string, its MAC mask "
+        "list, its reservation and its SMART settings.",
+        field="change",
+        unset="everybody",
+        sample="02:00:00:00:00:01",
+    ),
+    Option(
         "broadcast",
         DEVICE,
         Kind.BOOLEAN,
         False,
         "live",
-        "Announce the device to everybody even where an accept list exists; otherwise each "
-        "accepted host is told by itself.",
+        "Announce the device to everybody even where accept or discover names hosts; otherwise "
+        "each permitted host is told by itself, and nobody where discover only refuses.",
         field="broadcast",
     ),
     Option(
@@ -577,4 +626,5 @@ _READERS: dict[Kind, Callable[[Option, Item], Value]] = {
     Kind.UUID: _uuid,
     Kind.PATTERNS: _text,
     Kind.MEMBERS: _text,
+    Kind.RULES: _text,
 }

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ggaoe.backend.base import Backend
+from ggaoe.engine import limit
 from ggaoe.engine.counters import DeviceCounters, InitiatorCounters, Initiators
 from ggaoe.net.link import Frame, Interface, Link, LinkSettings
 from ggaoe.proto.frame import (
@@ -50,6 +51,8 @@ class Port:
         self.link = link
         self.path = path
         self.devices: dict[tuple[int, int], Device] = {}
+        self.limit = limit.Bucket(limit.LINK_RATE_PER_S, limit.LINK_BURST)
+        """Of answers to all sources."""
         self.is_open = True
 
     @property
@@ -80,6 +83,7 @@ class Device:
         self.ports: frozenset[Port] = frozenset()
         self.counters = DeviceCounters()
         self.initiators = Initiators()
+        self.limit = limit.SourceLimit()
 
     @property
     def in_flight(self) -> int:
@@ -131,6 +135,7 @@ class Engine(ABC):
         self.devices: dict[str, Device] = {}
         self._sectors_offered_max: dict[int, int] = {}
         self._conflicts: set[tuple[bytes, int, int]] = set()
+        self._limit_logged_s = -limit.LOG_PAUSE_S
 
     # --- links -----------------------------------------------------------------------------
 
@@ -290,6 +295,11 @@ class Engine(ABC):
         for device in devices:
             initiator = device.initiators.seen(source, port.name, now_s)
             outcome = device.target.receive(header, raw, port.path)
+            is_io = isinstance(outcome, Io)
+            is_limited = not isinstance(outcome, Dropped) and (not is_io or header.is_wildcard)
+            if is_limited and not self._is_within_rate(device, port, source, now_s):
+                _count_drop(device, initiator, DropReason.RATE_LIMITED)
+                continue
             if isinstance(outcome, Io):
                 reason = self._request(device, port, initiator, header, outcome, frame)
                 if reason is not None:
@@ -304,6 +314,24 @@ class Engine(ABC):
                 self._hooks.changed(device, port, header, raw)
             else:
                 self._answer(device, port, initiator, header, outcome)
+
+    def _is_within_rate(self, device: Device, port: Port, source: bytes, now_s: float) -> bool:
+        """Whether `source` may have one more answer of what no engine answers by itself."""
+        is_source = not device.limit.take(source, now_s)
+        if not is_source and port.limit.take(now_s):
+            return True
+        if not is_source:
+            port.link.counters.drops[DropReason.RATE_LIMITED.value] += 1
+        if now_s - self._limit_logged_s >= limit.LOG_PAUSE_S:
+            self._limit_logged_s = now_s
+            _log.warning(
+                "%s: more is asked of %s in the name of %s than is answered; what is dropped is "
+                "counted as rate_limited",
+                port.name,
+                device.name,
+                format_mac(source) if is_source else "many hosts",
+            )
+        return False
 
     def _answer(
         self, device: Device, port: Port, initiator: InitiatorCounters, header: Header, reply: Reply

@@ -53,6 +53,7 @@ DROP_REASONS = (
     "source",  # from a group address, or our own frame looped back
     "address",  # for a shelf.slot that is not served here
     "conflict",  # another target's claim to an address of ours
+    "rate_limited",  # one more answer than all hosts together may have
     "replies_held",  # a reply for which there was no room
     "slow_path_full",  # neither READ, WRITE nor FLUSH, and more such frames waited than can be kept
 )

@@ -1,8 +1,9 @@
 """One served device as initiators see it: which frame gets which answer (AoE r11).
 
-Owns the order of checks, the lists and the strings. Sans-I/O: a frame goes in, an outcome comes
-out; who reads, writes, stores state and sends is somebody else. A native engine answers only
-flawless READ, WRITE and FLUSH by itself and hands everything else to `Target.receive`.
+Owns the order of checks, who may do what and why, the lists and the strings. Sans-I/O: a frame goes
+in, an outcome comes out; who reads, writes, stores state and sends is somebody else. A native
+engine answers only flawless READ, WRITE and FLUSH by itself and hands everything else to
+`Target.receive`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import TypeAlias
+from operator import attrgetter
+from typing import NamedTuple, TypeAlias
 
 from ggaoe.proto import access, ata, query
 from ggaoe.proto.ata import AtaError, Op, Opcode
@@ -39,6 +41,9 @@ from ggaoe.proto.frame import (
     sectors_that_fit,
     unpack_taskfile,
 )
+from ggaoe.proto.operation import Operation, operation_of
+from ggaoe.proto.rules import EVERYBODY, Rules
+from ggaoe.units import format_mac
 
 FIRMWARE_VERSION = 0x0001
 """Of the config reply: what aoe-stat and sysfs show as the target's firmware."""
@@ -49,10 +54,20 @@ class DropReason(Enum):
 
     ACCESS_LIST = "access_list"
     MASK_LIST = "mask_list"
+    DISCOVER_LIST = "discover_list"
     CONFIG_MISMATCH = "config_mismatch"
     MTU = "mtu"
     QUEUE_FULL = "queue_full"
     NOT_SERVING = "not_serving"
+    RATE_LIMITED = "rate_limited"
+
+
+class Finding(NamedTuple):
+    """What one check finds about a host; `rule` is what it goes by, None where nothing is set."""
+
+    check: str
+    permits: bool
+    rule: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +139,12 @@ class Settings:
     buffer_count: int
     read_only: bool = False
     write_cache: bool = False
-    accept: frozenset[bytes] | None = None
-    """None: everybody; empty: nobody."""
-    deny: frozenset[bytes] = frozenset()
+    accept: Rules = EVERYBODY
+    deny: Rules = EVERYBODY
+    discover: Rules = EVERYBODY
+    read: Rules = EVERYBODY
+    write: Rules = EVERYBODY
+    change: Rules = EVERYBODY
 
 
 class Target:
@@ -151,15 +169,26 @@ class Target:
         """Shelf and slot match independently, each by value or wildcard."""
         return shelf in (self.settings.shelf, SHELF_ANY) and slot in (self.settings.slot, SLOT_ANY)
 
-    def refusal(self, source: bytes) -> DropReason | None:
-        """Why `source` is not heard at all, or None."""
-        settings = self.settings
-        if settings.accept is not None and source not in settings.accept:
-            return DropReason.ACCESS_LIST
-        if source in settings.deny:
-            return DropReason.ACCESS_LIST
-        if self.state.mask and source not in self.state.mask:
-            return DropReason.MASK_LIST
+    def permits(self, source: bytes, operation: Operation) -> bool:
+        """Whether `source` may do `operation` now."""
+        return self._refusing(CHECKS[operation], source) is None
+
+    def explain(self, source: bytes, operation: Operation) -> list[Finding]:
+        """What each check of `operation` finds, up to the one that refuses."""
+        findings = []
+        refusing = self._refusing(CHECKS[operation], source)
+        for check in CHECKS[operation]:
+            is_last = check is refusing
+            findings.append(Finding(check.name, not is_last, check.rule(self, source)))
+            if is_last:
+                break
+        return findings
+
+    def _refusing(self, checks: tuple[Check, ...], source: bytes) -> Check | None:
+        """The first of `checks` that refuses `source`."""
+        for check in checks:
+            if check.refuses(self, source):
+                return check
         return None
 
     def is_locked_out(self, source: bytes) -> bool:
@@ -171,25 +200,42 @@ class Target:
 
         `header` is the unpacked header of `frame` (everything from the destination address on);
         response flag, source and address were checked by the caller. The order of checks is the
-        protocol's: version, access list, mask list, command, argument, and what the command needs.
+        protocol's: version, access list, mask list, command, argument, the operation's list, and
+        what the command needs.
         """
         if header.version != VERSION:
             return self._error(header, frame, path, Error.VERSION)
-        reason = self.refusal(header.source)
-        if reason is not None:
-            return Dropped(reason)
+        refusing = self._refusing(_ADMISSION, header.source)
+        if refusing is not None:
+            is_mask = refusing is _MASK
+            return Dropped(DropReason.MASK_LIST if is_mask else DropReason.ACCESS_LIST)
         handler = _HANDLERS.get(header.command)
         if handler is None:
             return Reply(padded(self._respond(header, path, Error.COMMAND)), is_error=True)
         handle, argument_bytes = handler
         if len(frame) < argument_bytes:
             return Reply(padded(self._respond(header, path, Error.ARGUMENT)), is_error=True)
+        operation = operation_of(header.command, frame)
+        if operation and _LIST_OF[operation].refuses(self, header.source):
+            return self._not_permitted(operation, header, frame, path)
         outcome = handle(self, header, frame, path)
         frame_bytes_max = path.mtu_bytes + ETHERNET_BYTES
         if isinstance(outcome, Reply | Change) and len(outcome.frame) > frame_bytes_max:
             # A list from the days of a larger MTU: what cannot be answered changes nothing.
             return Dropped(DropReason.MTU)
         return outcome
+
+    def _not_permitted(
+        self, operation: Operation, header: Header, frame: Buffer, path: Path
+    ) -> Outcome:
+        """For a host that may not discover the target it is not there. Other refusals last, and
+        hosts give an ATA error to their users at once."""
+        if operation is Operation.DISCOVER:
+            return Dropped(DropReason.DISCOVER_LIST)
+        if header.command != Command.ATA:
+            return self._error(header, frame, path, Error.ARGUMENT)
+        taskfile = unpack_taskfile(frame)
+        return self._ata_reply(header, taskfile, path, error=AtaError.ABRT, count=taskfile.sectors)
 
     # --- replies ---------------------------------------------------------------------------
 
@@ -249,9 +295,9 @@ class Target:
     def _receive_ata(self, header: Header, frame: Buffer, path: Path) -> Outcome:
         taskfile = unpack_taskfile(frame)
         opcode = taskfile.command
-        if opcode != Opcode.IDENTIFY_DEVICE and self.is_locked_out(header.source):
+        if opcode != Opcode.IDENTIFY_DEVICE and _RESERVATION.refuses(self, header.source):
             return self._error(header, frame, path, Error.RESERVED)
-        if self.size_sectors is None:
+        if _STORE.refuses(self, header.source):
             return self._error(header, frame, path, Error.UNAVAILABLE)
         op = ata.OP_OF_OPCODE.get(opcode)
         if op is None:
@@ -281,7 +327,7 @@ class Target:
         sector = ata.lba_sector(taskfile.command, taskfile.lba)
         if sector + count > self.size_sectors:
             return abort(AtaError.IDNF)
-        if op is Op.WRITE and (self.settings.read_only or header.is_wildcard):
+        if op is Op.WRITE and (_READ_ONLY.refuses(self, header.source) or header.is_wildcard):
             return abort()
         return Io(op, sector, count, taskfile)
 
@@ -433,3 +479,61 @@ _HANDLERS: dict[int, tuple[_Handler, int]] = {
     Command.MASK: (Target._receive_mask, MASK_HEADER_BYTES),
     Command.RESERVE: (Target._receive_reserve, RESERVE_HEADER_BYTES),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What can keep a host from an operation; `rule` is what it goes by for that host."""
+
+    name: str
+    refuses: Callable[[Target, bytes], bool]
+    rule: Callable[[Target, bytes], str | None]
+
+
+def _list(name: str) -> Check:
+    """That of an access list of the settings."""
+    rules = attrgetter(f"settings.{name}")
+    return Check(
+        name,
+        lambda target, mac: not rules(target).permits(mac),
+        lambda target, mac: rules(target).reason(mac),
+    )
+
+
+def _entry(mac: bytes, macs: access.MacList, otherwise: str) -> str | None:
+    if not macs:
+        return None
+    return format_mac(mac) if mac in macs else otherwise
+
+
+_MASK = Check(
+    "mask list",
+    lambda target, mac: bool(target.state.mask) and mac not in target.state.mask,
+    lambda target, mac: _entry(mac, target.state.mask, "not in the list"),
+)
+_RESERVATION = Check(
+    "reservation",
+    Target.is_locked_out,
+    lambda target, mac: _entry(
+        mac, target.state.reserved, ", ".join(map(format_mac, target.state.reserved))
+    ),
+)
+_STORE = Check(
+    "store",
+    lambda target, _: target.size_sectors is None,
+    lambda target, _: "not usable" if target.size_sectors is None else None,
+)
+_READ_ONLY = Check(
+    "read-only",
+    lambda target, _: target.settings.read_only,
+    lambda target, _: "yes" if target.settings.read_only else None,
+)
+_LIST_OF = {operation: _list(operation.value) for operation in Operation}
+_ADMISSION = (_list("accept"), _list("deny"), _MASK)
+CHECKS: dict[Operation, tuple[Check, ...]] = {
+    Operation.DISCOVER: (*_ADMISSION, _LIST_OF[Operation.DISCOVER]),
+    Operation.READ: (*_ADMISSION, _LIST_OF[Operation.READ], _RESERVATION, _STORE),
+    Operation.WRITE: (*_ADMISSION, _LIST_OF[Operation.WRITE], _RESERVATION, _STORE, _READ_ONLY),
+    Operation.CHANGE: (*_ADMISSION, _LIST_OF[Operation.CHANGE]),
+}
+"""What a host has to pass that wants to do something, in this order."""

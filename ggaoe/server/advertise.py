@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from ggaoe.engine.base import Device, Engine, Port
 from ggaoe.proto.frame import BROADCAST
+from ggaoe.proto.operation import Operation
 
 REPEAT_AFTER_S = (0.0, 1.0, 3.0, 10.0, 30.0)
 """A switch port that has just come up swallows what comes first (spanning tree: 30 s)."""
@@ -88,14 +89,18 @@ class Advertiser:
                 return
 
     def _destinations(self, device: Device) -> Iterator[bytes]:
-        """Everybody, or each permitted host where a list says who that is."""
-        target = device.target
-        hosts = target.settings.accept
+        """Everybody, or each host that may discover it where a list says who that is; nobody where
+        a list says only who may not, since a broadcast would reach them."""
+        target, settings = device.target, device.target.settings
+        named = [settings.accept, settings.discover]
+        hosts = next((rules.exceptions for rules in named if not rules.others), None)
         if hosts is None and target.state.mask:
             hosts = frozenset(target.state.mask)
-        if hosts is None or device.name in self._broadcasting:
+        is_open = hosts is None and not settings.discover.exceptions
+        if is_open or device.name in self._broadcasting:
             return iter((BROADCAST,))
-        return iter([mac for mac in sorted(hosts) if target.refusal(mac) is None])
+        may = Operation.DISCOVER
+        return iter([mac for mac in sorted(hosts or ()) if target.permits(mac, may)])
 
     def close(self) -> None:
         """No advertisement from now on."""

@@ -197,8 +197,9 @@ class Export:
         device.policy = policy_of(config)
         device.trace_io = config.trace_io
         self._engine.refresh(device)
-        told = (old.queue_length, old.accept, old.deny, old.broadcast)
-        if told != (config.queue_length, config.accept, config.deny, config.broadcast):
+        told = (old.queue_length, old.accept, old.deny, old.discover, old.broadcast)
+        tells = (config.queue_length, config.accept, config.deny, config.discover, config.broadcast)
+        if told != tells:
             self._announce(device)
 
     # --- state set by initiators -----------------------------------------------------------
@@ -265,6 +266,10 @@ def settings_of(config: DeviceConfig) -> Settings:
         write_cache=config.write_cache,
         accept=config.accept,
         deny=config.deny,
+        discover=config.discover,
+        read=config.read,
+        write=config.write,
+        change=config.change,
     )
 
 

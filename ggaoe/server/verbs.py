@@ -15,12 +15,23 @@ from typing import TYPE_CHECKING
 from ggaoe import __version__
 from ggaoe.engine.base import Port, sectors_of
 from ggaoe.engine.counters import DeviceCounters, InitiatorCounters, Initiators
+from ggaoe.errors import ControlError
 from ggaoe.net.link import LinkCounters
 from ggaoe.proto.frame import SECTOR_BYTES
-from ggaoe.server.control import PROTOCOL_VERSION, Handler, Params, flag, select
+from ggaoe.proto.operation import Operation
+from ggaoe.proto.rules import EVERYBODY, Rules
+from ggaoe.proto.target import Finding
+from ggaoe.server.control import (
+    INVALID_PARAMS,
+    PROTOCOL_VERSION,
+    Handler,
+    Params,
+    flag,
+    select,
+)
 from ggaoe.server.export import Export
 from ggaoe.server.interfaces import wants
-from ggaoe.units import format_mac
+from ggaoe.units import format_mac, parse_mac
 
 if TYPE_CHECKING:
     from ggaoe.net.link import Interface
@@ -42,6 +53,7 @@ class Verbs:
             "reload": self._reload,
             "list": self._list,
             "show": self._show,
+            "why": self._why,
             "stats": self._stats,
             "show-config": self._show_config,
             "show-macmask": self._show_macmask,
@@ -116,6 +128,12 @@ class Verbs:
     async def _show(self, params: Params) -> Json:
         exports, rest = self._selected(params)
         return {"devices": [_detail(export) for export in exports], **rest}
+
+    async def _why(self, params: Params) -> Json:
+        host = _host(params)
+        exports, rest = self._selected(params, required=True)
+        devices = [_reasons(export, host) for export in exports]
+        return {"host": format_mac(host), "devices": devices, **rest}
 
     def _counted(self, params: Params) -> tuple[list[Export], list[Port], Json]:
         """Devices and ports whose names match; both are counted."""
@@ -204,13 +222,58 @@ def _detail(export: Export) -> Json:
         "warnings": list(backend.warnings) if backend else [],
         "queue_length": config.queue_length,
         "write_cache": config.write_cache,
-        "accept": None if config.accept is None else _texts(sorted(config.accept)),
-        "deny": _texts(sorted(config.deny)),
+        "accept": None if config.accept.others else _texts(sorted(config.accept.exceptions)),
+        "deny": _texts(sorted(config.deny.exceptions)),
+        **{operation.value: _rules(export, operation) for operation in Operation},
         "config_string": state.config_string.hex(),
         "mask": _texts(state.mask),
         "reserved": _texts(state.reserved),
         "counters": _counters(export),
         "initiators": _initiators(export.device.initiators),
+    }
+
+
+def _rules(export: Export, operation: Operation) -> list[str] | None:
+    """The members of an operation's list as they are written; None where there is no list."""
+    rules: Rules = getattr(export.config, operation.value)
+    return None if rules == EVERYBODY else [rule.text for rule in rules.rules]
+
+
+def _host(params: Params) -> bytes:
+    text = params.get("host")
+    try:
+        mac = parse_mac(text if isinstance(text, str) else "")
+    except ValueError as error:
+        raise ControlError(INVALID_PARAMS, f"host: {error}") from None
+    if mac[0] & 1:
+        raise ControlError(INVALID_PARAMS, f"{text} is a multicast address: no host sends from one")
+    return mac
+
+
+def _reasons(export: Export, host: bytes) -> Json:
+    """What `host` may do with a device, and what each check finds, up to the one that refuses."""
+    device = export.device
+    summary = _summary(export)
+    interfaces = summary["interfaces"]
+    served = Finding("interfaces", bool(interfaces), None if interfaces else "none serves it")
+    operations: Json = {}
+    for operation in Operation:
+        found = [served, *(device.target.explain(host, operation) if interfaces else ())]
+        operations[operation.value] = {
+            "permitted": all(finding.permits for finding in found),
+            "checks": [finding._asdict() for finding in found],
+        }
+    seen = dict(device.initiators.items()).get(host)
+    return {
+        **{key: summary[key] for key in ("name", "address", "state", "reason", "interfaces")},
+        "operations": operations,
+        "last_seen": None
+        if seen is None
+        else {
+            "interface": seen.interface,
+            "age_s": round(max(0.0, time.monotonic() - seen.last_seen_s), 3),
+            "drops": dict(seen.drops),
+        },
     }
 
 

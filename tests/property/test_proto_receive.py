@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from ggaoe.proto import ata
 from ggaoe.proto.ata import Op
 from ggaoe.proto.frame import unpack_header
+from ggaoe.proto.rules import EVERYBODY, Rule, Rules
 from ggaoe.proto.target import Change, Dropped, Io, Outcome, Path, Reply, Settings, TargetState
 from unit.proto.host import (
     ANY_SHELF,
@@ -67,6 +68,11 @@ states = st.builds(
     reserved=st.just(()) | mac_lists.map(tuple),
     smart_enabled=st.booleans(),
 )
+rules = st.just(EVERYBODY) | st.builds(
+    Rules,
+    st.lists(st.builds(Rule, st.text(max_size=5), st.booleans(), st.frozensets(hosts))).map(tuple),
+    st.booleans(),
+)
 administrations = st.builds(
     Settings,
     shelf=st.just(SHELF),
@@ -76,8 +82,12 @@ administrations = st.builds(
     firmware=st.text(max_size=10),
     buffer_count=st.integers(2, 65535),
     read_only=st.booleans(),
-    accept=st.none() | st.frozensets(hosts),
-    deny=st.frozensets(hosts, max_size=1),
+    accept=rules,
+    deny=rules,
+    discover=rules,
+    read=rules,
+    write=rules,
+    change=rules,
 )
 
 

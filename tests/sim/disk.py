@@ -27,6 +27,8 @@ class Ills:
     flush_failure_rate: float = 0.0
     slow_rate: float = 0.0
     hang_rate: float = 0.0
+    hangs_max: int = 4
+    """In all: hosts lose patience with a disk that does nothing else."""
     quick_s: float = 0.0003
     slow_s: float = 0.05
     hang_s: float = 20.0
@@ -102,7 +104,8 @@ class SimDisk(Backend):
             if transfer.op is Op.FLUSH:
                 self._marks[transfer] = [len(sector.versions) for sector in self._sectors]
             drawn = chance.random()
-            if drawn < ills.hang_rate:
+            if drawn < ills.hang_rate and ills.hangs_max:
+                ills.hangs_max -= 1
                 delay_s = ills.hang_s * chance.random()
             elif drawn < ills.hang_rate + ills.slow_rate:
                 delay_s = ills.slow_s * chance.random()

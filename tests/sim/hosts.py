@@ -15,6 +15,9 @@ from ggaoe.proto.frame import SECTOR_BYTES
 from sim.network import Network
 from sim.wire import FLUSH, READ, SLOT, VERIFY, WRITE, Answered, request
 
+PATIENCE_S = 180.0
+"""After that Linux takes a disk for dead (aoe_deadsecs). Nothing that befalls it takes so long."""
+TIMEOUT_S_MAX = 16.0
 OPCODES = (READ, READ, READ, WRITE, WRITE, WRITE, WRITE, VERIFY, FLUSH)
 
 
@@ -41,7 +44,6 @@ class Habits:
     renews_tag: bool
     window: int
     timeout_s: float
-    patience_s: float = 180.0
 
 
 class Host:
@@ -59,7 +61,10 @@ class Host:
         self._habits = habits
         self._window = max(1, habits.window // 2)
         self._wishes = wishes
+        self._timeout_s = habits.timeout_s
         self._asked: dict[tuple[int, int], Wish] = {}
+        self._given_up: dict[tuple[int, int], float] = {}
+        """Requests that were asked again under another tag, and when."""
         self._outstanding = 0
         self._tags = itertools.count(number << 16 | SLOT)
         self.is_done = asyncio.Event()
@@ -81,8 +86,7 @@ class Host:
     def _send(self, wish: Wish) -> None:
         wish.tries += 1
         self._asked[wish.path, wish.tag] = wish
-        # Linux backs off by what it has measured; a factor does as well.
-        wait_s = self._habits.timeout_s * min(2**wish.tries, 64)
+        wait_s = min(self._timeout_s * 2**wish.tries, TIMEOUT_S_MAX)
         wish.timer = self._loop.call_later(wait_s, self._time_out, wish)
         frame = request(
             self._targets[wish.path], self.macs[wish.path], wish.tag, wish.opcode, wish.sector,
@@ -92,10 +96,10 @@ class Host:
 
     def _time_out(self, wish: Wish) -> None:
         del self._asked[wish.path, wish.tag]
-        if self._loop.time() - wish.began_s > self._habits.patience_s:
-            self._finish(wish)
-            return
+        if self._loop.time() - wish.began_s > PATIENCE_S:
+            raise AssertionError(f"no answer within {PATIENCE_S:g} s, {wish.tries} times asked")
         if self._habits.renews_tag:
+            self._given_up[wish.path, wish.tag] = self._loop.time()
             self._window = 1
             wish.tag = next(self._tags)
             wish.path = self._chance.randrange(len(self.macs))
@@ -103,6 +107,9 @@ class Host:
 
     def hear(self, answer: Answered) -> None:
         """A reply has come; one to a tag that is not waited for any more is ignored."""
+        asked_s = self._given_up.pop((answer.path, answer.tag), None)
+        if asked_s is not None:  # Linux learns from it how long to wait
+            self._timeout_s = max(self._timeout_s, self._loop.time() - asked_s)
         wish = self._asked.get((answer.path, answer.tag))
         # An AoE error is waited out by Linux; the others ask again, too, with the same effect.
         if wish is None or answer.error is not None:

@@ -37,6 +37,8 @@ class Record:
     asked: Asked
     number: int
     flush_failures: int
+    seen_ns: int | None
+    """When the target looked at it; None: it still waits for that."""
     outcome: str | None = None
     data: bytes = b""
     snapshot: list[tuple[set[bytes], int] | None] = field(default_factory=list)
@@ -114,10 +116,10 @@ class Judge:
 
     # --- what happens ------------------------------------------------------------------------
 
-    def asked(self, asked: Asked) -> None:
-        """A whole request has arrived."""
+    def asked(self, asked: Asked, seen_ns: int | None) -> None:
+        """A whole request has arrived, and the target looks at it now, or (None) later."""
         self._asked += 1
-        record = Record(asked, self._asked, self._flush_failures())
+        record = Record(asked, self._asked, self._flush_failures(), seen_ns)
         self._waiting.setdefault(asked.key, deque()).append(record)
         if asked.op is Op.FLUSH:
             record.snapshot = [
@@ -131,10 +133,18 @@ class Judge:
         """A request has arrived that was cut off: an error is the right answer, or none."""
         self._damaged[asked.key] = self._damaged.get(asked.key, 0) + 1
 
-    def answered(self, answers: Iterable[Answered]) -> None:
+    def seen(self, asked: Asked, now_ns: int) -> None:
+        """The target looks at a request that has waited for that."""
+        for record in self._waiting.get(asked.key, ()):
+            if record.asked is asked:
+                record.seen_ns = now_ns
+
+    def answered(self, answers: Iterable[Answered], now_ns: int) -> None:
         """Replies that left the target at once; those to writes had to be first."""
         settled = [
-            (self._match(answer), answer) for answer in answers if not self._is_to_damaged(answer)
+            (self._match(answer, now_ns), answer)
+            for answer in answers
+            if not self._is_to_damaged(answer)
         ]
         settled.sort(key=lambda pair: pair[0].asked.op is not Op.WRITE)
         for record, answer in settled:
@@ -206,24 +216,31 @@ class Judge:
         self._damaged[answer.key] = left - 1
         return True
 
-    def _match(self, answer: Answered) -> Record:
+    def _match(self, answer: Answered, now_ns: int) -> Record:
         records = self._waiting.get(answer.key)
         if not records:
             raise BrokenPromiseError(f"{answer} answers nothing that waits for an answer")
-        # A copy of what is under way is refused while the device is off its disk.
-        record = records.popleft() if answer.error is None else records.pop()
-        if not records:
-            del self._waiting[answer.key]
         self.answers += 1
+        if answer.error is not None:
+            # A copy of what is under way is refused while the device is off its disk.
+            return self._take(records[-1])
+        record = self._take(records[0])
+        # Copies of it that the target has seen meanwhile are answered with it.
+        twins = [r for r in records if r.seen_ns is not None and r.seen_ns < now_ns]
+        self._settle_silently(twins, SILENT)
+        return record
+
+    def _take(self, record: Record) -> Record:
+        """`record` does not wait any more."""
+        same = self._waiting[record.asked.key]
+        same.remove(record)
+        if not same:
+            del self._waiting[record.asked.key]
         return record
 
     def _settle_silently(self, records: Iterable[Record], outcome: str) -> None:
         for record in records:
-            record.outcome = outcome
-            same = self._waiting[record.asked.key]
-            same.remove(record)
-            if not same:
-                del self._waiting[record.asked.key]
+            self._take(record).outcome = outcome
 
     def _settle(self, record: Record, answer: Answered) -> None:
         asked = record.asked

@@ -180,7 +180,8 @@ class World:
         for path, frame in left:
             self._note(b"<", path, frame)
         self._judge.answered(
-            answered_of(path, frame) for path, frame in left if owners_of(frame) is None
+            (answered_of(path, frame) for path, frame in left if owners_of(frame) is None),
+            self._clock.monotonic_ns,
         )
         for _, frame in left:
             owners = owners_of(frame)
@@ -201,7 +202,8 @@ class World:
         self._clock.monotonic_ns += 1
         asked = asked_of(path, frame)
         if asked is not None and asked.is_whole:
-            self._judge.asked(asked)
+            seen_ns = self._clock.monotonic_ns if self._backlog is None else None
+            self._judge.asked(asked, seen_ns)
         elif asked is not None:
             self._judge.damaged(asked)
         if self._backlog is None:
@@ -273,6 +275,8 @@ class World:
             if asked is not None and asked.is_whole and arrival_ns < oldest_ns:
                 self._judge.stale(asked)
                 self._events["stale"] += 1
+            elif asked is not None:
+                self._judge.seen(asked, self._clock.monotonic_ns)
             self._deliver(path, frame, arrival_ns)
 
     async def _flap(self) -> None:

@@ -405,10 +405,14 @@ class NativeEngine(Engine):
         device.core.admit(
             settings.shelf,
             settings.slot,
-            settings.accept,
-            settings.deny,
-            state.mask,
-            state.reserved,
+            [
+                (settings.accept.exceptions, settings.accept.others),
+                (settings.deny.exceptions, settings.deny.others),
+                (state.mask, not state.mask),
+                (state.reserved, not state.reserved),
+                (settings.read.exceptions, settings.read.others),
+                (settings.write.exceptions, settings.write.others),
+            ],
             settings.read_only,
             settings.write_cache,
             not device.trace_io,

@@ -168,12 +168,12 @@ def _address_of(route):
     return route[0]
 
 
-cdef MacSet mac_set(object wanted) except *:
+cdef MacSet mac_set(object wanted, bint others) except *:
     cdef MacSet macs
     cdef uint32_t count = 0
-    macs.is_any = wanted is None
+    macs.others = others
     macs.macs = NULL
-    numbers = sorted(int.from_bytes(mac, "big") for mac in wanted or ())
+    numbers = sorted(int.from_bytes(mac, "big") for mac in wanted)
     if numbers:
         macs.macs = <uint64_t *>malloc(sizeof(uint64_t) * len(numbers))
         if macs.macs == NULL:
@@ -200,7 +200,8 @@ cdef class CoreDevice:
         self.c.engine = core.c
         self.c.owner = <void *>self
         order_granule(self.c, 512, 0)
-        self.c.accept.is_any = True
+        for i in range(LISTS):
+            self.c.lists[i].others = True
 
     def __dealloc__(self):
         cdef Source *source
@@ -229,24 +230,28 @@ cdef class CoreDevice:
                 following = source.next
                 free(source)
                 source = following
-        free(self.c.accept.macs)
-        free(self.c.deny.macs)
-        free(self.c.mask.macs)
-        free(self.c.reserved.macs)
+        for i in range(LISTS):
+            free(self.c.lists[i].macs)
         free(self.c)
 
-    def admit(self, int shelf, int slot, accept, deny, mask, reserved, bint read_only,
-              bint write_cache, bint fast):
-        """What the checks of a flawless request need to know; MACs are 6 bytes."""
-        cdef MacSet new[4]
-        cdef MacSet old[4]
-        new[0] = mac_set(accept)
-        new[1] = mac_set(deny)
-        new[2] = mac_set(mask)
-        new[3] = mac_set(reserved)
+    def admit(self, int shelf, int slot, lists, bint read_only, bint write_cache, bint fast):
+        """What the checks of a flawless request need to know. `lists` are those of accept, deny,
+        mask, reservation, read and write, each as (MACs of 6 bytes, whether others are permitted);
+        for a MAC in it the opposite holds."""
+        cdef MacSet new[LISTS]
+        cdef MacSet old[LISTS]
+        cdef int i = 0
+        for macs, others in lists:
+            new[i] = mac_set(macs, others)
+            i += 1
         hold_lock(self.core.c)
-        old[0], old[1], old[2], old[3] = self.c.accept, self.c.deny, self.c.mask, self.c.reserved
-        self.c.accept, self.c.deny, self.c.mask, self.c.reserved = new[0], new[1], new[2], new[3]
+        for i in range(LISTS):
+            old[i] = self.c.lists[i]
+            self.c.lists[i] = new[i]
+        self.c.has_operation_lists = (
+            new[LIST_READ].count > 0 or not new[LIST_READ].others
+            or new[LIST_WRITE].count > 0 or not new[LIST_WRITE].others
+        )
         self.c.shelf = shelf
         self.c.slot = slot
         self.c.read_only = read_only
@@ -255,7 +260,7 @@ cdef class CoreDevice:
             self.core.c.waits_for_python = True  # what came before is still to be dispatched
         self.c.fast = fast
         leave(self.core.c)
-        for i in range(4):
+        for i in range(LISTS):
             free(old[i].macs)
 
     def limit(self, uint32_t queue_length, int64_t max_delay_ns, int64_t merge_delay_ns):

@@ -57,6 +57,12 @@ cdef bint holds(MacSet *macs, uint64_t mac) noexcept nogil:
     return low < macs.count and macs.macs[low] == mac
 
 
+cdef inline bint permits(MacSet *macs, uint64_t mac) noexcept nogil:
+    if macs.count == 0:
+        return macs.others
+    return holds(macs, mac) != macs.others
+
+
 cdef Device *routed(Link *link, uint32_t address) noexcept nogil:
     cdef uint32_t low = 0
     cdef uint32_t high = link.route_count
@@ -269,13 +275,12 @@ cdef Device *flawless(Link *link, Request *request) noexcept nogil:
     device = routed(link, <uint32_t>head[16] << 16 | <uint32_t>head[17] << 8 | head[18])
     if device == NULL or not device.serving or not device.fast:
         return NULL
-    if not device.accept.is_any and not holds(&device.accept, request.mac):
-        return NULL
-    if holds(&device.deny, request.mac):
-        return NULL
-    if device.mask.count and not holds(&device.mask, request.mac):
-        return NULL
-    if device.reserved.count and not holds(&device.reserved, request.mac):
+    if (
+        not permits(&device.lists[LIST_ACCEPT], request.mac)
+        or not permits(&device.lists[LIST_DENY], request.mac)
+        or not permits(&device.lists[LIST_MASK], request.mac)
+        or not permits(&device.lists[LIST_RESERVED], request.mac)
+    ):
         return NULL
     opcode = head[27]
     if opcode == 0x24 or opcode == 0x20 or opcode == 0x25 or opcode == 0xC8:
@@ -284,11 +289,16 @@ cdef Device *flawless(Link *link, Request *request) noexcept nogil:
         request.op = WRITE
     elif opcode == 0xE7 or opcode == 0xEA:
         request.op = FLUSH
+    else:
+        return NULL
+    if device.has_operation_lists and not permits(
+        &device.lists[LIST_READ if request.op == READ else LIST_WRITE], request.mac
+    ):
+        return NULL
+    if request.op == FLUSH:
         request.offset = 0
         request.bytes = 0
         return device
-    else:
-        return NULL
     sectors = head[26]
     sector = (
         <uint64_t>head[28] | <uint64_t>head[29] << 8 | <uint64_t>head[30] << 16

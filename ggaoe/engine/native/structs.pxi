@@ -152,8 +152,17 @@ ctypedef struct Stats:
     uint64_t ata_errors
     uint64_t queue_full
 
+cdef enum:                           # lists of a device
+    LIST_ACCEPT = 0
+    LIST_DENY = 1
+    LIST_MASK = 2
+    LIST_RESERVED = 3
+    LIST_READ = 4
+    LIST_WRITE = 5
+    LISTS = 6
+
 ctypedef struct MacSet:
-    bint is_any                      # no list: everybody
+    bint others                      # whether those are permitted that are not in it
     uint32_t count
     uint64_t *macs                   # ascending
 
@@ -186,10 +195,8 @@ ctypedef struct Device:
     Device *holding_next
     bint write_cache
     bint read_only
-    MacSet accept
-    MacSet deny
-    MacSet mask
-    MacSet reserved
+    bint has_operation_lists         # LIST_READ or LIST_WRITE refuses somebody
+    MacSet lists[6]
     Request *active_head
     Request *active_tail
     uint32_t active_count

@@ -120,6 +120,10 @@ class Daemon:
             "write_cache": False,
             "accept": None,
             "deny": [HOST],
+            "discover": None,
+            "read": [],
+            "write": ["!guests", "lab"],
+            "change": [HOST],
             "config_string": b"host\\ \xff\n".hex(),
             "mask": [],
             "reserved": [HOST],
@@ -127,6 +131,22 @@ class Daemon:
             "initiators": self.initiators(),
         }
         return _partly({"devices": [{**self.devices[name], **more} for name in names]}, missing)
+
+    async def why(self, params: Params) -> object:
+        names, missing = select(params, self.devices)
+        self.calls.append(("why", params))
+        may = {
+            "discover": _operation(accept="lab\n", discover=None),
+            "read": _operation(accept=None, read=None),
+            "write": _operation(accept="lab", write="!guests", refuses=True),
+            "change": _operation(interfaces="none serves it", refuses=True),
+        }
+        seen = {"interface": "eth0", "age_s": 61.5, "drops": {}}
+        devices = [
+            {**self.devices[name], "operations": may, "last_seen": seen if name == "disk" else None}
+            for name in names
+        ]
+        return _partly({"host": params["host"], "devices": devices}, missing)
 
     async def stats(self, params: Params) -> object:
         names, missing = select(params, [*self.devices, "eth0"])
@@ -171,6 +191,13 @@ class Daemon:
         return _partly({"cleared": names}, missing)
 
 
+def _operation(*, refuses: bool = False, **rules: str | None) -> dict[str, Any]:
+    """An operation of `why`; the last of the checks refuses, or all permit."""
+    checks = [{"check": check, "permits": True, "rule": rule} for check, rule in rules.items()]
+    checks[-1]["permits"] = not refuses
+    return {"permitted": not refuses, "checks": checks}
+
+
 def _partly(result: dict[str, Any], missing: list[str]) -> dict[str, Any]:
     return {**result, "missing": missing} if missing else result
 
@@ -202,6 +229,7 @@ def answering(path: Path, others: dict[str, control.Handler]) -> Iterator[Daemon
         "reload": daemon.reload,
         "list": daemon.list,
         "show": daemon.show,
+        "why": daemon.why,
         "stats": daemon.stats,
         "show-config": daemon.show_config,
         "show-macmask": daemon.show_hosts,

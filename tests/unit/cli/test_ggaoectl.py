@@ -64,6 +64,9 @@ def test_show(daemon: Daemon) -> None:
         "  size           -",
         "  accept         everybody",
         f"  deny           {HOST}",
+        "  discover       everybody",
+        "  read           nobody",
+        "  write          !guests, lab",
         "  mask list      -",
         "  config string  host\\\\\\\\ \\\\xff\\\\x0a".replace("\\\\", "\\"),
         "  warning        no O_DIRECT: buffered",
@@ -72,6 +75,29 @@ def test_show(daemon: Daemon) -> None:
     assert ["read", "requests", "12"] in columns(ran.out)
     assert ["dropped:", "mask", "3"] in columns(ran.out)
     assert [HOST, "eth0", "0", "0", "B", "5", "5", "KiB"] in [row[:8] for row in columns(ran.out)]
+
+
+def test_why(daemon: Daemon) -> None:
+    ran = ggaoectl("--socket", daemon.path, "why", "2:0:0:0:0:1", "disk", "late")
+    assert (ran.status, ran.err) == (DONE, "")
+    table = (
+        "OPERATION  MAY  BECAUSE\n"
+        "discover   yes  accept: lab\\n\n"
+        "read       yes  nothing restricts it\n"
+        "write      no   write: !guests\n"
+        "change     no   interfaces: none serves it\n"
+    )
+    assert ran.out == (
+        f"{HOST} at disk (e0.1, serving), seen 00:01:01 ago on eth0\n{table}\n"
+        f"{HOST} at late (e0.2, waiting: No such file\\nor directory), never seen\n{table}"
+    )
+    assert daemon.calls == [("why", {"host": HOST, "names": ["disk", "late"]})]
+
+
+@pytest.mark.parametrize("words", [(), (HOST,), ("disk", "disk"), ("02:00:00:00:00", "disk")])
+def test_why_needs_a_host_and_a_device(daemon: Daemon, words: tuple[str, ...]) -> None:
+    ran = ggaoectl("--socket", daemon.path, "why", *words)
+    assert (ran.status, ran.out) == (USAGE, "")
 
 
 def test_stats(daemon: Daemon) -> None:

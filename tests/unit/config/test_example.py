@@ -41,7 +41,9 @@ def test_sample_file_with_all_marks_removed_sets_every_default():
     bare = parse(
         "[acls]\nlab = 02:00:00:00:00:01, 02:00:00:00:00:02\nguests = 02:00:00:00:01:01\n"
         "[disk0]\npath = /dev/sdb\nshelf = 1\nslot = 0\nlength = 10GiB\n"
-        "accept = lab\ndeny = guests\n",
+        "accept = lab, 02:00:00:00:00:01\ndeny = guests\n"
+        "discover = lab, guests\nread = lab, guests\n"
+        "write = !guests, lab\nchange = 02:00:00:00:00:01\n",
         "f.conf",
     ).devices["disk0"]
     assert disk == bare

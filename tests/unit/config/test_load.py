@@ -9,6 +9,7 @@ import pytest
 from ggaoe.config import effective, load, load_async, parse
 from ggaoe.config.load import FILE_BYTES_MAX
 from ggaoe.errors import ConfigError
+from ggaoe.proto.rules import EVERYBODY
 
 ORIGINAL = """\
 # The file server's disks
@@ -89,11 +90,12 @@ def test_original_file_is_accepted_with_its_meaning(original):
     assert (mail.queue_length, mail.direct_io, mail.trace_io) == (32, False, True)
     assert (mail.max_delay_s, mail.merge_delay_s) == (0.0, 0.01)
     assert (mail.read_only, mail.broadcast, mail.interfaces) == (True, True, ("eth1",))
-    assert (mail.accept, mail.deny) == (macs(1, 2, 3, 9, 10), macs(3))
+    assert (mail.accept.exceptions, mail.accept.others) == (macs(1, 2, 3, 9, 10), False)
+    assert (mail.deny.exceptions, mail.deny.others) == (macs(3), True)
 
     assert (scratch.address, scratch.path) == ("e65534.254", None)
     assert scratch.uuid == "0a3407de-014b-458b-b5c1-848e92a327a3"
-    assert (scratch.queue_length, scratch.direct_io, scratch.accept) == (16, True, None)
+    assert (scratch.queue_length, scratch.direct_io, scratch.accept) == (16, True, EVERYBODY)
     assert (scratch.max_delay_s, scratch.merge_delay_s) == (0.001, 0.0005)
     assert scratch.interfaces == ("eth*", "san0")
     assert [scratch.uses(name) for name in ("eth7", "san0", "san1")] == [True, True, False]

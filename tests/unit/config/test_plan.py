@@ -20,6 +20,10 @@ OTHER = {
     "interfaces": "eth0",
     "accept": "02:00:00:00:00:01",
     "deny": "02:00:00:00:00:01",
+    "discover": "02:00:00:00:00:01",
+    "read": "02:00:00:00:00:01",
+    "write": "02:00:00:00:00:01",
+    "change": "02:00:00:00:00:01",
     "queue-length": "7",
     "direct-io": "false",
     "max-delay": "0",
@@ -122,3 +126,19 @@ def test_what_needs_a_restart_keeps_its_old_value():
     rows = {(row.section, row.key): row.value for row in effective(plan.config)}
     assert rows["defaults", "engine"] == "auto"
     assert diff(plan.config, new).restart == plan.restart
+
+
+def test_rules_tell_how_many_addresses_come_and_go():
+    acl = "[acls]\nlab = 02:00:00:00:00:01, 02:00:00:00:00:02\n"
+    old = config({"a": {**BASE, "read": "lab"}}, acl)
+    changes = {
+        "!lab": "read 2 addresses → all but 2 addresses",
+        "!02:00:00:00:00:01, lab": "read 2 addresses → 1 addresses (+0 -1)",
+        "": "read 2 addresses → 0 addresses (+0 -2)",
+    }
+    for rules, change in changes.items():
+        new = config({"a": {**BASE, "read": rules}}, acl)
+        assert diff(old, new).lines() == [f"change a (e1.0): {change}"]
+    assert diff(old, config({"a": BASE}, acl)).lines() == [
+        "change a (e1.0): read 2 addresses → (everybody)"
+    ]

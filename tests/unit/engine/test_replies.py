@@ -24,6 +24,7 @@ from unit.proto.host import (
     WRITE_EXT,
     ata_argument,
     config_argument,
+    only,
     request,
     reserve_argument,
 )
@@ -207,7 +208,7 @@ async def test_bad_frames_are_dropped_and_counted(rig: Rig, reason: str) -> None
 
 async def test_lists_drop_and_count_by_device_and_host(rig: Rig) -> None:
     port = rig.port()
-    disk = rig.disk(port, accept=frozenset({MAC_B}))
+    disk = rig.disk(port, accept=only(MAC_B))
     Host(port, MAC_A).read(0)
     friend = Host(port, MAC_B)
     await friend.good(friend.read(0))

@@ -9,7 +9,7 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import pytest
@@ -21,11 +21,12 @@ from ggaoe.engine.portable import PortableEngine
 from ggaoe.net.link import LinkSettings
 from ggaoe.net.netlink import list_interfaces
 from ggaoe.proto.frame import ETHERTYPE
+from ggaoe.proto.rules import EVERYBODY, Rule, Rules
 from ggaoe.proto.target import Settings, Target, TargetState
 from ggaoe.sched.queue import Policy
 from helpers import needs
 from helpers.netns import Namespace, veth
-from unit.proto.host import MAC_TARGET, ata_argument, config_argument, request
+from unit.proto.host import MAC_TARGET, ata_argument, config_argument, only, request
 
 native = pytest.importorskip("ggaoe.engine.native", reason="the native engine is not built")
 
@@ -33,6 +34,7 @@ SIZE_SECTORS = 512
 SHELF, SLOT = 3, 7
 HOSTS = [bytes.fromhex(f"02000000aa{number:02x}") for number in range(4)]
 STRANGER = bytes.fromhex("02000000bb01")
+SETTINGS = Settings(SHELF, SLOT, "serial", "model", "firmware", 16, accept=only(*HOSTS))
 MTU_BYTES = 9000
 BURST_FRAMES = 40
 DEADLINE_S = 30.0
@@ -163,18 +165,13 @@ async def serving(
     namespace: Namespace,
     path: Path,
     way: Way,
-    *,
-    write_cache: bool,
+    settings: Settings,
 ) -> AsyncIterator[Device]:
     engine = engine_type(Hooks(changed=lambda *_: None, conflict=lambda *_: None))
     engine.io_engine(way.io_engine)
     with namespace.entered():
         interface = next(found for found in list_interfaces() if found.name == "t0")
         port = engine.open_link(interface, LinkSettings(ring_buffer_bytes=way.ring_bytes))
-    settings = Settings(
-        SHELF, SLOT, "serial", "model", "firmware", 16, write_cache=write_cache,
-        accept=frozenset(HOSTS),
-    )  # fmt: skip
     target = Target(settings, TargetState(mask=tuple(HOSTS[:3])))
     device = engine.add_device("disk", target, Policy(queue_length=16), trace_io=False)
     backend = await open_file(FileSpec(path=path, direct_io=way.direct_io))
@@ -192,7 +189,7 @@ async def serving(
 
 async def play(
     engine_type: type[Engine], cable: tuple[Namespace, Namespace], path: Path, seed: int, way: Way,
-    *, write_cache: bool,
+    settings: Settings,
 ) -> Outcome:  # fmt: skip
     chance = random.Random(seed)
     await asyncio.to_thread(path.write_bytes, chance.randbytes(SIZE_SECTORS * 512))
@@ -200,12 +197,13 @@ async def play(
     target, host = cable
     with host.entered():
         wire = Wire("h0")
-    async with serving(engine_type, target, path, way, write_cache=write_cache) as device:
+    async with serving(engine_type, target, path, way, settings) as device:
         requests = frames(chance, 400)
         for at in range(0, len(requests), BURST_FRAMES):
             burst = requests[at : at + BURST_FRAMES]
-            # Answered at once, and so after everything before it has been received.
-            last = request(1, config_argument(0), source=HOSTS[0], tag=at, slot=SLOT, shelf=SHELF)
+            # Answered at once, and so after everything before it has been received; error 5 is
+            # for every host.
+            last = request(1, tag=at, slot=SLOT, shelf=SHELF, version_flags=0x20)
             for frame in [*burst, last]:
                 wire.send(frame)
             await until(lambda: wire.has_reply_to(last))  # noqa: B023
@@ -237,11 +235,43 @@ async def test_same_frames_same_outcome(
     cable: tuple[Namespace, Namespace], tmp_path: Path, seed: int, way: Way, write_cache: bool
 ) -> None:
     print(f"seed {seed}")
-    how = {"write_cache": write_cache}
-    oracle = await play(PortableEngine, cable, tmp_path / "portable", seed, way, **how)
-    twin = await play(native.NativeEngine, cable, tmp_path / "native", seed, way, **how)
+    settings = replace(SETTINGS, write_cache=write_cache)
+    oracle = await same(cable, tmp_path, seed, way, settings)
     assert len(oracle.replies) > 200
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_same_under_lists_for_each_operation(
+    cable: tuple[Namespace, Namespace], tmp_path: Path, seed: int
+) -> None:
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    settings = replace(
+        SETTINGS,
+        **{name: rules(chance) for name in ("deny", "discover", "read", "write", "change")},
+    )
+    await same(cable, tmp_path, seed, WAYS[seed % 2], settings)
+
+
+def rules(chance: random.Random) -> Rules:
+    """For everybody, or first some hosts and then others."""
+    if chance.random() < 0.3:
+        return EVERYBODY
+    made = tuple(
+        Rule("", chance.random() < 0.5, frozenset(chance.sample(HOSTS, k=chance.randrange(3))))
+        for _ in range(chance.randrange(4))
+    )
+    return Rules(made, others=chance.random() < 0.7)
+
+
+async def same(
+    cable: tuple[Namespace, Namespace], directory: Path, seed: int, way: Way, settings: Settings
+) -> Outcome:
+    """Both engines' outcome, which is the same."""
+    oracle = await play(PortableEngine, cable, directory / "portable", seed, way, settings)
+    twin = await play(native.NativeEngine, cable, directory / "native", seed, way, settings)
     assert twin.replies == oracle.replies
     assert twin.disk == oracle.disk
     assert twin.counters == oracle.counters
     assert twin.initiators == oracle.initiators
+    return oracle

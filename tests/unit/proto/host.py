@@ -10,6 +10,7 @@ import struct
 from dataclasses import dataclass
 
 from ggaoe.proto.frame import unpack_header
+from ggaoe.proto.rules import Rule, Rules
 from ggaoe.proto.target import Change, Dropped, DropReason, Outcome, Path, Reply, Settings, Target
 
 ANY_SHELF, ANY_SLOT = 0xFFFF, 0xFF
@@ -29,6 +30,16 @@ FLUSH, FLUSH_EXT, IDENTIFY, SMART = 0xE7, 0xEA, 0xEC, 0xB0
 SETTINGS = Settings(
     shelf=SHELF, slot=SLOT, serial="testdev", model="ggaoe disk", firmware="0.1", buffer_count=64
 )
+
+
+def only(*macs: bytes) -> Rules:
+    """Rules that permit these hosts."""
+    return Rules((Rule("only", True, frozenset(macs)),), others=False)
+
+
+def all_but(*macs: bytes) -> Rules:
+    """Rules that refuse these hosts."""
+    return Rules((Rule("!but", False, frozenset(macs)),), others=True)
 
 
 def make_target(settings: Settings = SETTINGS, size_sectors: int | None = SIZE_SECTORS) -> Target:

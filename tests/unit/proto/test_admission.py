@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from ggaoe.proto.frame import BROADCAST, unpack_header
+from ggaoe.proto.rules import EVERYBODY, Rules
 from ggaoe.proto.target import DropReason, Io, Reply, TargetState
 from unit.proto.host import (
     ANY_SHELF,
@@ -24,12 +25,14 @@ from unit.proto.host import (
     TAG,
     WRITE,
     Host,
+    all_but,
     answer_of,
     ata_argument,
     config_argument,
     drop_of,
     make_target,
     mask_argument,
+    only,
     request,
     reserve_argument,
 )
@@ -142,13 +145,13 @@ def test_replies_have_at_least_60_bytes(command: int, argument: bytes) -> None:
 # --- lists ------------------------------------------------------------------------------------
 
 LISTS = {
-    "none": (None, frozenset[bytes](), True),
-    "accepted": (frozenset({MAC_A}), frozenset[bytes](), True),
-    "not accepted": (frozenset({MAC_B}), frozenset[bytes](), False),
-    "empty": (frozenset[bytes](), frozenset[bytes](), False),
-    "denied": (None, frozenset({MAC_A}), False),
-    "another denied": (None, frozenset({MAC_B}), True),
-    "accepted and denied": (frozenset({MAC_A}), frozenset({MAC_A}), False),
+    "none": (EVERYBODY, EVERYBODY, True),
+    "accepted": (only(MAC_A), EVERYBODY, True),
+    "not accepted": (only(MAC_B), EVERYBODY, False),
+    "empty": (only(), EVERYBODY, False),
+    "denied": (EVERYBODY, all_but(MAC_A), False),
+    "another denied": (EVERYBODY, all_but(MAC_B), True),
+    "accepted and denied": (only(MAC_A), all_but(MAC_A), False),
 }
 
 
@@ -157,8 +160,8 @@ LISTS = {
 def test_access_lists_hold_for_every_command(
     command: int,
     argument: bytes,
-    accept: frozenset[bytes] | None,
-    deny: frozenset[bytes],
+    accept: Rules,
+    deny: Rules,
     is_heard: bool,
 ) -> None:
     target = make_target(replace(SETTINGS, accept=accept, deny=deny))
@@ -181,7 +184,7 @@ def test_a_mask_list_silences_everybody_else(command: int, argument: bytes) -> N
 
 
 def test_each_check_comes_before_the_next() -> None:
-    denied = replace(SETTINGS, accept=frozenset({MAC_B}), read_only=True)
+    denied = replace(SETTINGS, accept=only(MAC_B), read_only=True)
     target = make_target(denied, size_sectors=None)
     target.state = TargetState(mask=(MAC_B,), reserved=(MAC_B,))
     host = Host(target)
@@ -189,7 +192,7 @@ def test_each_check_comes_before_the_next() -> None:
     # Everything is wrong at once; one fault after the other is mended.
     assert answer_of(host.send(9, version_flags=0x20)).error == 5
     assert drop_of(host.send(9)) is DropReason.ACCESS_LIST
-    target.settings = replace(denied, accept=None)
+    target.settings = replace(denied, accept=EVERYBODY)
     assert drop_of(host.send(9)) is DropReason.MASK_LIST
     target.state = TargetState(reserved=(MAC_B,))
     assert answer_of(host.send(9)).error == 1

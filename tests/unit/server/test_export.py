@@ -19,6 +19,7 @@ from ggaoe.engine.base import Device, Hooks
 from ggaoe.errors import BackendError, StateError
 from ggaoe.net.link import LinkSettings
 from ggaoe.proto.ata import Op
+from ggaoe.proto.rules import EVERYBODY
 from ggaoe.proto.target import TargetState
 from ggaoe.server import export as export_module
 from ggaoe.server.export import Export, State
@@ -129,8 +130,12 @@ def device_config(path: str = "/disk", **options: object) -> DeviceConfig:
         length_bytes=None,
         exact_size=True,
         read_only=False,
-        accept=None,
-        deny=frozenset(),
+        accept=EVERYBODY,
+        deny=EVERYBODY,
+        discover=EVERYBODY,
+        read=EVERYBODY,
+        write=EVERYBODY,
+        change=EVERYBODY,
         broadcast=False,
         interfaces=(),
         queue_length=16,

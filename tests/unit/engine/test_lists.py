@@ -1,0 +1,172 @@
+"""Lists for each operation hold on both engines, at once where they change, and false sources get
+no more answers than a rate allows."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+import pytest
+
+from ggaoe.engine import limit
+from ggaoe.engine.limit import Bucket, SourceLimit
+from ggaoe.proto.ata import Op
+from ggaoe.proto.rules import EVERYBODY, Rules
+from ggaoe.testing.engine import link_of
+from unit.engine.rig import Disk, Host, Rig, until
+from unit.proto.host import (
+    ANY_SLOT,
+    IDENTIFY,
+    MAC_A,
+    MAC_B,
+    MAC_C,
+    all_but,
+    config_argument,
+    only,
+)
+
+ABORTED = (0x41, 0x04)
+
+
+def permit(rig: Rig, disk: Disk, **lists: Rules) -> None:
+    """As a reload does it."""
+    target = disk.device.target
+    target.settings = replace(target.settings, **lists)
+    rig.engine.refresh(disk.device)
+
+
+async def aborted(host: Host, tag: int) -> None:
+    assert (await host.answer(tag)).registers == ABORTED
+
+
+async def test_read_and_write_are_permitted_one_by_one(rig: Rig) -> None:
+    port = rig.port()
+    disk = rig.disk(port, read=all_but(MAC_C), write=only(MAC_A, MAC_C))
+    both, reader, writer = (Host(port, mac) for mac in (MAC_A, MAC_B, MAC_C))
+    await both.good(both.read(0), both.write(0, "w"), both.flush(), both.verify(0))
+    await reader.good(reader.read(0), reader.verify(1))
+    for tag in (reader.write(0, "x"), reader.flush()):
+        await aborted(reader, tag)
+    await writer.good(writer.write(8, "y"), writer.flush())
+    for tag in (writer.read(0), writer.verify(0)):
+        await aborted(writer, tag)
+    assert disk.of(Op.WRITE) == [(0, 1), (8, 1)]
+    assert disk.device.counters.ata_errors == 4
+
+
+@pytest.mark.parametrize("closed", ["read", "write"])
+async def test_lists_change_in_place(rig: Rig, closed: str) -> None:
+    port = rig.port()
+    disk, host = rig.disk(port), Host(port, MAC_A)
+
+    def ask() -> int:
+        return host.read(0) if closed == "read" else host.write(0, "w")
+
+    await host.good(ask())
+    for lists in (only(MAC_B), all_but(MAC_A), only()):
+        permit(rig, disk, **{closed: lists})
+        await aborted(host, ask())
+        permit(rig, disk, **{closed: EVERYBODY})
+        await host.good(ask())
+
+
+async def test_whoever_may_not_discover_hears_nothing(rig: Rig) -> None:
+    port = rig.port()
+    disk = rig.disk(port, discover=only(MAC_B))
+    stranger, friend = Host(port, MAC_A), Host(port, MAC_B)
+    unheard = [stranger.send(1, config_argument(0)), stranger.ata(IDENTIFY)]
+    await friend.answer(friend.send(1, config_argument(0)))
+    await stranger.good(stranger.read(0))
+    assert not set(unheard) & stranger.answers.keys()
+    assert disk.device.counters.drops == {"discover_list": 2}
+
+
+# --- rates ------------------------------------------------------------------------------------
+
+
+def test_a_bucket_gives_its_burst_and_then_its_rate() -> None:
+    bucket = Bucket(rate_per_s=8, burst=3)
+    assert [bucket.take(5.0) for _ in range(5)] == [True, True, True, False, False]
+    assert [bucket.take(5.25) for _ in range(3)] == [True, True, False]
+    assert [bucket.take(5.3125) for _ in range(2)] == [False, False]
+    assert [bucket.take(5.375) for _ in range(2)] == [True, False]
+    assert [bucket.take(1000.0) for _ in range(4)] == [True, True, True, False]
+
+
+def test_sources_have_buckets_of_their_own_and_are_bounded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limit, "SOURCES_MAX", 2)
+    monkeypatch.setattr(limit, "SOURCE_BURST", 1)
+    limited = SourceLimit()
+    assert [limited.take(mac, 0.0) for mac in (MAC_A, MAC_B, MAC_A)] == [True, True, False]
+    assert limited.take(MAC_C, 0.0), "in the place of MAC_B, which was silent longest"
+    assert [limited.take(mac, 0.0) for mac in (MAC_A, MAC_C)] == [False, False]
+    assert limited.take(MAC_B, 0.0)
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No source gets more than 3 answers for a while."""
+    monkeypatch.setattr(limit, "SOURCE_BURST", 3)
+    monkeypatch.setattr(limit, "SOURCE_RATE_PER_S", 1e-6)
+
+
+@pytest.mark.usefixtures("few")
+async def test_a_source_that_asks_too_often_is_not_answered(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    port = rig.port()
+    disk = rig.disk(port, write=all_but(MAC_A))
+    victim, other = Host(port, MAC_A), Host(port, MAC_B)
+    with caplog.at_level(logging.WARNING, "ggaoe.engine"):
+        tags = [victim.send(1, config_argument(0)), victim.ata(IDENTIFY), victim.write(0, "w")]
+        tags += [victim.send(command) for command in (9, 0)] + [victim.ata(IDENTIFY)]
+        await until(lambda: disk.device.counters.drops["rate_limited"] == 3)
+    await rig.quiet()
+    assert victim.answers.keys() == set(tags[:3])
+    assert dict(disk.device.initiators.items())[MAC_A].drops == {"rate_limited": 3}
+    (told,) = caplog.records
+    assert "02:00:00:00:00:0a" in told.getMessage()
+
+    await other.good(other.ata(IDENTIFY))
+    await victim.good(*(victim.read(number) for number in range(20)))
+    assert disk.device.counters.other_requests == 4
+
+
+@pytest.mark.usefixtures("few")
+async def test_reads_of_all_devices_at_once_are_limited(rig: Rig) -> None:
+    """They are the largest answers to the smallest question, and no host needs them."""
+    port = rig.port()
+    disks = [rig.disk(port, name=f"disk{slot}", slot=slot) for slot in (1, 2)]
+    host = Host(port, MAC_A, slot=ANY_SLOT)
+    for _ in range(5):
+        host.read(0)
+    await until(lambda: all(disk.device.counters.drops["rate_limited"] == 2 for disk in disks))
+    await until(lambda: len(link_of(port).sent) == 6)
+    assert [len(disk.of(Op.READ)) for disk in disks] == [3, 3]
+
+
+async def test_a_link_has_a_limit_for_all_sources(rig: Rig) -> None:
+    port = rig.port()
+    port.limit = Bucket(rate_per_s=1e-6, burst=5)
+    disk = rig.disk(port)
+    hosts = [Host(port, bytes([2, 0, 0, 0, 1, number])) for number in range(8)]
+    for host in hosts:
+        host.ata(IDENTIFY)
+    await until(lambda: disk.device.counters.drops["rate_limited"] == 3)
+    assert link_of(port).counters.drops["rate_limited"] == 3
+    await until(lambda: len(link_of(port).sent) == 5)
+    await hosts[7].good(hosts[7].read(0))
+
+
+async def test_a_storm_of_discovery_stays_within_the_limits(rig: Rig) -> None:
+    port = rig.port()
+    disks = [rig.disk(port, name=f"disk{slot}", slot=slot) for slot in range(1, 9)]
+    hosts = [Host(port, bytes([2, 0, 0, 0, 1, number])) for number in range(20)]
+    for host in hosts:
+        host.send(1, config_argument(0), slot=ANY_SLOT, shelf=0xFFFF)
+        for disk in disks:
+            host.ata(IDENTIFY, slot=disk.device.target.settings.slot)
+    await until(lambda: len(link_of(port).sent) == 2 * 20 * 8)
+    assert not any(disk.device.counters.drops for disk in disks)
