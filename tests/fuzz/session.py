@@ -20,10 +20,12 @@ from fuzz.make_corpus import HOST, OTHER, SHELF, SLOT, TARGET
 from ggaoe.backend.faults import Fail, Hold, Rule, Short
 from ggaoe.engine.base import Engine
 from ggaoe.proto.ata import Op
+from ggaoe.proto.rules import EVERYBODY
 from ggaoe.proto.target import Change, Reply
 from ggaoe.sched.queue import Policy
 from ggaoe.testing.engine import link_of
 from unit.engine.rig import SECTOR, Disk, Rig, until
+from unit.proto.host import only
 
 FRAMES_MAX = 48
 BURST_FRAMES_MAX = 12
@@ -31,7 +33,6 @@ TURNS_PER_FRAME = 6
 """A frame that the compiled core leaves to Python, with the answer that its successors wait for."""
 SIZE_SECTORS = 64
 MTU_BYTES = (1500, 9000)
-HOSTS_ACCEPTED = (HOST, OTHER)
 STRANGER = bytes.fromhex("02000000bb01")
 BAD_SECTORS = range(60, 64)
 PADDING_BYTES = (0, 36 + 512, 36 + 2 * 512, 36 + 17 * 512)
@@ -51,7 +52,7 @@ class Delivery(NamedTuple):
 
 
 class Options(NamedTuple):
-    """How the first disk is set up; the second one is read-only, durable and has an access list."""
+    """How the first disk is set up; the second one is read-only, durable and has access lists."""
 
     write_cache: bool
     queue_length: int
@@ -59,6 +60,7 @@ class Options(NamedTuple):
     fails: bool
     is_short: bool
     is_masked: bool
+    is_write_listed: bool
 
     @classmethod
     def of(cls, bits: int) -> Options:
@@ -69,6 +71,7 @@ class Options(NamedTuple):
             fails=bool(bits & 8),
             is_short=bool(bits & 16),
             is_masked=bool(bits & 32),
+            is_write_listed=bool(bits & 64),
         )
 
 
@@ -132,13 +135,20 @@ async def play(engine_class: type[Engine], data: bytes) -> Outcome:
 
 class _Session:
     def __init__(self, engine_class: type[Engine], options: Options) -> None:
+        self.options = options
         self.rig = Rig(engine_class)
         self.ports = [self.rig.port(number + 1, mtu) for number, mtu in enumerate(MTU_BYTES)]
         self.links = [link_of(port) for port in self.ports]
         policy = Policy(queue_length=options.queue_length)
         self.disks = [
-            self._disk(0, policy, options.granule_bytes, write_cache=options.write_cache),
-            self._disk(1, policy, 512, accept=frozenset(HOSTS_ACCEPTED), read_only=True),
+            self._disk(
+                0,
+                policy,
+                options.granule_bytes,
+                write_cache=options.write_cache,
+                write=only(HOST) if options.is_write_listed else EVERYBODY,
+            ),
+            self._disk(1, policy, 512, accept=only(HOST, OTHER), read=only(HOST), read_only=True),
         ]
         if options.fails:
             rule = Rule(Fail(EIO), (Op.READ, Op.WRITE, Op.VERIFY), BAD_SECTORS.start * SECTOR)
@@ -232,7 +242,7 @@ class _Session:
             drops = {reason: count for reason, count in link.counters.drops.items() if count}
             outcome.counted[port.name] = (link.counters.rx_frames, link.counters.tx_frames, drops)
         outcome.counted["conflicts"] = sorted(header for _, header in self.rig.conflicts)
-        check_disk(outcome, self.delivered)
+        check_disk(outcome, self.delivered, self.options)
         assert outcome.disks[1] == bytes(SIZE_SECTORS * SECTOR), "the second disk is read-only"
         await self.rig.close()
         return outcome
@@ -260,7 +270,7 @@ def check_lawful(reply: bytes, mac: bytes, port: int, delivered: Sequence[Delive
         assert len(reply) == 60 or (len(reply) - 36) % SECTOR == 0
 
 
-def write_of(delivery: Delivery) -> tuple[int, bytes] | None:
+def write_of(delivery: Delivery, options: Options) -> tuple[int, bytes] | None:
     """(sector, data) where the frame is a valid write to the first disk, as offsets say."""
     port, frame, _ = delivery
     if not 36 <= len(frame) <= MTU_BYTES[port] + 14:
@@ -268,6 +278,8 @@ def write_of(delivery: Delivery) -> tuple[int, bytes] | None:
     if frame[12:14] != b"\x88\xa2" or frame[14] & 0xF8 != 0x10 or frame[6] & 1:
         return None
     if frame[16:19] != SHELF.to_bytes(2, "big") + bytes([SLOT]) or frame[19] != 0:
+        return None
+    if options.is_write_listed and frame[6:12] != HOST:
         return None
     if frame[27] in WRITES_LBA28:
         sector = int.from_bytes(frame[28:32], "little") & 0x0FFFFFFF
@@ -282,7 +294,7 @@ def write_of(delivery: Delivery) -> tuple[int, bytes] | None:
     return sector, data
 
 
-def check_disk(outcome: Outcome, delivered: Sequence[Delivery]) -> None:
+def check_disk(outcome: Outcome, delivered: Sequence[Delivery], options: Options) -> None:
     """Each sector of the first disk is empty or from a valid write, and no older than the newest
     one that was acknowledged."""
     asked = Counter((each.port, each.frame[6:12], each.frame[20:24]) for each in delivered)
@@ -295,7 +307,7 @@ def check_disk(outcome: Outcome, delivered: Sequence[Delivery]) -> None:
     }
     candidates: list[list[bytes]] = [[bytes(SECTOR)] for _ in range(SIZE_SECTORS)]
     for delivery in delivered:
-        found = write_of(delivery)
+        found = write_of(delivery, options)
         if found is None:
             continue
         sector, data = found

@@ -28,6 +28,8 @@ SECTORS = 4
 PAYLOAD_BYTES = SECTORS * SECTOR
 STALE_AGE_NS = 60_000_000_000
 QUEUE_LENGTH = 64
+LISTS = 6
+"""Access lists of a device; all are empty here."""
 
 
 class Bench:
@@ -37,7 +39,7 @@ class Bench:
         self.core = core.Core(STALE_AGE_NS, False, has_threads=False)
         self.link = self.core.open_link(-1, 1, MAC_TARGET, SECTORS, PAYLOAD_BYTES, None)
         self.device = core.CoreDevice(self.core)
-        self.device.admit(SHELF, SLOT, None, (), (), (), False, True, True)
+        self.device.admit(SHELF, SLOT, [((), True)] * LISTS, False, True, True)
         self.device.resize(SECTORS * SECTOR)
         self.device.limit(QUEUE_LENGTH, 0, 0)
         self.device.attach_to_python(SECTOR, 0)
