@@ -8,6 +8,7 @@ import stat
 
 from ggaoe import __version__
 from ggaoe.proto.frame import SECTOR_BYTES
+from integration.load import PATIENT
 from integration.scene import DISK_BYTES, Scene, device
 
 DISK = device()
@@ -17,7 +18,7 @@ async def test_counters_count_what_was_done(scene: Scene) -> None:
     scene.disk()
     host = scene.host.mac("near0").hex(":")
     with scene.serving(DISK, device("gone", 2)) as daemon:
-        async with scene.initiator() as initiator:
+        async with scene.initiator(timing=PATIENT) as initiator:
             remote = await initiator.open(0, 1)
             await remote.write(0, bytes(64 * SECTOR_BYTES))
             await remote.read(0, 32)
