@@ -17,7 +17,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -247,6 +247,9 @@ async def round_trip(
 class Daemon:
     """`ggaoe -c FILE` in the foreground; start, stop and kill may follow each other."""
 
+    wrapper: Sequence[str] = ()
+    """What runs it, as an argument vector that the daemon's own follows."""
+
     def __init__(self, namespace: Namespace, directory: Path, name: str = "ggaoe") -> None:
         self.namespace = namespace
         self.directory = directory
@@ -270,7 +273,7 @@ class Daemon:
         self._log_starts_at = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
             self.process = self.namespace.spawn(
-                *GGAOE, "-c", self.config, stdout=log, stderr=log, cwd=REPOSITORY
+                *self.wrapper, *GGAOE, "-c", self.config, stdout=log, stderr=log, cwd=REPOSITORY
             )
         self.wait_for_log("ready: ")
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from ggaoe.engine.select import ENGINES
@@ -13,10 +11,10 @@ __all__ = ["engine", "pytest_asyncio_loop_factories", "scene"]
 
 
 @pytest.fixture(params=["native", "portable"])
-def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """The engine of whatever daemon the test starts."""
     name: str = request.param
     if name not in ENGINES:
         pytest.skip(f"needs the {name} engine: install with a C compiler")
     monkeypatch.setenv("GGAOE_ENGINE", name)
-    yield name
+    return name

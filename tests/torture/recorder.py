@@ -33,8 +33,9 @@ import pytest
 from helpers.netns import COMMAND_TIMEOUT_S, Namespace, wait_until
 
 SECTOR_BYTES = 512
-DELAY_MAX_S = 0.001
-"""The longest that a write or a flush takes; long enough for others to come in between."""
+WRITE_DELAY_MAX_S = 0.001
+FLUSH_DELAY_MAX_S = 0.005
+"""The longest that either takes; long enough for others to come in between."""
 SURVIVAL_CHANCES = (0.0, 0.1, 0.5, 0.9, 1.0)
 """How likely a sector that was not flushed is on the medium: each cut takes one of these."""
 
@@ -222,8 +223,10 @@ class Recorder:
         self.path.touch()
         options = f"fd={self._fd},rootmode={stat.S_IFREG:o},user_id=0,group_id=0"
         mounting = subprocess.Popen(
-            ["nsenter", f"--target={self._namespace.pid}", "--mount", "--"]
-            + ["mount", "-i", "-t", "fuse", "-o", options, "ggaoe-recorder", str(self.path)],
+            [
+                *("nsenter", f"--target={self._namespace.pid}", "--mount", "--"),
+                *("mount", "-i", "-t", "fuse", "-o", options, "ggaoe-recorder", self.path),
+            ],
             pass_fds=[self._fd],
         )
         poll = select.poll()
@@ -302,10 +305,10 @@ class Recorder:
             self._image[offset_bytes : offset_bytes + size_bytes] = data
             self.record.append(Event(Step.WRITE, unique, offset_bytes, data))
             payload = _WRITE_OUT.pack(size_bytes, 0)
-            self._reply_later(unique, Event(Step.WRITTEN, unique), payload)
+            self._reply_later(WRITE_DELAY_MAX_S, Event(Step.WRITTEN, unique), payload)
         elif opcode == _Opcode.FSYNC:
             self.record.append(Event(Step.FLUSH, unique))
-            self._reply_later(unique, Event(Step.FLUSHED, unique))
+            self._reply_later(FLUSH_DELAY_MAX_S, Event(Step.FLUSHED, unique))
         elif opcode == _Opcode.STATFS:
             self._reply(unique, _STATFS_OUT.pack(0, 0, 0, 0, 0, _BLOCK_BYTES, 255, _BLOCK_BYTES, 0))
         else:
@@ -321,9 +324,9 @@ class Recorder:
             *(mode, links, owner, group, device, _BLOCK_BYTES, flags),
         )
 
-    def _reply_later(self, unique: int, event: Event, payload: bytes = b"") -> None:
-        due_s = time.monotonic() + self._rng.uniform(0, DELAY_MAX_S)
-        heapq.heappush(self._due, _Due(due_s, unique, event, payload))
+    def _reply_later(self, delay_max_s: float, event: Event, payload: bytes = b"") -> None:
+        due_s = time.monotonic() + self._rng.uniform(0, delay_max_s)
+        heapq.heappush(self._due, _Due(due_s, event.request, event, payload))
 
     def _reply(self, unique: int, payload: bytes | bytearray = b"", error: int = 0) -> None:
         header = _OUT_HEADER.pack(_OUT_HEADER.size + len(payload), -error, unique)

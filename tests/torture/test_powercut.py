@@ -15,16 +15,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 
 from ggaoe.proto.frame import SECTOR_BYTES
 from helpers.needs import requires_program
-from helpers.netns import Namespace, wait_until
-from helpers.targets import REPOSITORY
+from helpers.netns import wait_until
 from integration.load import PATIENT
-from integration.scene import DEADLINE_S, GGAOE, MIB, Daemon, Scene, device
+from integration.scene import DEADLINE_S, MIB, Daemon, Scene, device
 from torture.budget import OVERHEAD_S, seeded, torture_s
 from torture.ledger import FINDINGS_MAX, Finding, Ledger, Load, Write
 from torture.recorder import Recorder, power_cuts
@@ -43,20 +41,11 @@ pytestmark = pytest.mark.timeout(torture_s(SECONDS) + OVERHEAD_S)
 class SlowFlushDaemon(Daemon):
     """Every fdatasync of it returns late: what is written meanwhile is not covered by it."""
 
-    def start(self) -> None:
-        requires_program("strace")
-        inject = f"inject=fdatasync:delay_exit={SLOW_FLUSH_US}"
-        with self.log.open("ab") as log:
-            self.process = self.namespace.spawn(
-                # -D: the daemon itself is our child, and signals reach it.
-                *("strace", "-D", "-f", "--seccomp-bpf", "-qq", "-o", "/dev/null"),
-                *("-e", "trace=fdatasync", "-e", inject),
-                *(*GGAOE, "-c", self.config),
-                stdout=log,
-                stderr=log,
-                cwd=REPOSITORY,
-            )
-        self.wait_for_log("ready: ")
+    # -D: the daemon itself is our child, and signals reach it.
+    wrapper = (
+        *("strace", "-D", "-f", "--seccomp-bpf", "-qq", "-o", "/dev/null"),
+        *("-e", "trace=fdatasync", "-e", f"inject=fdatasync:delay_exit={SLOW_FLUSH_US}"),
+    )
 
 
 @dataclass(frozen=True)
@@ -101,6 +90,8 @@ class Rig:
     events: int = 0
 
     def __post_init__(self) -> None:
+        for program in self.layout.daemon.wrapper[:1]:
+            requires_program(program)
         self.daemon = self.layout.daemon(self.scene.target, self.scene.directory)
         self.scene.logs.append(self.daemon.log)
 
@@ -166,9 +157,7 @@ async def test_what_was_acknowledged_survives(scene: Scene, engine: str, layout:
         end_s = time.monotonic() + torture_s(SECONDS)
         async with scene.initiator(timing=PATIENT) as initiator:
             remote = await initiator.open(0, 1)
-            load = Load(
-                remote, one.ledger, one.rng, lambda: len(one.recorder.record), overlap=True
-            )
+            load = Load(remote, one.ledger, one.rng, lambda: len(one.recorder.record), overlap=True)
             rounds = 0
             while True:
                 async with load.running():
@@ -197,9 +186,7 @@ async def test_a_write_cache_loses_what_was_not_flushed(scene: Scene, engine: st
     with rig(scene, LAYOUTS["direct"], write_cache=True) as one:
         async with scene.initiator(timing=PATIENT) as initiator:
             remote = await initiator.open(0, 1)
-            load = Load(
-                remote, one.ledger, one.rng, lambda: len(one.recorder.record), overlap=True
-            )
+            load = Load(remote, one.ledger, one.rng, lambda: len(one.recorder.record), overlap=True)
             async with load.running():
                 for _ in range(10):
                     await load.more(ROUND_WRITES // 10)
