@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from ggaoe.engine.select import ENGINES
+from helpers.needs import requires_user_mode_linux
 from integration.conftest import pytest_asyncio_loop_factories, scene
+from interop.guest import Images
 
 __all__ = ["engine", "pytest_asyncio_loop_factories", "scene"]
 
@@ -18,3 +20,10 @@ def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
         pytest.skip(f"needs the {name} engine: install with a C compiler")
     monkeypatch.setenv("GGAOE_ENGINE", name)
     return name
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Images:
+    """The file system of a guest, assembled once."""
+    requires_user_mode_linux()
+    return Images.assemble(tmp_path_factory.mktemp("guest"))

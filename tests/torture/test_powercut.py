@@ -64,10 +64,11 @@ LAYOUTS = {
     "direct": Layout({"direct_io": True}),
     "buffered": Layout({"direct_io": False}),
     "slow-flush": Layout({"direct_io": False}, daemon=SlowFlushDaemon),
-    "loop": Layout({"direct_io": True}, is_loop=True),
+    "loop": Layout({"direct_io": True}, is_loop=True, daemon=SlowFlushDaemon),
     "loop-uring": Layout(
         {"direct_io": True},
         is_loop=True,
+        daemon=SlowFlushDaemon,
         engines=("native",),
         defaults="[defaults]\nio-engine = uring\n",
     ),

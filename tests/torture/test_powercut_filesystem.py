@@ -1,0 +1,202 @@
+"""Power cuts under a file system: what the guest's fsync has promised is there after any of them.
+
+A Linux guest makes an ext4 file system on a recorded disk, by the kernel's own initiator, and uses
+it as a database does: it writes files, and a log with checksums about them, and tells the host
+whenever fsync has returned. Meanwhile others write without any fsync. Then the power is cut at
+seeded points of the record: each time the journal is replayed, e2fsck has nothing to complain, and
+all that the host had been told by then can be read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from helpers.needs import requires_program
+from helpers.targets import Ggaoe
+from interop.guest import Images, Wire, run_guest
+from torture.budget import OVERHEAD_S, seeded, torture_s
+from torture.recorder import Medium, Recorder, power_cuts
+
+SECONDS = 2.0
+GUEST_OVERHEAD_S = 60.0
+MIB = 1 << 20
+DISK_BYTES = 24 * MIB
+CUTS_PER_S = 10
+COMMAND_TIMEOUT_S = 60.0
+JOURNAL_REPLAYED = (0, 1)
+"""Exit statuses of e2fsck: 1 says that it has changed something, as a replay does."""
+
+pytestmark = pytest.mark.timeout(2 * torture_s(SECONDS) + OVERHEAD_S)
+
+# Each round makes a file, replaces one by renaming, and writes both down in the log.
+DATABASE = """
+. /functions
+find_disk
+mkfs.ext4 -q -E lazy_itable_init=0,lazy_journal_init=0 $disk || fail mkfs
+mount -t ext4 $disk /mnt || fail mount
+mkdir /mnt/files
+sync
+host made
+while :; do
+    dd if=/dev/urandom of=/mnt/junk bs=1k count=50 2> /dev/null
+    rm /mnt/junk
+done &
+round=0
+end=$(($(cut -d. -f1 /proc/uptime) + SECONDS))
+while [ "$(cut -d. -f1 /proc/uptime)" -lt $end ]; do
+    round=$((round + 1))
+    file=/mnt/files/$((round % 40))
+    rm -f $file
+    dd if=/dev/urandom of=$file bs=700 count=$((round * 7 % 30 + 1)) conv=fsync 2> /dev/null ||
+        fail 'write a file'
+    sum=$(sha256sum < $file | cut -c 1-64)
+    echo $round | dd of=/mnt/new conv=fsync 2> /dev/null || fail 'write a new file'
+    mv /mnt/new /mnt/current
+    line="$round $sum"
+    echo "$line $(echo "$line" | sha256sum | cut -c 1-64)" |
+        dd of=/mnt/log oflag=append conv=notrunc,fsync 2> /dev/null || fail 'write the log'
+    host promised $round
+done
+"""
+FILES = 40
+
+
+@dataclass
+class Promises:
+    """What the guest said, with the length of the record at that time."""
+
+    recorder: Recorder
+    made_at: int = 0
+    rounds: list[tuple[int, int]] = field(default_factory=list)
+
+    def made(self) -> None:
+        self.made_at = len(self.recorder.record)
+
+    def promised(self, number: str) -> None:
+        self.rounds.append((len(self.recorder.record), int(number)))
+
+    def by(self, point: int) -> int:
+        """The last round promised when the record had `point` events."""
+        return max((number for at, number in self.rounds if at <= point), default=0)
+
+
+class BufferedGgaoe(Ggaoe):
+    """Through the page cache, which is not durable either."""
+
+    def configuration(self) -> str:
+        return super().configuration() + "direct-io = false\n"
+
+
+def repair(image: Path) -> None:
+    """Replay the journal as a mount would; then there is nothing wrong."""
+    replay, check = ["-y", "-E", "journal_only"], ["-f", "-n"]
+    for options, allowed in ((replay, JOURNAL_REPLAYED), (check, (0,))):
+        done = subprocess.run(
+            ["e2fsck", *options, image],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_TIMEOUT_S,
+        )
+        assert done.returncode in allowed, done.stdout + done.stderr
+
+
+def look_inside(image: Path, directory: Path) -> None:
+    """Copy what is in a file system to `directory`."""
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir()
+    subprocess.run(
+        ["debugfs", "-R", f"rdump / {directory}", image],
+        check=True,
+        capture_output=True,
+        timeout=COMMAND_TIMEOUT_S,
+    )
+
+
+def check_database(directory: Path, promised: int) -> None:
+    """The log tells of every promised round, and of rounds only; files are as it says."""
+    log = directory / "log"
+    lines = log.read_text().splitlines() if log.exists() else []
+    sums: dict[int, str] = {}
+    for number, line in enumerate(lines, 1):
+        found = re.fullmatch(r"(\d+) (\w{64}) (\w{64})", line)
+        assert found, f"line {number} of the log: {line!r}"
+        text = f"{found[1]} {found[2]}\n"
+        assert hashlib.sha256(text.encode()).hexdigest() == found[3], line
+        assert int(found[1]) == number, line
+        sums[number] = found[2]
+    assert len(lines) >= promised
+    # The next round may have removed its file already, and so may later ones whose fsync never
+    # returned; the log is at most one round ahead of the promises.
+    for number in range(max(1, promised - FILES + 2), promised + 1):
+        data = (directory / "files" / str(number % FILES)).read_bytes()
+        assert hashlib.sha256(data).hexdigest() == sums[number], f"file of round {number}"
+    if promised:
+        current = (directory / "current").read_text()
+        assert int(current) >= promised
+
+
+def cut_power(
+    recorder: Recorder, promises: Promises, directory: Path, cuts: int, rng: random.Random
+) -> int:
+    """Judge `cuts` power cuts; the sum of the writes that each could have lost."""
+    record, medium = recorder.record, Medium(bytes(DISK_BYTES))
+    image, inside = directory / "image", directory / "inside"
+    points = sorted(rng.choices(range(promises.made_at, len(record)), k=cuts - 1))
+    lost = 0
+    for point, content in power_cuts(medium, record, [*points, len(record)], rng):
+        image.write_bytes(content)
+        lost += medium.cached_writes
+        promised = promises.by(point)
+        try:
+            repair(image)
+            look_inside(image, inside)
+            check_database(inside, promised)
+        except AssertionError as error:
+            kept = directory / "failed"
+            kept.write_bytes(content)
+            error.add_note(f"power cut after {point} of {len(record)} events, image in {kept}")
+            raise
+    assert medium.races == 0
+    return lost
+
+
+@pytest.mark.parametrize("target_class", [Ggaoe, BufferedGgaoe], ids=["direct", "buffered"])
+def test_fsync_keeps_its_promise(
+    images: Images, tmp_path: Path, engine: str, target_class: type[Ggaoe]
+) -> None:
+    for program in ("e2fsck", "debugfs"):
+        requires_program(program)
+    rng, seconds = seeded(), torture_s(SECONDS)
+    with (
+        Wire([9000]) as wire,
+        Recorder(wire.namespace, tmp_path / "disk", DISK_BYTES, rng.randrange(1 << 32)) as recorder,
+    ):
+        promises = Promises(recorder)
+        target = target_class(wire.namespace, wire.interfaces, recorder.path, tmp_path)
+        target.start()
+        transcript = run_guest(
+            images,
+            wire,
+            DATABASE.replace("SECONDS", str(int(seconds))),
+            actions={"made": promises.made, "promised": promises.promised},
+            timeout_s=seconds + GUEST_OVERHEAD_S,
+        )
+        target.stop()
+    assert transcript.status == 0, transcript
+    assert transcript.kernel_complaints() == []
+    cuts = int(seconds * CUTS_PER_S)
+    lost = cut_power(recorder, promises, tmp_path, cuts, rng)
+    print(
+        f"{engine} {target_class.__name__}: {len(promises.rounds)} rounds, {len(recorder.record)} events,"
+        f" {cuts} cuts with {lost / cuts:.1f} writes to lose each"
+    )
+    assert promises.rounds
