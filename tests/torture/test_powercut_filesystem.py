@@ -47,22 +47,25 @@ sync
 host made
 while :; do
     dd if=/dev/urandom of=/mnt/junk bs=1k count=50 2> /dev/null
+    usleep 50000
     rm /mnt/junk
 done &
 round=0
-end=$(($(cut -d. -f1 /proc/uptime) + SECONDS))
-while [ "$(cut -d. -f1 /proc/uptime)" -lt $end ]; do
+read -r now rest < /proc/uptime
+end=$((${now%.*} + SECONDS))
+while read -r now rest < /proc/uptime && [ ${now%.*} -lt $end ]; do
     round=$((round + 1))
     file=/mnt/files/$((round % 40))
     rm -f $file
     dd if=/dev/urandom of=$file bs=700 count=$((round * 7 % 30 + 1)) conv=fsync 2> /dev/null ||
         fail 'write a file'
-    sum=$(sha256sum < $file | cut -c 1-64)
+    set -- $(sha256sum $file)
+    line="$round $1"
+    set -- $(echo "$line" | sha256sum)
     echo $round | dd of=/mnt/new conv=fsync 2> /dev/null || fail 'write a new file'
     mv /mnt/new /mnt/current
-    line="$round $sum"
-    echo "$line $(echo "$line" | sha256sum | cut -c 1-64)" |
-        dd of=/mnt/log oflag=append conv=notrunc,fsync 2> /dev/null || fail 'write the log'
+    echo "$line $1" | dd of=/mnt/log oflag=append conv=notrunc,fsync 2> /dev/null ||
+        fail 'write the log'
     host promised $round
 done
 """
