@@ -1,13 +1,14 @@
 VENV ?= .venv
 export VENV
 
-.PHONY: setup demo test test-quick lint sanitize format compare bench clean
+.PHONY: setup demo test test-quick lint torture sanitize format compare bench clean
 
 setup: ; @bash packaging/devel/setup.sh
 demo: setup ; @bash bench/demo.sh
 test: setup ; $(VENV)/bin/pytest && GGAOE_ENGINE=portable $(VENV)/bin/pytest tests/integration tests/interop
 test-quick: setup ; $(VENV)/bin/pytest tests/tidy tests/unit tests/property
 lint: setup ; $(VENV)/bin/pytest tests/tidy
+torture: setup ; GGAOE_TORTURE=$${GGAOE_TORTURE:-60} $(VENV)/bin/pytest -s tests/torture
 sanitize: setup ; @bash packaging/devel/sanitize.sh
 format: setup ; $(VENV)/bin/ruff check -q --fix . ; $(VENV)/bin/ruff format -q . ; $(VENV)/bin/python -m ggaoe.config.example > ggaoed.conf.example
 compare: setup ; $(VENV)/bin/python tests/interop/fio_compare.py

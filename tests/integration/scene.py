@@ -270,12 +270,16 @@ class Daemon:
 
     def start(self) -> None:
         """Start it and wait until it says that it is ready."""
+        self.launch()
+        self.wait_for_log("ready: ")
+
+    def launch(self) -> None:
+        """Start it, and wait for nothing."""
         self._log_starts_at = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
             self.process = self.namespace.spawn(
                 *self.wrapper, *GGAOE, "-c", self.config, stdout=log, stderr=log, cwd=REPOSITORY
             )
-        self.wait_for_log("ready: ")
 
     def stop(self) -> int:
         """SIGTERM; its exit status."""

@@ -27,7 +27,7 @@ from torture.budget import OVERHEAD_S, seeded, torture_s
 from torture.ledger import FINDINGS_MAX, Finding, Ledger, Load, Write
 from torture.recorder import Recorder, power_cuts
 
-SECONDS = 2.0
+SECONDS = 1.0
 ROUND_WRITES = 500
 """Acknowledged between two real power cuts."""
 ROUND_CUTS = 100

@@ -199,7 +199,7 @@ def test_fsync_keeps_its_promise(
     cuts = int(seconds * CUTS_PER_S)
     lost = cut_power(recorder, promises, tmp_path, cuts, rng)
     print(
-        f"{engine} {target_class.__name__}: {len(promises.rounds)} rounds, {len(recorder.record)} events,"
-        f" {cuts} cuts with {lost / cuts:.1f} writes to lose each"
+        f"{engine} {target_class.__name__}: {len(promises.rounds)} rounds,"
+        f" {len(recorder.record)} events, {cuts} cuts with {lost / cuts:.1f} writes to lose each"
     )
     assert promises.rounds
