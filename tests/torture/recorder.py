@@ -198,7 +198,7 @@ class Recorder:
         try:
             self._fd = os.open("/dev/fuse", os.O_RDWR | os.O_NONBLOCK)
         except OSError as error:
-            pytest.skip(f"needs /dev/fuse: {os.strerror(error.errno)}")
+            pytest.skip(f"needs /dev/fuse: {os.strerror(error.errno or 0)}")
         self._stop_read, self._stop_write = os.pipe()
         self._thread = threading.Thread(target=self._serve, name="recorder", daemon=True)
         try:
@@ -244,7 +244,7 @@ class Recorder:
 
     def medium(self) -> Medium:
         """The medium as it was where the record begins."""
-        return Medium(self._start.durable)
+        return Medium(bytes(self._start.durable))
 
     def cut_power(self, rng: random.Random) -> None:
         """Lose what a power cut now would, and begin a new record. Nobody may have it open."""

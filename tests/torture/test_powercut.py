@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -53,7 +54,7 @@ class Layout:
     """How the daemon does I/O on the recorded file: `options` of its device, and what lies between:
     a loop device has the blocks of 512 bytes that real disks have, a file of FUSE has 4096."""
 
-    options: dict[str, object]
+    options: dict[str, Any]
     is_loop: bool = False
     daemon: type[Daemon] = Daemon
     engines: tuple[str, ...] = ("native", "portable")
@@ -82,7 +83,7 @@ class Rig:
     scene: Scene
     recorder: Recorder
     layout: Layout
-    options: dict[str, object]
+    options: dict[str, Any]
     rng: random.Random
     daemon: Daemon = field(init=False)
     ledger: Ledger = field(default_factory=lambda: Ledger(DISK_BYTES // SECTOR_BYTES))
@@ -136,7 +137,7 @@ class Rig:
 
 
 @contextmanager
-def rig(scene: Scene, layout: Layout, **options: object) -> Iterator[Rig]:
+def rig(scene: Scene, layout: Layout, **options: Any) -> Iterator[Rig]:
     rng = seeded()
     path = scene.directory / "disk"
     with Recorder(scene.target, path, DISK_BYTES, rng.randrange(1 << 32)) as recorder:
