@@ -214,6 +214,8 @@ class Recorder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        # Somebody may have it open still, whose requests fail from now on.
+        self._namespace.run("umount", "--lazy", self.path)
         os.write(self._stop_write, b"x")
         self._thread.join()
         for fd in (self._fd, self._stop_read, self._stop_write):

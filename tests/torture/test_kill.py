@@ -11,22 +11,21 @@ import asyncio
 import random
 import subprocess
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from ggaoe.client import RemoteDevice, Timing
-from ggaoe.proto.access import Dcmd
+from ggaoe.client import Timing
 from ggaoe.proto.frame import SECTOR_BYTES
-from ggaoe.proto.query import Ccmd
 from helpers.needs import requires_program
 from helpers.targets import Ggaoe
 from integration.scene import MIB, Daemon, Scene, device
 from interop.guest import Images, Wire, run_guest
 from torture.budget import OVERHEAD_S, seeded, torture_s
+from torture.changes import StateChanges
 from torture.ledger import FINDINGS_MAX, Ledger, Load
 
 SECONDS = 2.0
@@ -60,49 +59,6 @@ class Supervisor:
         assert self.daemon.running.poll() is None
         self.daemon.kill()
         self.kills += 1
-
-
-@dataclass
-class StateChanges:
-    """Changes what hosts can set of a device, one after the other, and reads each back."""
-
-    remote: RemoteDevice
-    us: bytes
-    changes: int = 0
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        is_stopping = asyncio.Event()
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._work(is_stopping))
-            yield
-            is_stopping.set()
-
-    async def check(self) -> None:
-        """What has been acknowledged last is in force."""
-        config = await self.remote.query()
-        assert config is not None
-        assert config.text == self._text
-        assert await self.remote.read_reservation() == self._macs
-        assert set(await self.remote.read_mask()) == set(self._macs)
-
-    async def _work(self, is_stopping: asyncio.Event) -> None:
-        while not is_stopping.is_set():
-            old = self._macs[1]
-            self.changes += 1
-            await self.remote.query(Ccmd.FORCE, self._text)
-            await self.remote.reserve(self._macs)
-            directives = [(Dcmd.ADD, mac) for mac in self._macs]
-            await self.remote.edit_mask([*directives, (Dcmd.DELETE, old)])
-            await self.check()
-
-    @property
-    def _text(self) -> bytes:
-        return b"change %d" % self.changes
-
-    @property
-    def _macs(self) -> tuple[bytes, bytes]:
-        return self.us, b"\x02\0" + self.changes.to_bytes(4, "big")
 
 
 @contextmanager

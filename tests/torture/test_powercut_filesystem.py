@@ -13,18 +13,16 @@ import hashlib
 import itertools
 import random
 import re
-import shutil
-import subprocess
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from helpers.needs import requires_program
 from helpers.targets import Ggaoe
 from interop.guest import Images, Wire, run_guest
 from torture.budget import OVERHEAD_S, seeded, torture_s
+from torture.filesystem import look_inside, repair, requires_e2fsprogs
 from torture.recorder import Medium, Recorder, power_cuts
 
 SECONDS = 2.0
@@ -33,9 +31,6 @@ GUEST_OVERHEAD_S = 60.0
 MIB = 1 << 20
 DISK_BYTES = 24 * MIB
 CUTS_PER_S = 10
-COMMAND_TIMEOUT_S = 60.0
-JOURNAL_REPLAYED = (0, 1)
-"""Exit statuses of e2fsck: 1 says that it has changed something, as a replay does."""
 
 pytestmark = pytest.mark.timeout(2 * torture_s(SECONDS) + OVERHEAD_S)
 
@@ -99,32 +94,6 @@ class BufferedGgaoe(Ggaoe):
 
     def configuration(self) -> str:
         return super().configuration() + "direct-io = false\n"
-
-
-def repair(image: Path) -> None:
-    """Replay the journal as a mount would; then there is nothing wrong."""
-    replay, check = ["-y", "-E", "journal_only"], ["-f", "-n"]
-    for options, allowed in ((replay, JOURNAL_REPLAYED), (check, (0,))):
-        done = subprocess.run(
-            ["e2fsck", *options, image],
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_TIMEOUT_S,
-        )
-        assert done.returncode in allowed, done.stdout + done.stderr
-
-
-def look_inside(image: Path, directory: Path) -> None:
-    """Copy what is in a file system to `directory`."""
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir()
-    subprocess.run(
-        ["debugfs", "-R", f"rdump / {directory}", image],
-        check=True,
-        capture_output=True,
-        timeout=COMMAND_TIMEOUT_S,
-    )
 
 
 def check_database(directory: Path, promised: int) -> None:
@@ -207,8 +176,7 @@ def use_and_cut(
 
 
 def test_fsync_keeps_its_promise(images: Images, tmp_path: Path, engine: str) -> None:
-    for program in ("e2fsck", "debugfs"):
-        requires_program(program)
+    requires_e2fsprogs()
     rng, seconds = seeded(), torture_s(SECONDS)
     end_s = time.monotonic() + seconds
     ways = [Ggaoe, BufferedGgaoe]
