@@ -78,7 +78,8 @@ class Device:
         self.policy = policy
         self.trace_io = trace_io
         self.is_known = False
-        """What initiators have set of it is known; before, no port serves it."""
+        """What initiators have set of it is known, and its store has been tried; before, no port
+        serves it."""
         self.backend: Backend | None = None
         self.ports: frozenset[Port] = frozenset()
         self.counters = DeviceCounters()

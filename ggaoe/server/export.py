@@ -84,12 +84,12 @@ class Export:
     async def _live(self) -> None:
         """Open the backing, as often as it takes, then watch its size."""
         retry_s = RETRY_S_MIN
+        has_state = self.device.is_known
         while True:
             try:
-                if not self.device.is_known:
+                if not has_state:
                     self.device.target.state = await self._store.load(self.name)
-                    self.device.is_known = True
-                    self._announce(self.device)
+                    has_state = True
                 backend = await open_file(file_spec_of(self.config))
             except (BackendError, StateError) as error:
                 self._wait(str(error))
@@ -99,6 +99,10 @@ class Export:
             else:
                 self._serve(backend)
                 break
+            # Not before the first attempt: hosts need not notice a restart, and would get errors.
+            if has_state and not self.device.is_known:
+                self.device.is_known = True
+                self._announce(self.device)
             await asyncio.sleep(retry_s)
             retry_s = min(retry_s * 2, RETRY_S_MAX)
         while True:
@@ -116,6 +120,7 @@ class Export:
             _log.warning("%s: %s", self.name, warning)
         self.device.target.size_sectors = backend.size_bytes // SECTOR_BYTES
         self._engine.attach(self.device, backend)
+        self.device.is_known = True
         self.state, self.reason = State.SERVING, None
         self.first_attempt.set()
         _log.info(

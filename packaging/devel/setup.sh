@@ -10,6 +10,8 @@ packages=(
     python3 python3-venv python3-dev gcc libc6-dev iproute2 util-linux mount e2fsprogs procps
     # peers and independent readers of the protocol
     aoetools vblade tshark fio
+    # late system calls, for the torture tests
+    strace
     # the kernel initiator's guest
     user-mode-linux busybox-static
     # GLib's reader of the configuration dialect

@@ -17,7 +17,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -247,6 +247,9 @@ async def round_trip(
 class Daemon:
     """`ggaoe -c FILE` in the foreground; start, stop and kill may follow each other."""
 
+    wrapper: Sequence[str] = ()
+    """What runs it, as an argument vector that the daemon's own follows."""
+
     def __init__(self, namespace: Namespace, directory: Path, name: str = "ggaoe") -> None:
         self.namespace = namespace
         self.directory = directory
@@ -267,12 +270,16 @@ class Daemon:
 
     def start(self) -> None:
         """Start it and wait until it says that it is ready."""
+        self.launch()
+        self.wait_for_log("ready: ")
+
+    def launch(self) -> None:
+        """Start it, and wait for nothing."""
         self._log_starts_at = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
             self.process = self.namespace.spawn(
-                *GGAOE, "-c", self.config, stdout=log, stderr=log, cwd=REPOSITORY
+                *self.wrapper, *GGAOE, "-c", self.config, stdout=log, stderr=log, cwd=REPOSITORY
             )
-        self.wait_for_log("ready: ")
 
     def stop(self) -> int:
         """SIGTERM; its exit status."""

@@ -12,7 +12,18 @@ import pytest
 
 from helpers.needs import requires_program
 from helpers.netns import wait_until
-from integration.scene import DEADLINE_S, DISK_BYTES, GGAOE, Daemon, Outcome, Scene, device
+from integration.scene import (
+    DEADLINE_S,
+    DISK_BYTES,
+    GGAOE,
+    Daemon,
+    Outcome,
+    Received,
+    Scene,
+    device,
+)
+
+SLOW_OPEN_US = 300_000
 
 DISK = device()
 
@@ -345,4 +356,27 @@ async def test_a_configuration_of_the_original_starts_unchanged(scene: Scene) ->
     assert "disk0: WRITE sector 0+1" in log
     for obsolete in ("tx-ring-bug", "buffers"):
         assert any("warning" in line and obsolete in line for line in log.splitlines())
+    assert daemon.stop() == 0
+
+
+def test_a_start_answers_as_usual_or_not_at_all(scene: Scene) -> None:
+    """Hosts ask again and again meanwhile: an error would look like trouble where there is none."""
+    requires_program("strace")
+    disk = scene.disk()
+    daemon = scene.daemon(device())
+    daemon.wrapper = (
+        *("strace", "-D", "-f", "-qq", "-o", "/dev/null", "-P", str(disk)),
+        *("-e", "trace=openat", "-e", f"inject=openat:delay_enter={SLOW_OPEN_US}"),
+    )
+    with scene.wire() as wire:
+        replies: list[Received] = []
+
+        def is_answered() -> bool:
+            wire.send(wire.read(0, 1, tag=1))
+            replies.extend(got for got in wire.pending() if not got.is_advertisement)
+            return bool(replies)
+
+        daemon.launch()
+        wait_until(is_answered, DEADLINE_S, "an answer")
+        assert not replies[0].header.is_error
     assert daemon.stop() == 0
