@@ -94,6 +94,13 @@ def _touches(request: memoryview, sectors: range) -> bool:
     return first < sectors.stop and sectors.start < end
 
 
+def fill(path: Path) -> None:
+    """Make the file as large as its file system permits."""
+    with path.open("wb", buffering=0) as filler, suppress(OSError):
+        while filler.write(bytes(4096)):
+            pass
+
+
 def losetup(namespace: Namespace, *argv: str | Path) -> str:
     """`losetup ARGV` as `namespace` sees files; skips where there are no loop devices."""
     requires_program("losetup")

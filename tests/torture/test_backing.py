@@ -9,7 +9,7 @@ import random
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from helpers.netns import wait_until
 from integration.load import PATIENT, Load, running
 from integration.scene import DEADLINE_S, DISK_BYTES, DISK_SECTORS, MIB, Daemon, Scene, device
 from torture.budget import OVERHEAD_S, seeded, torture_s
-from torture.faulty import FLUSH, READ, STATUS, WRITE, FaultyDisk, loop_device, losetup
+from torture.faulty import FLUSH, READ, STATUS, WRITE, FaultyDisk, fill, loop_device, losetup
 
 SECONDS = 1.0
 pytestmark = pytest.mark.timeout(torture_s(SECONDS) + OVERHEAD_S)
@@ -107,13 +107,6 @@ async def fails(request: AsyncIterator[object] | object, error: int) -> None:
 
 def content(fill: int, sectors: int = PAGE_SECTORS) -> bytes:
     return bytes([fill]) * (sectors * SECTOR_BYTES)
-
-
-def fill(path: Path) -> None:
-    """Make the file as large as its file system permits."""
-    with path.open("wb", buffering=0) as filler, suppress(OSError):
-        while filler.write(bytes(4096)):
-            pass
 
 
 async def until_served(remote: RemoteDevice, sector: int = 0) -> None:
