@@ -41,6 +41,7 @@ class Load:
         seed: int | None = None,
         *,
         asks_anew: bool = False,
+        workers: int = WORKERS,
     ) -> None:
         if seed is None:
             seed = random.randrange(1 << 32)
@@ -56,12 +57,14 @@ class Load:
         self._asks_anew = asks_anew
         self._disk = disk
         self._base = base
-        self._written: list[set[bytes]] = [{bytes(SECTORS * SECTOR_BYTES)} for _ in range(WORKERS)]
+        self._written: list[set[bytes]] = [{bytes(SECTORS * SECTOR_BYTES)} for _ in range(workers)]
         self._is_stopping = False
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        self._tasks = [asyncio.create_task(self._work(index)) for index in range(WORKERS)]
+        self._tasks = [
+            asyncio.create_task(self._work(index)) for index in range(len(self._written))
+        ]
 
     async def more(self, rounds: int = 2 * WORKERS) -> None:
         """Wait until so many further rounds have been verified."""

@@ -91,7 +91,7 @@ def spoiled(text: str, rng: random.Random) -> str:
     lines = text.splitlines()
     lines.insert(
         rng.randrange(len(lines)),
-        rng.choice(("slot = no", "[unfinished", "queue-lenght = 3", "nonsense", "path = \0")),
+        rng.choice(("[unfinished", "queue-lenght = 3", "nonsense")),
     )
     return "\n".join(lines)
 

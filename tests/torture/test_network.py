@@ -18,7 +18,7 @@ import pytest
 
 from ggaoe.client import Timing
 from ggaoe.proto import access
-from ggaoe.proto.frame import Command, pack_advertisement, padded
+from ggaoe.proto.frame import SECTOR_BYTES, Command, pack_advertisement, padded
 from ggaoe.proto.query import Ccmd, pack_config
 from helpers.needs import requires_program
 from helpers.netns import Namespace, bridge, veth, wait_until
@@ -250,6 +250,17 @@ async def test_honest_traffic_beside_a_flood(two: Scene) -> None:
 # --- frames that nobody should have sent -------------------------------------------------------
 
 
+async def hear(wire: Wire, macs: dict[bytes, int]) -> None:
+    """Wait until e0.1 has been announced twice by each of these addresses."""
+    wire.pending()
+    async with asyncio.timeout(DEADLINE_S):
+        while min(macs.values()) < 2:
+            for got in wire.pending():
+                if got.is_advertisement and got.address == (0, 1) and got.header.source in macs:
+                    macs[got.header.source] += 1
+            await asyncio.sleep(0.05)
+
+
 async def test_two_targets_at_one_address_tell_so_once(two: Scene) -> None:
     """Each tells of the other, however often that one announces itself."""
     switch(two)
@@ -274,13 +285,7 @@ async def test_two_targets_at_one_address_tell_so_once(two: Scene) -> None:
                     for one in (daemon, second):
                         await asyncio.to_thread(one.wait_for_log, " critical: ")
                     macs = {namespace.mac("far3"): 0, two.target.mac("far2"): 0}
-                    wire.pending()
-                    async with asyncio.timeout(DEADLINE_S):
-                        while min(macs.values()) < 2:
-                            for got in wire.pending():
-                                if got.is_advertisement and got.address == (0, 1):
-                                    macs[got.header.source] += 1
-                            await asyncio.sleep(0.05)
+                    await hear(wire, macs)
             assert load.remote.counters.resent == 0
         for one, other in ((daemon, "far3"), (second, "far2")):
             where = namespace if other == "far3" else two.target
@@ -290,17 +295,12 @@ async def test_two_targets_at_one_address_tell_so_once(two: Scene) -> None:
 
 
 async def test_our_own_frames_come_back(two: Scene) -> None:
-    """From a mirroring port, and by a second interface on the same network."""
-    switch(two)
-    target = bytes.fromhex("020000000002")
-    sections = (device(interfaces="far[23]"), STEADY)
-    with two.serving(*sections) as daemon:
-        veth(two.target, "far3", two.host, "sw2")
-        two.host.ip("link set sw2 master switch")
-        await asyncio.to_thread(daemon.wait_for_interface, "far3", serving=True)
-        async with steady(two, daemon), two.initiator("near2", timing=PATIENT) as initiator:
+    """From a mirroring port. (A switch would learn from them that we are where the mirror is.)"""
+    with two.serving(device(interfaces="far0"), STEADY) as daemon:
+        target = two.target.mac("far0")
+        async with steady(two, daemon), two.initiator("near0", timing=PATIENT) as initiator:
             load = Load(await initiator.open(0, 1), two.directory / "disk")
-            with two.wire("near2") as wire:
+            with two.wire("near0") as wire:
                 async with running(load):
                     looped = 0
                     async with asyncio.timeout(DEADLINE_S):
@@ -309,7 +309,26 @@ async def test_our_own_frames_come_back(two: Scene) -> None:
                                 wire.send(got.frame)
                                 looped += 1
                             wire.send(wire.read(0, 1, looped, source=target))
+                            wire.send(wire.write(0, bytes(SECTOR_BYTES), looped, source=target))
                             await asyncio.sleep(0)
             assert load.remote.counters.resent == 0
-        assert daemon.drops("far2")["source"]
+        assert daemon.drops("far0")["source"]
+        assert " critical: " not in daemon.log_text()
+
+
+async def test_two_of_our_interfaces_on_one_network(two: Scene) -> None:
+    """Each hears what the other says, and knows that it is us."""
+    switch(two)
+    announcing = "[defaults]\nadvertise-interval = 1\n"
+    with two.serving(device(interfaces="far[23]"), STEADY, announcing) as daemon:
+        veth(two.target, "far3", two.host, "sw2")
+        two.host.ip("link set sw2 master switch")
+        await asyncio.to_thread(daemon.wait_for_interface, "far3", serving=True)
+        macs = {two.target.mac(name): 0 for name in ("far2", "far3")}
+        async with steady(two, daemon), two.initiator("near2", timing=PATIENT) as initiator:
+            load = Load(await initiator.open(0, 1), two.directory / "disk")
+            with two.wire("near2") as wire:
+                async with running(load):
+                    await hear(wire, macs)
+            assert load.remote.counters.resent == 0
         assert " critical: " not in daemon.log_text()

@@ -98,7 +98,7 @@ async def test_soak(scene: Scene) -> None:
                 for slot in (1 + number, 2 + number):
                     remote = await initiator.open(0, slot)
                     seed, base = rng.randrange(1 << 32), number * BASE_OF_SECOND_HOST
-                    loads.append(Load(remote, disks[slot], base, seed, asks_anew=True))
+                    loads.append(Load(remote, disks[slot], base, seed, asks_anew=True, workers=8))
             prober = await stack.enter_async_context(scene.initiator("near0", timing=RESENDING))
             probed = await prober.open(0, 1)
             async with running(*loads):
