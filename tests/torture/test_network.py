@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from ggaoe.client import Timing
+from ggaoe.client import Initiator, Timing
 from ggaoe.proto import access
 from ggaoe.proto.frame import SECTOR_BYTES, Command, pack_advertisement, padded
 from ggaoe.proto.query import Ccmd, pack_config
@@ -30,7 +30,7 @@ from torture.vitals import Vitals
 SECONDS = 3.0
 pytestmark = pytest.mark.timeout(torture_s(SECONDS) + OVERHEAD_S)
 
-RESENDING = Timing(timeout_max_s=0.4, deadline_s=2.0)
+RESENDING = Timing(timeout_max_s=0.4, deadline_s=1.0)
 QUERY = pack_config(Ccmd.READ)
 STEADY = device("steady", 9, interfaces="far1")
 FLOOD = Path(__file__).with_name("flood.py")
@@ -108,6 +108,16 @@ def is_removed_and_added(scene: Scene, rng: random.Random) -> None:
     plug(scene)
 
 
+async def is_back(scene: Scene, daemon: Daemon, initiator: Initiator) -> None:
+    """Wait for it, and ask for what is there, as Linux does every minute: what was announced before
+    the switch took notice of the link is lost."""
+    await asyncio.to_thread(daemon.wait_for_interface, "far2", serving=True)
+    await asyncio.to_thread(
+        wait_until, partial(scene.host.has_carrier, "sw1"), DEADLINE_S, "carrier of sw1"
+    )
+    await initiator.discover(0.1)
+
+
 CHANGES = [goes_down, loses_its_carrier, another_mtu, is_renamed, is_removed_and_added]
 
 
@@ -121,7 +131,14 @@ async def test_an_interface_under_load_goes_through_everything(two: Scene) -> No
         pid = daemon.running.pid
         async with steady(two, daemon), two.initiator("near2", timing=RESENDING) as initiator:
             remote = await initiator.open(0, 1)
-            load = Load(remote, two.directory / "disk", seed=rng.randrange(1 << 32), asks_anew=True)
+            # Few at once: our client sends them one by one after losses, too large ones first.
+            load = Load(
+                remote,
+                two.directory / "disk",
+                seed=rng.randrange(1 << 32),
+                asks_anew=True,
+                workers=8,
+            )
             async with running(load):
                 before = Vitals.of(pid)
                 end_s = time.monotonic() + torture_s(SECONDS)
@@ -132,8 +149,9 @@ async def test_an_interface_under_load_goes_through_everything(two: Scene) -> No
                     await asyncio.to_thread(change, two, rng)
                     done.append(change)
                     if rng.random() < 0.7:
+                        await is_back(two, daemon, initiator)
                         await load.more(32)
-            await asyncio.to_thread(daemon.wait_for_interface, "far2", serving=True)
+                await is_back(two, daemon, initiator)
             Vitals.of(pid).assert_no_leak_since(before)
         print(
             f"{len(done)} changes, {load.rounds} rounds,"
