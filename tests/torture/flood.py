@@ -37,7 +37,11 @@ def flood(interface: str, frames: list[bytes]) -> None:
         raw.bind((interface, 0))
         parent = os.getppid()
         while os.getppid() == parent:
-            libc.sendmmsg(raw.fileno(), messages, len(frames), 0)
+            at = 0
+            while at < len(frames):
+                rest = ctypes.byref(messages, at * ctypes.sizeof(_Message))
+                sent = libc.sendmmsg(raw.fileno(), rest, len(frames) - at, 0)
+                at += max(sent, 1)  # one that the kernel refuses is left out
 
 
 if __name__ == "__main__":
