@@ -87,8 +87,9 @@ class Backend(ABC):
         """Start every transfer of `transfers`; see the module's rules."""
 
     @abstractmethod
-    def refresh_size_bytes(self) -> int:
-        """Look at the store's size again, set and return `size_bytes`; raises OSError."""
+    async def refresh_size_bytes(self) -> int:
+        """Look at the store's size again, set and return `size_bytes`; raises OSError. A store that
+        does not answer holds up nobody but the caller."""
 
     @abstractmethod
     async def close(self) -> None:

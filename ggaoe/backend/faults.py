@@ -120,8 +120,8 @@ class FaultBackend(Backend):
         del self.held[:count]
         self.inner.submit(released)
 
-    def refresh_size_bytes(self) -> int:
-        self.size_bytes = self.inner.refresh_size_bytes()
+    async def refresh_size_bytes(self) -> int:
+        self.size_bytes = await self.inner.refresh_size_bytes()
         return self.size_bytes
 
     async def close(self) -> None:

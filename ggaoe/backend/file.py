@@ -20,6 +20,7 @@ from ggaoe.backend.direct import DirectBackend
 from ggaoe.backend.store import Store, explain
 from ggaoe.backend.threads import BufferedBackend
 from ggaoe.backend.uuid import find_by_uuid
+from ggaoe.backend.workers import in_thread
 from ggaoe.errors import BackendError
 from ggaoe.proto.frame import SECTOR_BYTES
 from ggaoe.units import format_size
@@ -56,7 +57,7 @@ class _Opened:
 
 async def open_file(spec: FileSpec) -> Backend:
     """Open and lock what `spec` says, without blocking the loop; raises BackendError."""
-    opening = asyncio.ensure_future(asyncio.to_thread(_open, spec))
+    opening = in_thread(lambda: _open(spec))
     try:
         opened = await asyncio.shield(opening)
     except asyncio.CancelledError:

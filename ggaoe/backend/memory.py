@@ -29,7 +29,7 @@ class MemoryBackend(Backend):
         for transfer in transfers:
             self._completions.add(transfer, self._perform(transfer))
 
-    def refresh_size_bytes(self) -> int:
+    async def refresh_size_bytes(self) -> int:
         self.size_bytes = len(self.data)
         return self.size_bytes
 

@@ -10,12 +10,11 @@ import asyncio
 import errno
 import mmap
 import os
-import threading
 from collections.abc import Sequence
 
 from ggaoe.backend.base import Backend, FileAccess, Transfer
 from ggaoe.backend.store import Store
-from ggaoe.backend.workers import Completions, Workers
+from ggaoe.backend.workers import Completions, Workers, in_thread
 from ggaoe.proto.ata import Op
 
 IOV_MAX = 1024
@@ -55,8 +54,11 @@ class ThreadedBackend(Backend):
                 inside.append(transfer)
         self._start(inside)
 
-    def refresh_size_bytes(self) -> int:
-        self.size_bytes = self.store.size_bytes()
+    async def refresh_size_bytes(self) -> int:
+        self._outstanding += 1
+        asking = in_thread(self.store.size_bytes)
+        asking.add_done_callback(lambda _: self._finished(1))
+        self.size_bytes = await asyncio.shield(asking)
         return self.size_bytes
 
     async def close(self) -> None:
@@ -66,7 +68,7 @@ class ThreadedBackend(Backend):
         self._stop()
         if self._outstanding == 0:
             self._retire()
-            await asyncio.to_thread(self._release)
+            await in_thread(self._release)
 
     def file_access(self) -> FileAccess | None:
         return FileAccess(self.store.fd, self.store.offset_bytes, False, False)
@@ -79,11 +81,14 @@ class ThreadedBackend(Backend):
         return transfer.offset_bytes + transfer.length_bytes > self.size_bytes
 
     def _deliver(self, done: Sequence[Transfer]) -> None:
-        self._outstanding -= len(done)
         self.complete(done)
+        self._finished(len(done))
+
+    def _finished(self, count: int) -> None:
+        self._outstanding -= count
         if self._closed and self._outstanding == 0:
             self._retire()
-            threading.Thread(target=self._release, daemon=True).start()
+            in_thread(self._release)
 
     def _stop(self) -> None:
         """Closing, in the loop: cancel what has not started."""

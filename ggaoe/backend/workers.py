@@ -15,12 +15,38 @@ import errno
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from queue import Empty, SimpleQueue
+from typing import TypeVar
 
 from ggaoe.backend.base import Transfer
 
+T = TypeVar("T")
+
 THREADS_MAX = 8
 """Threads of one backend, so transfers that it runs at once."""
+
+
+def in_thread(call: Callable[[], T]) -> asyncio.Future[T]:
+    """`call()` in a thread of its own: one that hangs neither takes a thread that others wait for
+    nor keeps the process from ending. Who stops waiting for it does not stop it."""
+    loop = asyncio.get_running_loop()
+    outcome: asyncio.Future[T] = loop.create_future()
+
+    def settle(done: Callable[[], None]) -> None:
+        if not outcome.done():
+            done()
+
+    def run() -> None:
+        try:
+            done = partial(outcome.set_result, call())
+        except BaseException as error:
+            done = partial(outcome.set_exception, error)
+        with suppress(RuntimeError):  # the loop is closed: nobody is left
+            loop.call_soon_threadsafe(settle, done)
+
+    threading.Thread(target=run, daemon=True).start()
+    return outcome
 
 
 class Completions:

@@ -16,6 +16,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -179,7 +180,8 @@ def _call(path: Path, method: str, params: dict[str, object]) -> Any:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(ANSWER_TIMEOUT_S)
             connection.connect(str(path))
-            connection.sendall(json.dumps(request).encode() + b"\n", socket.MSG_NOSIGNAL)
+            with suppress(BrokenPipeError):  # it has answered already: why it hung up
+                connection.sendall(json.dumps(request).encode() + b"\n", socket.MSG_NOSIGNAL)
             line = _line(connection)
     except TimeoutError:
         text = f"{path}: no answer within {ANSWER_TIMEOUT_S:g} s: see the daemon's log"

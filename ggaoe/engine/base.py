@@ -134,7 +134,8 @@ class Engine(ABC):
         self._loop = asyncio.get_running_loop()
         self.ports: dict[int, Port] = {}
         self.devices: dict[str, Device] = {}
-        self._sectors_offered_max: dict[int, int] = {}
+        self._sectors_offered_max: dict[bytes, int] = {}
+        """By the address that hosts send to, which outlives an interface taken away and added."""
         self._conflicts: set[tuple[bytes, int, int]] = set()
         self._limit_logged_s = -limit.LOG_PAUSE_S
 
@@ -150,9 +151,9 @@ class Engine(ABC):
             )
         link = self._open_link(interface, settings)
         offered = max(
-            self._sectors_offered_max.get(link.index, 0), sectors_advertised(link.mtu_bytes)
+            self._sectors_offered_max.get(link.mac, 0), sectors_advertised(link.mtu_bytes)
         )
-        self._sectors_offered_max[link.index] = offered
+        self._sectors_offered_max[link.mac] = offered
         port = Port(link, Path(link.mac, link.mtu_bytes, offered))
         try:
             self._port_opened(port)

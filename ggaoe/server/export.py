@@ -107,7 +107,7 @@ class Export:
             retry_s = min(retry_s * 2, RETRY_S_MAX)
         while True:
             await asyncio.sleep(SIZE_POLL_S)
-            self._watch_size(backend)
+            await self._watch_size(backend)
 
     def _wait(self, reason: str) -> None:
         if reason != self.reason:
@@ -138,10 +138,10 @@ class Export:
         """How the store is reached, for people; None while there is none."""
         return self._engine.describe(self.backend) if self.backend is not None else None
 
-    def _watch_size(self, backend: Backend) -> None:
+    async def _watch_size(self, backend: Backend) -> None:
         before_bytes = backend.size_bytes
         try:
-            now_bytes = backend.refresh_size_bytes()
+            now_bytes = await backend.refresh_size_bytes()
         except OSError as error:
             _log.error("%s: its size cannot be read: %s", self.name, error.strerror)
             return

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from ggaoe.client import RefusedError, RemoteDevice, Timing
+from ggaoe.client import NoAnswerError, RefusedError, RemoteDevice, Timing
 from ggaoe.proto.frame import SECTOR_BYTES, Error
 from integration.scene import DEADLINE_S
 
@@ -33,22 +33,38 @@ T = TypeVar("T")
 class Load:
     """Verified I/O to `remote`, from sector `base` on; `disk` is its file."""
 
-    def __init__(self, remote: RemoteDevice, disk: Path, base: int = 0) -> None:
-        seed = random.randrange(1 << 32)
+    def __init__(
+        self,
+        remote: RemoteDevice,
+        disk: Path,
+        base: int = 0,
+        seed: int | None = None,
+        *,
+        asks_anew: bool = False,
+        workers: int = WORKERS,
+    ) -> None:
+        if seed is None:
+            seed = random.randrange(1 << 32)
         print(f"seed {seed}")
         self._rng = random.Random(seed)
         self.remote = remote
         self.rounds = 0
         self.unavailable = 0
         """How often the target answered that it cannot serve just now; then one asks again."""
+        self.unanswered = 0
+        """How often nobody has answered at all; with `asks_anew` one then asks by new requests, as
+        large as paths have meanwhile become."""
+        self._asks_anew = asks_anew
         self._disk = disk
         self._base = base
-        self._written: list[set[bytes]] = [{bytes(SECTORS * SECTOR_BYTES)} for _ in range(WORKERS)]
+        self._written: list[set[bytes]] = [{bytes(SECTORS * SECTOR_BYTES)} for _ in range(workers)]
         self._is_stopping = False
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        self._tasks = [asyncio.create_task(self._work(index)) for index in range(WORKERS)]
+        self._tasks = [
+            asyncio.create_task(self._work(index)) for index in range(len(self._written))
+        ]
 
     async def more(self, rounds: int = 2 * WORKERS) -> None:
         """Wait until so many further rounds have been verified."""
@@ -71,6 +87,11 @@ class Load:
         for outcome in await asyncio.gather(*self._tasks, return_exceptions=True):
             if outcome is not None and not isinstance(outcome, asyncio.CancelledError):
                 raise outcome
+
+    def cancel(self) -> None:
+        """The test has failed; whatever these have met is not the reason."""
+        for task in self._tasks:
+            task.cancel()
 
     def check_file(self) -> None:
         """The file holds what was acknowledged last, or what was being written after that."""
@@ -109,6 +130,10 @@ class Load:
                     raise
                 self.unavailable += 1
                 await asyncio.sleep(RETRY_INTERVAL_S)
+            except NoAnswerError:
+                if not self._asks_anew:
+                    raise
+                self.unanswered += 1
 
 
 def _is_mixture(found: bytes, possible: set[bytes]) -> bool:
@@ -121,13 +146,18 @@ def _is_mixture(found: bytes, possible: set[bytes]) -> bool:
 @asynccontextmanager
 async def running(*loads: Load) -> AsyncIterator[None]:
     """Loads that run meanwhile; each has gone on after the block, and verified to the end."""
-    for load in loads:
-        load.start()
-    for load in loads:
-        await load.more()
-    yield
-    for load in loads:
-        await load.more()
-    for load in loads:
-        await load.finish()
-        load.check_file()
+    try:
+        for load in loads:
+            load.start()
+        for load in loads:
+            await load.more()
+        yield
+        for load in loads:
+            await load.more()
+        for load in loads:
+            await load.finish()
+            load.check_file()
+    except BaseException:
+        for load in loads:
+            load.cancel()
+        raise

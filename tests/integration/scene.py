@@ -261,7 +261,9 @@ class Daemon:
 
     def configure(self, *sections: str) -> None:
         """Write the configuration file; a `[defaults]` among the sections overrides ours."""
-        self.config.write_text(_DEFAULTS + "".join(sections))
+        new = self.config.with_suffix(".new")
+        new.write_text(_DEFAULTS + "".join(sections))
+        new.replace(self.config)  # a daemon that reads it just now reads a whole one
 
     @property
     def running(self) -> Process:

@@ -164,7 +164,6 @@ _OPEN_DIRECT_IO, _OPEN_PARALLEL_DIRECT_WRITES = 1 << 0, 1 << 6
 _TRANSFER_BYTES_MAX = 32 * 4096  # as much as the kernel sends without further agreement
 _REQUEST_BYTES_MAX = _TRANSFER_BYTES_MAX + 4096
 _BACKGROUND_MAX = 64
-_ATTR_VALID_S = 1 << 30
 _BLOCK_BYTES = 4096
 
 
@@ -183,6 +182,9 @@ class Recorder:
     A context manager, served by a thread of this process. Nothing is left behind: with the
     descriptor of /dev/fuse its file is gone, and with the namespace the mount.
     """
+
+    attributes_valid_s = 1 << 30
+    """So long the kernel answers a question for its size by itself."""
 
     def __init__(self, namespace: Namespace, path: Path, size_bytes: int, seed: int) -> None:
         self.path = path
@@ -322,7 +324,7 @@ class Recorder:
         mode, links, owner, group, device, flags = stat.S_IFREG | 0o600, 1, 0, 0, 0, 0
         blocks = size_bytes // SECTOR_BYTES
         return _ATTR_OUT.pack(
-            *(_ATTR_VALID_S, 0, 0, 1, size_bytes, blocks, *times),
+            *(self.attributes_valid_s, 0, 0, 1, size_bytes, blocks, *times),
             *(mode, links, owner, group, device, _BLOCK_BYTES, flags),
         )
 

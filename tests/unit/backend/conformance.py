@@ -170,7 +170,7 @@ class Conformance:
         last = read(REGION_BYTES - 4096, 4096)
         await driver.run(last)
         assert data_of(last) == bytes(4096)
-        assert driver.backend.refresh_size_bytes() == REGION_BYTES
+        assert await driver.backend.refresh_size_bytes() == REGION_BYTES
 
     async def test_verify_reads_and_touches_no_buffer(self, driver: Driver) -> None:
         await driver.run(write(0, pattern(8192)))
@@ -223,7 +223,7 @@ class Conformance:
         assert [transfer.result for transfer in chain] == [4096] * 8
 
     async def test_size_stays(self, driver: Driver) -> None:
-        assert driver.backend.refresh_size_bytes() == REGION_BYTES
+        assert await driver.backend.refresh_size_bytes() == REGION_BYTES
         assert driver.backend.size_bytes == REGION_BYTES
 
     async def test_close_leaves_no_transfer_without_completion(self, driver: Driver) -> None:

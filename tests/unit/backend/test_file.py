@@ -154,29 +154,29 @@ async def test_file_grows_and_shrinks(path: Path) -> None:
     async with opened(FileSpec(path, offset_bytes=4096)) as backend:
         assert backend.size_bytes == MIB - 4096
         os.truncate(path, 2 * MIB + 1000)
-        assert backend.refresh_size_bytes() == 2 * MIB - 4096
+        assert await backend.refresh_size_bytes() == 2 * MIB - 4096
         driver = Driver(backend)
         assert await driver.run(write(2 * MIB - 8192, pattern(4096))) == [4096]
         os.truncate(path, 8192)
-        assert backend.refresh_size_bytes() == backend.size_bytes == 4096
+        assert await backend.refresh_size_bytes() == backend.size_bytes == 4096
         assert await driver.run(read(0, 8192), read(8192, 4096)) == [4096, 0]
         os.truncate(path, 100)
-        assert backend.refresh_size_bytes() == 0
+        assert await backend.refresh_size_bytes() == 0
 
 
 async def test_length_stays_when_the_file_grows(path: Path) -> None:
     async with opened(FileSpec(path, length_bytes=65536)) as backend:
         os.truncate(path, 2 * MIB)
-        assert backend.refresh_size_bytes() == 65536
+        assert await backend.refresh_size_bytes() == 65536
         os.truncate(path, 32768)
-        assert backend.refresh_size_bytes() == 32768
+        assert await backend.refresh_size_bytes() == 32768
 
 
 async def test_device_grows() -> None:
     with loop_device(MIB) as (device, file):
         async with opened(FileSpec(device)) as backend:
             grow_loop_device(device, file, 2 * MIB)
-            assert backend.refresh_size_bytes() == 2 * MIB
+            assert await backend.refresh_size_bytes() == 2 * MIB
             assert await Driver(backend).run(write(2 * MIB - 4096, pattern(4096))) == [4096]
 
 

@@ -120,7 +120,7 @@ async def test_what_waited_while_the_store_shrank_is_out_of_range(rig: Rig) -> N
     tags = [host.read(4000), host.write(4001, "w")]
     await until(lambda: len(disk.faults.held) == 2)
     del disk.memory.data[2000 * 512 :]
-    disk.device.target.size_sectors = disk.faults.refresh_size_bytes() // 512
+    disk.device.target.size_sectors = await disk.faults.refresh_size_bytes() // 512
     rig.engine.refresh(disk.device)
     disk.release()
     for tag in tags:

@@ -94,6 +94,21 @@ async def test_link_opens_again_with_a_smaller_mtu(rig: Rig) -> None:
     assert disk.device.target.mtu_bytes_min == 1500
 
 
+async def test_an_interface_comes_back_with_a_smaller_mtu(rig: Rig) -> None:
+    """As another interface to the kernel; its hosts, who know it by its address, have to learn."""
+    first = rig.port(1, mtu_bytes=9000)
+    disk = rig.disk(first)
+    rig.engine.close_link(first)
+    again = replace(interface(2, 1500), mac=first.path.mac)
+    port = rig.engine.open_link(again, LinkSettings())
+    rig.engine.set_ports(disk.device, [port])
+    host = Host(port, MAC_A)
+    host.read(0, 17)
+    await host.good(host.read(0, 2))
+    await rig.quiet()
+    assert len(host.link.sent) == 1
+
+
 async def test_mtu_too_small_is_refused(rig: Rig) -> None:
     with pytest.raises(ValueError, match="MTU 1059 is too small: two sectors need 1060"):
         rig.port(mtu_bytes=1059)

@@ -285,7 +285,7 @@ async def test_size_that_cannot_be_read_changes_nothing(
 ) -> None:
     made, host = await world.serving(device_config())
 
-    def fail() -> int:
+    async def fail() -> int:
         raise OSError(errno.EIO, "Input/output error")
 
     opener.store.refresh_size_bytes = fail  # type: ignore[method-assign]

@@ -1,0 +1,121 @@
+"""A disk under the unmodified daemon that fails as it is told: errors, silence, another size.
+
+Owns: the rules of a file served by FUSE, and loop devices made of files. Must not know: AoE, the
+daemon.
+"""
+
+from __future__ import annotations
+
+import errno
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+
+import pytest
+
+from helpers.needs import requires_program
+from helpers.netns import Namespace
+from torture.recorder import _IN_HEADER, _TRANSFER_IN, SECTOR_BYTES, Event, Recorder, _Opcode
+
+READ, WRITE, FLUSH, STATUS = _Opcode.READ, _Opcode.WRITE, _Opcode.FSYNC, _Opcode.GETATTR
+
+
+class FaultyDisk(Recorder):
+    """A `Recorder`'s file, without its record. Rules hold for every request from then on."""
+
+    attributes_valid_s = 0
+
+    def __init__(self, namespace: Namespace, path: Path, size_bytes: int) -> None:
+        super().__init__(namespace, path, size_bytes, seed=0)
+        self.failures = 0
+        """Requests that were failed."""
+        self._failing: dict[int, tuple[int, range]] = {}
+        self._held: set[int] = set()
+        self._waiting: list[bytes] = []
+        self._lock = threading.Lock()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.release()
+        super().__exit__(kind, error, trace)
+
+    def fail(self, opcode: int, error: int = errno.EIO, sectors: range = range(1 << 40)) -> None:
+        """Requests of that kind that touch one of `sectors` fail with `error`."""
+        self._failing[opcode] = (error, sectors)
+
+    def heal(self) -> None:
+        """Nothing fails any more."""
+        self._failing = {}
+
+    def hold(self, *opcodes: int) -> None:
+        """Requests of these kinds are not answered until `release`."""
+        self._held = set(opcodes)
+
+    @property
+    def holds(self) -> int:
+        """Requests that wait for `release`."""
+        return len(self._waiting)
+
+    def release(self) -> None:
+        with self._lock:
+            self._held = set()
+            waiting, self._waiting = self._waiting, []
+        for request in waiting:
+            self._handle(memoryview(request))
+
+    def _handle(self, request: memoryview) -> None:
+        _, opcode, unique, *_ = _IN_HEADER.unpack_from(request)
+        with self._lock:
+            if opcode in self._held:
+                self._waiting.append(bytes(request))
+                return
+        error, sectors = self._failing.get(opcode, (0, range(0)))
+        if error and (opcode not in (READ, WRITE) or _touches(request, sectors)):
+            self.failures += 1
+            self._reply(unique, error=error)
+            return
+        super()._handle(request)
+        self.record.clear()
+
+    def _reply_later(self, delay_max_s: float, event: Event, payload: bytes = b"") -> None:
+        self._reply(event.request, payload)
+
+
+def _touches(request: memoryview, sectors: range) -> bool:
+    _, offset_bytes, size_bytes, *_ = _TRANSFER_IN.unpack_from(request, _IN_HEADER.size)
+    first, end = offset_bytes // SECTOR_BYTES, -(-(offset_bytes + size_bytes) // SECTOR_BYTES)
+    return first < sectors.stop and sectors.start < end
+
+
+def fill(path: Path) -> None:
+    """Make the file as large as its file system permits."""
+    with path.open("wb", buffering=0) as filler, suppress(OSError):
+        while filler.write(bytes(4096)):
+            pass
+
+
+def losetup(namespace: Namespace, *argv: str | Path) -> str:
+    """`losetup ARGV` as `namespace` sees files; skips where there are no loop devices."""
+    requires_program("losetup")
+    try:
+        return namespace.run("losetup", *argv).strip()
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"needs loop devices: {error}")
+
+
+@contextmanager
+def loop_device(namespace: Namespace, backing: Path) -> Iterator[Path]:
+    """A block device that is `backing`, which passes direct I/O on as such."""
+    path = Path(losetup(namespace, "--find", "--show", "--direct-io=on", backing))
+    try:
+        yield path
+    finally:
+        with suppress(subprocess.CalledProcessError):  # it has been detached by the test
+            namespace.run("losetup", "--detach", path)
