@@ -64,7 +64,12 @@ class Verb:
 
 VERBS = (
     Verb("list", "devices and interfaces, and why one does not serve", render.listing, "none"),
-    Verb("show", "everything about devices", render.show, "required"),
+    Verb(
+        "show",
+        "everything about devices, or about the daemon, which is called daemon",
+        render.show,
+        "required",
+    ),
     Verb("stats", "counters since the start or the last clear-stats", render.stats),
     Verb("monitor", "rates, once per interval", render.monitor),
     Verb("show-config", "config strings, as hosts have set them", render.config_strings),

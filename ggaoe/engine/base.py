@@ -120,6 +120,11 @@ class Engine(ABC):
         self._sectors_offered_max: dict[int, int] = {}
         self._conflicts: set[tuple[bytes, int, int]] = set()
 
+    @abstractmethod
+    def start(self) -> None:
+        """From now on there may be threads, and devices that are attached; before, links can be
+        opened. Raises OSError where the system has no more threads."""
+
     # --- links -----------------------------------------------------------------------------
 
     def open_link(self, interface: Interface, settings: LinkSettings) -> Port:

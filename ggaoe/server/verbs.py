@@ -17,7 +17,7 @@ from ggaoe.engine.base import Port, sectors_of
 from ggaoe.engine.counters import DeviceCounters, InitiatorCounters, Initiators
 from ggaoe.net.link import LinkCounters
 from ggaoe.proto.frame import SECTOR_BYTES
-from ggaoe.server.control import PROTOCOL_VERSION, Handler, Params, flag, select
+from ggaoe.server.control import PROTOCOL_VERSION, Handler, Params, flag, select, string_list
 from ggaoe.server.export import Export
 from ggaoe.server.interfaces import wants
 from ggaoe.units import format_mac
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from ggaoe.server.app import Daemon
 
 Json = dict[str, object]
+
+DAEMON = "daemon"
+"""What stands for the daemon among the names of devices, unless one has this name."""
 
 
 class Verbs:
@@ -114,8 +117,15 @@ class Verbs:
         }
 
     async def _show(self, params: Params) -> Json:
-        exports, rest = self._selected(params)
-        return {"devices": [_detail(export) for export in exports], **rest}
+        """Devices, and what is not one of them: the daemon itself, by its name in full."""
+        if DAEMON not in string_list(params, "names") or DAEMON in self._daemon.exports:
+            exports, rest = self._selected(params)
+            return {"devices": [_detail(export) for export in exports], **rest}
+        others = [name for name in string_list(params, "names") if name != DAEMON]
+        devices = await self._show({"names": others}) if others else {"devices": []}
+        confinement = self._daemon.confinement
+        facts = await self._version({})
+        return {"daemon": {**facts, **(confinement.facts() if confinement else {})}, **devices}
 
     def _counted(self, params: Params) -> tuple[list[Export], list[Port], Json]:
         """Devices and ports whose names match; both are counted."""
