@@ -112,7 +112,7 @@ class Daemon:
         no thread is there yet."""
         # Looks for its library by running programs: not possible afterwards.
         with suppress(ImportError):
-            import_module("libaio")
+            import_module("ggaoe.backend.aio")
         self.confinement = confine(self._limits)
         self.confinement.log()
         self.store.check()  # as the user that we are now

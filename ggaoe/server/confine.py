@@ -149,6 +149,7 @@ def confine(limits: Limits) -> Confinement:
     if capabilities.thread_count() != 1:
         raise RuntimeError("threads that exist already would not be confined")
     user = capabilities.user_called(limits.user) if limits.user else None
+    reachable = list(rules(limits))  # with the eyes of who starts it
     kept = _needed(limits) if user is None and os.geteuid() == 0 else {}
     if user is not None and os.geteuid() != user.pw_uid:
         if limits.control_socket is not None:
@@ -162,7 +163,7 @@ def confine(limits: Limits) -> Confinement:
     capabilities.no_new_privileges()
     found = Confinement(capabilities.user_name(), os.geteuid() == 0, kept)
     found.restriction, found.no_landlock = _tried(
-        limits.landlock, lambda: landlock.restrict(rules(limits))
+        limits.landlock, lambda: landlock.restrict(reachable)
     )
     found.calls, found.no_seccomp = _tried(limits.seccomp, seccomp.restrict)
     return found

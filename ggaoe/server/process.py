@@ -126,7 +126,8 @@ class PidFile:
     """A context that holds `path` with our process id in it, locked; removed at its end.
 
     What a dead process left behind is replaced; what cannot be removed is left empty. StartError
-    where its process lives, the file is something else, or it cannot be written. Enter it in the process that stays.
+    where its process lives, the file is something else, or it cannot be written. Enter it in the
+    process that stays.
     """
 
     def __init__(self, path: Path) -> None:

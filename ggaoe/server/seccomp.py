@@ -30,7 +30,7 @@ _DENY: _Line = (_RETURN, 0, 0, 0x00050000 | errno.EPERM)
 _UNKNOWN: _Line = (_RETURN, 0, 0, 0x00050000 | errno.ENOSYS)
 _CLONE_THREAD = 0x00010000
 _CLONE_NEW_ANYTHING = 0x7E020000
-_PR_SET_NAME, _PR_GET_NAME, _PR_SET_VMA = 15, 16, 0x53564D41
+_PR_GET_DUMPABLE, _PR_SET_NAME, _PR_GET_NAME, _PR_SET_VMA = 3, 15, 16, 0x53564D41
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
 
 _ARCHITECTURES = {
@@ -160,7 +160,7 @@ def _conditions() -> dict[str, list[_Line]]:
         "clone3": [_UNKNOWN],
         "prctl": [
             _argument(0),
-            *_allow_one_of([_PR_SET_NAME, _PR_GET_NAME, _PR_SET_VMA]),
+            *_allow_one_of([_PR_GET_DUMPABLE, _PR_SET_NAME, _PR_GET_NAME, _PR_SET_VMA]),
             _DENY,
         ],
         # Signals to ourselves only.
