@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from ggaoe.engine.select import ENGINES
+from ggaoe.net.plain import RECEIVE_BUFFER_BYTES
 from ggaoe.proto.query import Ccmd
 from helpers.targets import REPOSITORY
 from integration.scene import COMMAND_TIMEOUT_S, DISK_BYTES, Daemon, Scene, device, round_trip
@@ -301,6 +302,29 @@ async def test_a_device_of_another_user_that_comes_later_waits(scene: Scene, eng
         row = daemon.listed("other")
         assert row["state"] == "waiting"
         assert "CAP_DAC_OVERRIDE was given up at the start" in row["reason"]
+
+
+def receive_buffer_limit_bytes() -> int:
+    return int(Path("/proc/sys/net/core/rmem_max").read_text())
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_a_link_that_comes_back_has_what_the_system_gives(scene: Scene, engine: str) -> None:
+    """Without CAP_NET_ADMIN and a ring, the receive buffer is the system's, and that is told."""
+    limit_bytes = receive_buffer_limit_bytes()
+    if limit_bytes >= RECEIVE_BUFFER_BYTES:
+        pytest.skip("needs a system with net.core.rmem_max below ours")
+    disk = scene.disk()
+    with scene.serving(defaults(engine=engine), device()) as daemon:
+        assert "receive buffer" not in daemon.log_text()
+        scene.target.ip("link set far0 down")
+        daemon.wait_for_interface("far0", serving=False)
+        scene.target.ip("link set far0 up")
+        daemon.wait_for_interface("far0", serving=True)
+        told = f"a receive buffer of {limit_bytes >> 10} KiB instead of 32768 KiB"
+        assert (told in daemon.log_text()) == (engine == "portable")
+        async with scene.initiator() as initiator:
+            await round_trip(initiator, disk)
 
 
 # --- as another user ---------------------------------------------------------------------------

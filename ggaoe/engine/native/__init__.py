@@ -58,6 +58,10 @@ class NativeLink(PlainLink):
                 )
         super()._set_up(settings, role)
 
+    def _check_receive_buffer(self, wanted_bytes: int) -> None:
+        if self.ring is None:  # otherwise frames wait in the ring
+            super()._check_receive_buffer(wanted_bytes)
+
     def close(self) -> None:
         if self.ring is not None:
             self.ring.close()
