@@ -14,7 +14,7 @@ from pathlib import Path
 from ggaoe.config import Config, DeviceConfig, ReloadPlan, diff, load_async
 from ggaoe.engine.base import Device, Hooks, Port
 from ggaoe.engine.select import create_engine
-from ggaoe.errors import ConfigError, ControlError, GgaoeError
+from ggaoe.errors import ConfigError, ControlError, GgaoeError, StartError
 from ggaoe.proto.frame import Header
 from ggaoe.server.advertise import Advertiser
 from ggaoe.server.confine import Confinement, confine, limits_of
@@ -116,7 +116,10 @@ class Daemon:
         self.confinement = confine(self._limits)
         self.confinement.log()
         self.store.check()  # as the user that we are now
-        self.engine.start()
+        try:
+            self.engine.start()
+        except OSError as error:
+            raise StartError(f"engine {self.engine.name}: {error.strerror}") from None
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
