@@ -98,6 +98,9 @@ class Daemon:
 
     async def _start(self) -> None:
         async with self._reloading:  # a reload waits until there is something to change
+            # Looks for its library by running programs: not possible later.
+            with suppress(ImportError):
+                import_module("ggaoe.backend.aio")
             if self._control is not None:
                 await self._control.start()
             self.interfaces.start()
@@ -110,9 +113,6 @@ class Daemon:
     def _confine(self) -> None:
         """Give up every privilege that is not needed any more: what needed more is open now, and
         no thread is there yet."""
-        # Looks for its library by running programs: not possible afterwards.
-        with suppress(ImportError):
-            import_module("ggaoe.backend.aio")
         self.confinement = confine(self._limits)
         self.confinement.log()
         self.store.check()  # as the user that we are now
