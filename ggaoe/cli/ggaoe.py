@@ -11,7 +11,7 @@ import asyncio
 import logging
 import sys
 import tempfile
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -147,6 +147,7 @@ def _run_daemon(options: argparse.Namespace) -> int:
         state_directory=config.state_directory,
         control_socket=config.control_socket,
         pid_file=config.pid_file,
+        removed=[config.pid_file, config.control_socket],
     )
 
 
@@ -157,14 +158,18 @@ def _run_export(options: argparse.Namespace) -> int:
         if state_directory is None:
             name = stack.enter_context(tempfile.TemporaryDirectory(prefix="ggaoe-export-"))
             state_directory = Path(name)
-        socket = options.control_socket
+            removed = [state_directory]
+        else:
+            removed = []
+        socket = options.control_socket.absolute() if options.control_socket else None
         return _serve(
             options,
             config,
             source=None,
             state_directory=state_directory.absolute(),
-            control_socket=socket.absolute() if socket else None,
+            control_socket=socket,
             pid_file=None,
+            removed=removed + ([socket] if socket else []),
         )
 
 
@@ -194,6 +199,7 @@ def _serve(
     state_directory: Path,
     control_socket: Path | None,
     pid_file: Path | None,
+    removed: Sequence[Path],
 ) -> int:
     """Become the daemon; returns when it has been stopped."""
     from ggaoe.server import logs, process
@@ -209,7 +215,7 @@ def _serve(
             if pid_file is not None:
                 stack.enter_context(process.PidFile(pid_file))
             _run_loop(
-                _daemon(readiness, config, source, state_directory, control_socket),
+                _daemon(readiness, config, source, state_directory, control_socket, removed),
                 debug=options.debug,
             )
     except GgaoeError as error:
@@ -224,11 +230,16 @@ async def _daemon(
     source: Path | None,
     state_directory: Path,
     control_socket: Path | None,
+    removed: Sequence[Path],
 ) -> None:
     from ggaoe.server.app import Daemon
 
     daemon = Daemon(
-        config, source=source, state_directory=state_directory, control_socket=control_socket
+        config,
+        source=source,
+        state_directory=state_directory,
+        control_socket=control_socket,
+        removed=removed,
     )
     await daemon.run(readiness)
 

@@ -65,7 +65,12 @@ class Verb:
 
 VERBS = (
     Verb("list", "devices and interfaces, and why one does not serve", render.listing, "none"),
-    Verb("show", "everything about devices", render.show, "required"),
+    Verb(
+        "show",
+        "everything about devices, or about the daemon, which is called daemon",
+        render.show,
+        "required",
+    ),
     Verb("why", "what a host may do with devices, and which rule decides", render.why, "required"),
     Verb("stats", "counters since the start or the last clear-stats", render.stats),
     Verb("monitor", "rates, once per interval", render.monitor),

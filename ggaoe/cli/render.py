@@ -66,16 +66,18 @@ def config_string(hexadecimal: str) -> str:
 
 
 def version(result: Result, colour: bool) -> list[str]:
-    return _pairs(
-        [
-            ("version", f"{result['name']} {result['version']}"),
-            ("protocol", result["protocol"]),
-            ("engine", result["engine"]),
-            ("process", result["pid"]),
-            ("uptime", _age(result["uptime_s"])),
-            ("configuration", result["config"]),
-        ]
-    )
+    return _pairs(_version_facts(result))
+
+
+def _version_facts(result: Result) -> list[tuple[str, Cell]]:
+    return [
+        ("version", f"{result['name']} {result['version']}"),
+        ("protocol", result["protocol"]),
+        ("engine", result["engine"]),
+        ("process", result["pid"]),
+        ("uptime", _age(result["uptime_s"])),
+        ("configuration", result["config"]),
+    ]
 
 
 def reload(result: Result, colour: bool) -> list[str]:
@@ -124,6 +126,8 @@ def listing(result: Result, colour: bool) -> list[str]:
 
 def show(result: Result, colour: bool) -> list[str]:
     sections = []
+    if "daemon" in result:
+        sections.append(_daemon(result["daemon"]))
     for device in result["devices"]:
         name = printable(device["name"])
         initiators = [((mac,), counters) for mac, counters in device["initiators"].items()]
@@ -132,6 +136,26 @@ def show(result: Result, colour: bool) -> list[str]:
         head = f"{_BOLD}{name}{_PLAIN}" if colour else name
         sections.append([head, *(f"  {line}" for line in details)])
     return _sections(sections)
+
+
+def _daemon(daemon: Result) -> list[str]:
+    landlock, seccomp = daemon["landlock"], daemon["seccomp"]
+    on = {
+        "landlock": f"ABI {landlock['abi']}, {landlock['rules']} rules",
+        "seccomp": f"{seccomp['calls']} system calls",
+    }
+    return _pairs(
+        [
+            *_version_facts(daemon),
+            ("user", daemon["user"]),
+            *(
+                ("capability", f"{name}: {reason}")
+                for name, reason in daemon["capabilities"].items()
+            ),
+            ("no new privileges", "yes" if daemon["no_new_privileges"] else "no"),
+            *((name, daemon[name]["reason"] or text) for name, text in on.items()),
+        ]
+    )
 
 
 def why(result: Result, colour: bool) -> list[str]:

@@ -96,6 +96,9 @@ class Config:
     advertise_interval_s: float  # 0: only changes are advertised
     busy_poll_s: float  # 0: never
     io_engine: IoEngine
+    user: str | None  # None: the user who starts it
+    landlock: bool
+    seccomp: bool
     default_interface_patterns: tuple[str, ...]  # empty: every Ethernet interface that is up
     default_interface: InterfaceConfig  # its name is empty
     acls: Mapping[str, AccessList] = field(hash=False)

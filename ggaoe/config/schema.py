@@ -46,6 +46,7 @@ class Kind(Enum):
     CHOICE = "one of a few words"
     PATH = "path; a relative one starts at the configuration file's directory"
     UUID = "UUID as blkid prints it"
+    USER = "name of a user of this system"
     PATTERNS = "list of glob patterns"
     MEMBERS = "list of access lists, MAC addresses and names of /etc/ethers"
     RULES = "rules (see above)"
@@ -450,6 +451,40 @@ OPTIONS: tuple[Option, ...] = (
         "Where config strings, MAC mask lists and reservations are kept, a file per device.",
         field="state_directory",
     ),
+    # What the daemon may do once it has started
+    Option(
+        "user",
+        DAEMON,
+        Kind.USER,
+        None,
+        "restart",
+        "Whom the daemon, started as root, becomes once it has started. This user needs access to "
+        "the state directory and the devices. A pid file and a control socket are removed at the "
+        "end only where they are in a directory of this user.",
+        field="user",
+        unset="the user who starts it",
+        sample="ggaoed",
+    ),
+    Option(
+        "landlock",
+        DAEMON,
+        Kind.BOOLEAN,
+        True,
+        "restart",
+        "Have the kernel confine the daemon to the directories of the configured files (to /dev, "
+        "where a device is configured), the state directory, and reading the directory of this "
+        "file. A device that a reload adds elsewhere waits for a restart.",
+        field="landlock",
+    ),
+    Option(
+        "seccomp",
+        DAEMON,
+        Kind.BOOLEAN,
+        True,
+        "restart",
+        "Have the kernel refuse every system call that the daemon has no use for.",
+        field="seccomp",
+    ),
     # Accepted from old files, without effect
     Option(
         "tx-ring-bug",
@@ -601,6 +636,13 @@ def _uuid(option: Option, item: Item) -> str:
     return text
 
 
+def _user(option: Option, item: Item) -> str:
+    text = _text(option, item)
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,30}[A-Za-z0-9_.$-]?", text):
+        raise ValueError(f"{quoted(text)} is no name of a user: write it without quotes, as in ls")
+    return text
+
+
 def _text(option: Option, item: Item) -> str:
     if not isinstance(item.value, str):
         raise ValueError(
@@ -624,6 +666,7 @@ _READERS: dict[Kind, Callable[[Option, Item], Value]] = {
     Kind.CHOICE: _choice,
     Kind.PATH: _path,
     Kind.UUID: _uuid,
+    Kind.USER: _user,
     Kind.PATTERNS: _text,
     Kind.MEMBERS: _text,
     Kind.RULES: _text,

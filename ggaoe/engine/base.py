@@ -139,6 +139,11 @@ class Engine(ABC):
         self._conflicts: set[tuple[bytes, int, int]] = set()
         self._limit_logged_s = -limit.LOG_PAUSE_S
 
+    @abstractmethod
+    def start(self) -> None:
+        """From now on there may be threads, and devices that are attached; before, links can be
+        opened. Raises OSError where the system has no more threads."""
+
     # --- links -----------------------------------------------------------------------------
 
     def open_link(self, interface: Interface, settings: LinkSettings) -> Port:

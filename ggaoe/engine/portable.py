@@ -163,6 +163,9 @@ class PortableEngine(Engine):
         self._push_scheduled = False
         self._turn_scheduled = False
 
+    def start(self) -> None:
+        """Ignored: everything here is done in the loop."""
+
     # --- links -----------------------------------------------------------------------------
 
     def _open_link(self, interface: Interface, settings: LinkSettings) -> Link:

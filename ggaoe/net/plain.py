@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import logging
 import socket
 import struct
 import time
@@ -39,6 +40,8 @@ _TIMESPEC = struct.Struct("@ll")
 _AUXDATA_STATUS = struct.Struct("@I")
 _AUXDATA_BYTES = 20
 _ANCILLARY_BYTES = socket.CMSG_SPACE(_TIMESPEC.size) + socket.CMSG_SPACE(_AUXDATA_BYTES)
+
+_log = logging.getLogger("ggaoe.net")
 
 _NOTHING_LEFT = (errno.EAGAIN, errno.EBADF)
 _QUEUE_FULL = (errno.EAGAIN, errno.ENOBUFS)
@@ -120,10 +123,23 @@ class PlainLink(Link):
         _set_buffer(self._socket, _SO_RCVBUFFORCE, socket.SO_RCVBUF, receive_bytes)
         if settings.send_buffer_bytes:
             _set_buffer(self._socket, _SO_SNDBUFFORCE, socket.SO_SNDBUF, settings.send_buffer_bytes)
+        if role is Role.TARGET:
+            self._check_receive_buffer(receive_bytes)
         self._socket.setsockopt(_SOL_PACKET, _PACKET_AUXDATA, 1)
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         _attach_filter(self._socket, _FILTERS[role])
         self._socket.bind((self.name, ETHERTYPE))
+
+    def _check_receive_buffer(self, wanted_bytes: int) -> None:
+        has_bytes = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2
+        if has_bytes < min(wanted_bytes, RECEIVE_BUFFER_BYTES):
+            _log.warning(
+                "%s: a receive buffer of %d KiB instead of %d KiB: raise sysctl net.core.rmem_max, "
+                "since only links that are open when the daemon starts as root can exceed it",
+                self.name,
+                has_bytes >> 10,
+                wanted_bytes >> 10,
+            )
 
     def fileno(self) -> int:
         return self._socket.fileno()

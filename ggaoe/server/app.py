@@ -7,14 +7,17 @@ import logging
 import signal
 import time
 from collections.abc import Iterable
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 
-from ggaoe.config import Config, ReloadPlan, diff, load_async
+from ggaoe.config import Config, DeviceConfig, ReloadPlan, diff, load_async
 from ggaoe.engine.base import Device, Hooks, Port
 from ggaoe.engine.select import create_engine
-from ggaoe.errors import ConfigError, ControlError
+from ggaoe.errors import ConfigError, ControlError, GgaoeError, StartError
 from ggaoe.proto.frame import Header
 from ggaoe.server.advertise import Advertiser
+from ggaoe.server.confine import Confinement, confine, limits_of
 from ggaoe.server.control import REFUSED, ControlServer
 from ggaoe.server.export import Export
 from ggaoe.server.interfaces import Interfaces
@@ -34,7 +37,8 @@ _log = logging.getLogger("ggaoe")
 
 
 class Daemon:
-    """One daemon. `source` is the file that a reload reads again, None where there is none."""
+    """One daemon. `source` is the file that a reload reads again, None where there is none;
+    `removed` are the files and directories that are removed after its end."""
 
     def __init__(
         self,
@@ -43,9 +47,18 @@ class Daemon:
         source: Path | None,
         state_directory: Path,
         control_socket: Path | None,
+        removed: Iterable[Path],
     ) -> None:
         self.config = config
         self.source = source
+        self.confinement: Confinement | None = None
+        self._limits = limits_of(
+            config,
+            source=source,
+            state_directory=state_directory,
+            control_socket=control_socket,
+            removed=removed,
+        )
         self.started_s = time.monotonic()
         self.exports: dict[str, Export] = {}
         self.store = StateStore(state_directory)
@@ -85,13 +98,28 @@ class Daemon:
 
     async def _start(self) -> None:
         async with self._reloading:  # a reload waits until there is something to change
+            # Looks for its library by running programs: not possible later.
+            with suppress(ImportError):
+                import_module("ggaoe.backend.aio")
             if self._control is not None:
                 await self._control.start()
             self.interfaces.start()
             self.engine.io_engine(self.config.io_engine)
+            self._confine()
             for problem in self.config.warnings:
                 _log.warning("%s", problem)
             await _first_attempts(self._add(self.config.devices))
+
+    def _confine(self) -> None:
+        """Give up every privilege that is not needed any more: what needed more is open now, and
+        no thread is there yet."""
+        self.confinement = confine(self._limits)
+        self.confinement.log()
+        self.store.check()  # as the user that we are now
+        try:
+            self.engine.start()
+        except OSError as error:
+            raise StartError(f"engine {self.engine.name}: {error.strerror}") from None
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -154,10 +182,13 @@ class Daemon:
         for name in names:
             config = self.config.devices[name]
             self.advertiser.set_broadcast(name, config.broadcast)
-            export = Export(self.engine, self.store, config, self._announce)
+            export = Export(self.engine, self.store, config, self._announce, self._explain)
             self.exports[name] = export
             added.append(export)
         return added
+
+    def _explain(self, config: DeviceConfig, error: GgaoeError) -> str:
+        return self.confinement.explain(config, error) if self.confinement else str(error)
 
     def _announce(self, device: Device) -> None:
         self.interfaces.bind()

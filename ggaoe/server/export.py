@@ -17,7 +17,7 @@ from ggaoe.backend.base import Backend
 from ggaoe.backend.file import FileSpec, open_file
 from ggaoe.config import DeviceConfig
 from ggaoe.engine.base import Device, Engine, Port
-from ggaoe.errors import BackendError, StateError
+from ggaoe.errors import BackendError, GgaoeError, StateError
 from ggaoe.proto.ata import serial_of
 from ggaoe.proto.frame import SECTOR_BYTES, Header
 from ggaoe.proto.target import Change, Reply, Settings, Target, TargetState
@@ -45,7 +45,7 @@ class State(Enum):
 
 class Export:
     """One device of the configuration. `announce` is called when hosts should hear of it: it has
-    become known, serves, or has changed."""
+    become known, serves, or has changed. `explain` says why it cannot be opened."""
 
     def __init__(
         self,
@@ -53,6 +53,7 @@ class Export:
         store: StateStore,
         config: DeviceConfig,
         announce: Callable[[Device], None],
+        explain: Callable[[DeviceConfig, GgaoeError], str] = lambda _, error: str(error),
     ) -> None:
         self.config = config
         self.state = State.WAITING
@@ -62,6 +63,7 @@ class Export:
         self._engine = engine
         self._store = store
         self._announce = announce
+        self._explain = explain
         self._changing = asyncio.Lock()
         self._changes: set[asyncio.Task[None]] = set()
         self._ends = 0
@@ -92,7 +94,7 @@ class Export:
                     has_state = True
                 backend = await open_file(file_spec_of(self.config))
             except (BackendError, StateError) as error:
-                self._wait(str(error))
+                self._wait(self._explain(self.config, error))
             except Exception:
                 _log.exception("%s: cannot be opened", self.name)
                 self._wait("internal error, see the log")

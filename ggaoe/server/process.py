@@ -125,8 +125,9 @@ def _to_null(stream: TextIO) -> None:
 class PidFile:
     """A context that holds `path` with our process id in it, locked; removed at its end.
 
-    What a dead process left behind is replaced. StartError where its process lives, the file is
-    something else, or it cannot be written. Enter it in the process that stays.
+    What a dead process left behind is replaced; what cannot be removed is left empty. StartError
+    where its process lives, the file is something else, or it cannot be written. Enter it in the
+    process that stays.
     """
 
     def __init__(self, path: Path) -> None:
@@ -163,7 +164,10 @@ class PidFile:
         trace: TracebackType | None,
     ) -> None:
         if self._is_at_path(self._fd):
-            self._path.unlink()
+            try:
+                self._path.unlink()
+            except OSError:  # the directory belongs to somebody else; an empty file is nobody's
+                os.ftruncate(self._fd, 0)
         os.close(self._fd)
 
     def _locked(self) -> int:

@@ -21,6 +21,7 @@ from ggaoe.proto.ata import SMART_HOST_LOGS
 from ggaoe.proto.frame import SECTOR_BYTES
 from ggaoe.proto.query import CONFIG_STRING_BYTES_MAX
 from ggaoe.proto.target import TargetState
+from ggaoe.server.capabilities import user_name
 from ggaoe.units import format_mac, parse_mac
 
 FORMAT = "ggaoe-state"
@@ -43,8 +44,8 @@ class StateStore:
             )
         if not os.access(self.directory, os.W_OK | os.X_OK):
             raise StateError(
-                f"state directory {self.directory} is not writable: change its permissions, "
-                f"or set another state-directory"
+                f"state directory {self.directory} is not writable for user {user_name()}: change "
+                f"its owner or permissions, or set another state-directory"
             )
 
     def path_of(self, name: str) -> Path:

@@ -28,6 +28,7 @@ from ggaoe.server.control import (
     Params,
     flag,
     select,
+    string_list,
 )
 from ggaoe.server.export import Export
 from ggaoe.server.interfaces import wants
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
     from ggaoe.server.app import Daemon
 
 Json = dict[str, object]
+
+DAEMON = "daemon"
+"""What stands for the daemon among the names of devices, unless one has this name."""
 
 
 class Verbs:
@@ -126,8 +130,15 @@ class Verbs:
         }
 
     async def _show(self, params: Params) -> Json:
-        exports, rest = self._selected(params)
-        return {"devices": [_detail(export) for export in exports], **rest}
+        """Devices, and what is not one of them: the daemon itself, by its name in full."""
+        if DAEMON not in string_list(params, "names") or DAEMON in self._daemon.exports:
+            exports, rest = self._selected(params)
+            return {"devices": [_detail(export) for export in exports], **rest}
+        others = [name for name in string_list(params, "names") if name != DAEMON]
+        devices = await self._show({"names": others}) if others else {"devices": []}
+        confinement = self._daemon.confinement
+        facts = await self._version({})
+        return {"daemon": {**facts, **(confinement.facts() if confinement else {})}, **devices}
 
     async def _why(self, params: Params) -> Json:
         host = _host(params)

@@ -6,12 +6,11 @@ Importing it raises ImportError where the core was not built. Must not know: any
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 
-from ggaoe.engine.base import STALE_AGE_NS, SYSTEM_CLOCK, Clock, Hooks, Port
+from ggaoe.engine.base import SYSTEM_CLOCK, Clock, Hooks, Port
 from ggaoe.engine.native import NativeEngine
-from ggaoe.engine.native.core import Core, CoreLink
+from ggaoe.engine.native.core import CoreLink
 from ggaoe.net.link import HEAD_BYTES, Interface, Link, LinkCounters, LinkSettings
 from ggaoe.proto.frame import ETHERNET_BYTES, sectors_that_fit
 from ggaoe.testing.link import MemoryLink
@@ -89,8 +88,8 @@ class NativeOnMemory(NativeEngine):
         self._timer: asyncio.TimerHandle | None = None
         self._loop.add_reader(self._core.event_fd, self._turn)
 
-    def _new_core(self) -> Core:
-        return Core(STALE_AGE_NS, len(os.sched_getaffinity(0)) == 1, has_threads=False)
+    def start(self) -> None:
+        """Without threads."""
 
     def _turn(self) -> None:
         if self._timer is not None:

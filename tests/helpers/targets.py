@@ -112,4 +112,9 @@ class Ggaoe(TargetUnderTest):
     def _commands(self) -> list[list[str]]:
         path = self.directory / "ggaoed.conf"
         path.write_text(self.configuration())
+        self._log_starts_at = self.log.stat().st_size
         return [[sys.executable, "-m", "ggaoe.cli.ggaoe", "-c", str(path)]]
+
+    def _listens(self) -> bool:
+        # A little later: the links are open before the devices are known.
+        return super()._listens() and b"ready: " in self.log.read_bytes()[self._log_starts_at :]

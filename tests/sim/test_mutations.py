@@ -62,8 +62,8 @@ MUTATIONS = [
     one("a reservation waits for nobody", ENGINE, "PortableEngine.fence",
         "if not requests:", "if True:"),
     # Of the compiled engine, what can be reached from outside.
-    one("stale frames are served", "ggaoe.testing.native", "NativeOnMemory._new_core",
-        "Core(STALE_AGE_NS", "Core(10**18", "native"),
+    one("a clock that is late", "ggaoe.testing.native", "NativeOnMemory._turn",
+        "self._clock.wall_ns()", "self._clock.wall_ns() - 10**11", "native"),
     one("acknowledged before it is durable", NATIVE, "NativeEngine.refresh",
         "settings.write_cache,", "True,", "native"),
     one("every transfer is good", NATIVE, "NativeEngine._on_complete",

@@ -58,6 +58,10 @@ class NativeLink(PlainLink):
                 )
         super()._set_up(settings, role)
 
+    def _check_receive_buffer(self, wanted_bytes: int) -> None:
+        if self.ring is None:  # otherwise frames wait in the ring
+            super()._check_receive_buffer(wanted_bytes)
+
     def close(self) -> None:
         if self.ring is not None:
             self.ring.close()
@@ -147,7 +151,7 @@ class NativeEngine(Engine):
 
     def __init__(self, hooks: Hooks, clock: Clock = SYSTEM_CLOCK) -> None:
         super().__init__(hooks, clock)
-        self._core = self._new_core()
+        self._core = Core(STALE_AGE_NS, len(os.sched_getaffinity(0)) == 1)
         self._core_links: dict[Port, CoreLink] = {}
         self._ports_of_links: dict[CoreLink, Port] = {}
         self._devices_of_core: dict[CoreDevice, NativeDevice] = {}
@@ -155,8 +159,8 @@ class NativeEngine(Engine):
         self._fences: list[tuple[NativeDevice, int, asyncio.Future[bool]]] = []
         self._loop.add_reader(self._core.python_fd, self._on_event)
 
-    def _new_core(self) -> Core:
-        return Core(STALE_AGE_NS, len(os.sched_getaffinity(0)) == 1)
+    def start(self) -> None:
+        self._core.start()
 
     def io_engine(self, name: str) -> None:
         for candidate in dict.fromkeys(IO_ENGINES if name == "auto" else (name, *IO_ENGINES)):

@@ -423,14 +423,14 @@ cdef class CoreDevice:
 
 cdef class Core:
     """All links and devices of one engine. `python_fd` becomes readable when `take` has something
-    to give. Without threads, `turn` has to be called whenever `event_fd` is readable. Raises OSError
-    where the system has no more descriptors or threads."""
+    to give. Unless `start` was called, `turn` has to be called whenever `event_fd` is readable.
+    Raises OSError where the system has no more descriptors."""
 
     cdef Engine *c
     cdef list _links
     cdef bint _is_closed
 
-    def __cinit__(self, int64_t stale_age_ns, bint is_alone, bint has_threads=True):
+    def __cinit__(self, int64_t stale_age_ns, bint is_alone):
         cdef pthread_condattr_t attributes
         self._links = []
         self.c = <Engine *>calloc(1, sizeof(Engine))
@@ -450,13 +450,13 @@ cdef class Core:
         self.c.python_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
         if self.c.event_fd < 0 or self.c.python_fd < 0:
             raise OSError(errno, "no descriptor for the engine")
-        if not has_threads:
-            return
+
+    def start(self):
+        """Have threads from now on; raises OSError where the system has no more."""
         hold_lock(self.c)
         started = start_carrier(self.c) and start_carrier(self.c)
         leave(self.c)
         if not started:
-            self.close()
             raise OSError(EAGAIN, "no thread for the engine")
 
     def __dealloc__(self):

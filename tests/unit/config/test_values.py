@@ -103,6 +103,17 @@ def test_wrong_uuid(problems):
     assert found == ["2:8: '\"12-34\"' is no UUID: write it as blkid prints it, without quotes"]
 
 
+def test_user():
+    assert parse("[defaults]\nuser = _ggaoed-1.x$\n", "f.conf").user == "_ggaoed-1.x$"
+    assert parse("", "f.conf").user is None
+
+
+@pytest.mark.parametrize("name", ["0", "a b", '"ggaoed"', "x" * 33, "a/b", "a:b"])
+def test_wrong_user(problems, name):
+    (found,) = problems(f"[defaults]\nuser = {name}\n")
+    assert "is no name of a user: write it without quotes" in found
+
+
 def test_queue_length_of_one_becomes_two_with_a_warning():
     config = parse(DEVICE + "queue-length = 1", "f.conf")
     assert config.devices["d"].queue_length == 2

@@ -36,7 +36,7 @@ class Bench:
     """A core with one link and one device, whose transfers this test carries out."""
 
     def __init__(self) -> None:
-        self.core = core.Core(STALE_AGE_NS, False, has_threads=False)
+        self.core = core.Core(STALE_AGE_NS, False)
         self.link = self.core.open_link(-1, 1, MAC_TARGET, SECTORS, PAYLOAD_BYTES, None)
         self.device = core.CoreDevice(self.core)
         self.device.admit(SHELF, SLOT, [((), True)] * LISTS, False, True, True)

@@ -1,0 +1,284 @@
+"""What the daemon gives up once it has started: its user, its capabilities, most of the file system
+and most system calls.
+
+Owns what is to remain, the order in which the rest is given up, and how that is told. Must not know
+how (`capabilities`, `landlock`, `seccomp`). All of it holds for the thread that does it and those
+that it makes later, so it comes before the first further thread.
+"""
+
+from __future__ import annotations
+
+import errno
+import grp
+import logging
+import os
+import pwd
+import stat
+import sysconfig
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import ggaoe
+from ggaoe.config import Config, DeviceConfig
+from ggaoe.config.load import ETHERS
+from ggaoe.errors import GgaoeError, StartError
+from ggaoe.server import capabilities, landlock, seccomp
+from ggaoe.server.capabilities import Capability
+from ggaoe.server.landlock import Restriction, Right
+
+DEVICES = Path("/dev")
+OFF = "switched off by the configuration"
+
+_SYSTEM_LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache")
+_TIME_ZONES = ("/etc/localtime", "/usr/share/zoneinfo")
+_OF_BLKID = ("/sys", "/proc", "/run/udev", "/run/blkid", "/etc/blkid.conf")
+"""What libblkid reads to find a device by its UUID."""
+
+_T = TypeVar("_T")
+_log = logging.getLogger("ggaoe.confine")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is to remain."""
+
+    user: str | None = None
+    landlock: bool = True
+    seccomp: bool = True
+    devices: tuple[DeviceConfig, ...] = ()
+    source: Path | None = None
+    """The configuration file that a reload reads."""
+    state_directory: Path | None = None
+    control_socket: Path | None = None
+    removed: tuple[Path, ...] = ()
+    """Files and directories that are to be removed at the end."""
+
+
+def limits_of(
+    config: Config,
+    *,
+    source: Path | None,
+    state_directory: Path,
+    control_socket: Path | None,
+    removed: Iterable[Path],
+) -> Limits:
+    """What a daemon with this configuration needs."""
+    return Limits(
+        user=config.user,
+        landlock=config.landlock,
+        seccomp=config.seccomp,
+        devices=tuple(config.devices.values()),
+        source=source,
+        state_directory=state_directory,
+        control_socket=control_socket,
+        removed=tuple(removed),
+    )
+
+
+@dataclass
+class Confinement:
+    """What is in force."""
+
+    user: str
+    is_root: bool
+    kept: dict[Capability, str] = field(default_factory=dict)
+    """The capabilities, and what for."""
+    restriction: Restriction | None = None
+    no_landlock: str = ""
+    """Why there is no restriction."""
+    calls: int | None = None
+    """System calls that are left."""
+    no_seccomp: str = ""
+
+    def facts(self) -> dict[str, object]:
+        """For the control protocol; a reason is why the like is not in force, otherwise null."""
+        restriction = self.restriction
+        return {
+            "user": self.user,
+            "capabilities": {name.name.lower(): reason for name, reason in self.kept.items()},
+            "no_new_privileges": True,
+            "landlock": {
+                "abi": restriction.abi if restriction else None,
+                "rules": len(restriction.rules) if restriction else 0,
+                "reason": self.no_landlock or None,
+            },
+            "seccomp": {"calls": self.calls or 0, "reason": self.no_seccomp or None},
+        }
+
+    def log(self) -> None:
+        """One line, and one more for each thing that should be in force and is not."""
+        abi = f"Landlock (ABI {self.restriction.abi})" if self.restriction else "no Landlock"
+        calls = f"{self.calls} system calls" if self.calls else "all system calls"
+        names = ", ".join(
+            f"CAP_{name.name}" + (f" ({reason})" if name is not Capability.NET_RAW else "")
+            for name, reason in self.kept.items()
+        )
+        _log.info("confined: user %s, %s, %s, %s", self.user, names, abi, calls)
+        for what, reason in (("Landlock", self.no_landlock), ("seccomp", self.no_seccomp)):
+            if reason and reason != OFF:
+                _log.warning("no %s: %s", what, reason)
+
+    def explain(self, config: DeviceConfig, error: GgaoeError) -> str:
+        """Why a device cannot be opened, and what to do, where the confinement is the cause."""
+        restriction = self.restriction
+        if config.uuid and restriction and not restriction.permits(DEVICES, Right.READ_FILE):
+            return _outside(f"uuid {config.uuid}", DEVICES)
+        cause = error.__cause__
+        if not isinstance(cause, OSError) or cause.errno != errno.EACCES:
+            return str(error)
+        path = config.path or Path(str(cause.filename))
+        wanted = Right.READ_FILE if config.read_only else Right.READ_FILE | Right.WRITE_FILE
+        if restriction is not None and not restriction.permits(path, wanted):
+            return _outside(str(path), _place_of(path))
+        if not self.is_root:
+            return f"{path}: user {self.user} may not open it: {_way_in(path, self.user)}"
+        if Capability.DAC_OVERRIDE not in self.kept:
+            return (
+                f"{path}: belongs to another user, and CAP_DAC_OVERRIDE was given up at the start, "
+                f"when no device needed it: restart the daemon, or give root access"
+            )
+        return str(error)
+
+
+def confine(limits: Limits) -> Confinement:
+    """Give up everything else. StartError where `limits.user` does not exist or we cannot become
+    it; what this kernel does not have is left out, and said."""
+    if capabilities.thread_count() != 1:
+        raise RuntimeError("threads that exist already would not be confined")
+    user = capabilities.user_called(limits.user) if limits.user else None
+    reachable = list(rules(limits))  # with the eyes of who starts it
+    kept = _needed(limits) if user is None and os.geteuid() == 0 else {}
+    if user is not None and os.geteuid() != user.pw_uid:
+        if limits.control_socket is not None:
+            _give(limits.control_socket, user)
+        try:
+            capabilities.become(user)
+        except OSError as error:
+            raise StartError(f"cannot become user {user.pw_name}: {error.strerror}") from None
+    kept = {Capability.NET_RAW: "to open packet sockets", **kept}
+    capabilities.keep_only(kept)
+    capabilities.no_new_privileges()
+    found = Confinement(capabilities.user_name(), os.geteuid() == 0, kept)
+    found.restriction, found.no_landlock = _tried(
+        limits.landlock, lambda: landlock.restrict(reachable)
+    )
+    found.calls, found.no_seccomp = _tried(limits.seccomp, seccomp.restrict)
+    return found
+
+
+def rules(limits: Limits) -> Iterator[tuple[Path, Right]]:
+    """Directories rather than files: what is replaced by another file of that name, or comes and
+    goes as device nodes do, can be opened again."""
+    paths = sysconfig.get_paths()
+    code = {paths[key] for key in ("stdlib", "platstdlib", "purelib", "platlib")}
+    yield Path(ggaoe.__file__).parent, landlock.READ
+    for place in (*code, *_SYSTEM_LIBRARIES, *_TIME_ZONES):
+        yield Path(place), landlock.READ
+    yield Path(os.devnull), Right.READ_FILE | Right.WRITE_FILE
+    if limits.source is not None:
+        yield _directory(limits.source), Right.READ_FILE
+        yield _place_of(limits.source), Right.READ_FILE
+        yield ETHERS, Right.READ_FILE
+    if limits.state_directory is not None:
+        yield limits.state_directory, landlock.KEEP
+    for path in limits.removed:
+        yield path.parent, Right.REMOVE_DIR if path.is_dir() else Right.REMOVE_FILE
+    for device in limits.devices:
+        rights = landlock.USE & ~Right.WRITE_FILE if device.read_only else landlock.USE
+        if device.path is not None:
+            yield _place_of(device.path), rights
+        else:
+            yield DEVICES, rights | Right.READ_DIR
+            for name in _OF_BLKID:
+                yield Path(name), landlock.READ
+
+
+def _place_of(path: Path) -> Path:
+    """The directory to which a rule for `path` is bound: of the file itself, not of links to it;
+    for device nodes all of /dev, since a disk that comes back may have another one."""
+    real = Path(os.path.realpath(path))
+    return DEVICES if real.is_relative_to(DEVICES) else _directory(real)
+
+
+def _directory(path: Path) -> Path:
+    """Where `path` is, unless everything is there."""
+    return path if path.parent == Path("/") else path.parent
+
+
+def _needed(limits: Limits) -> dict[Capability, str]:
+    """What root needs beyond CAP_NET_RAW, since something configured belongs to somebody else."""
+    levels = ((), (Capability.DAC_READ_SEARCH,), (Capability.DAC_OVERRIDE,))
+    everything = capabilities.permitted()
+    found: tuple[int, Path] = 0, Path()
+    for path, mode in _opened(limits):
+        if not path.exists():
+            continue
+        for level in range(len(levels)):
+            capabilities.use_only((Capability.NET_RAW, *levels[level]))
+            accessible = os.access(path, mode, effective_ids=True)
+            capabilities.use_only(everything)
+            if accessible:
+                found = max(found, (level, path), key=lambda one: one[0])
+                break
+    level, path = found
+    return dict.fromkeys(levels[level], f"to open {path}")
+
+
+def _opened(limits: Limits) -> Iterator[tuple[Path, int]]:
+    """What is opened or changed later, and how."""
+    for device in limits.devices:
+        if device.path is not None:
+            yield device.path, os.R_OK if device.read_only else os.R_OK | os.W_OK
+    if limits.source is not None:
+        yield limits.source, os.R_OK
+    if limits.state_directory is not None:
+        yield limits.state_directory, os.R_OK | os.W_OK | os.X_OK
+        for path in limits.state_directory.glob("*.json"):
+            yield path, os.R_OK
+    for path in limits.removed:
+        yield path.parent, os.W_OK | os.X_OK
+
+
+def _give(control_socket: Path, user: pwd.struct_passwd) -> None:
+    """The control socket, which root has made, becomes the user's."""
+    handle = os.open(control_socket, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        # In a directory of the user's something else may have come into its place by now.
+        if stat.S_ISSOCK(os.fstat(handle).st_mode):
+            os.chown(f"/proc/self/fd/{handle}", user.pw_uid, user.pw_gid)
+    finally:
+        os.close(handle)
+
+
+def _tried(wanted: bool, restrict: Callable[[], _T]) -> tuple[_T | None, str]:
+    """What `restrict` returns, or why there is nothing."""
+    if not wanted:
+        return None, OFF
+    try:
+        return restrict(), ""
+    except OSError as error:
+        if error.errno in (errno.ENOSYS, errno.EOPNOTSUPP):
+            return None, f"this kernel does not have it ({error.strerror})"
+        return None, f"not permitted here: {error.strerror}"
+
+
+def _outside(what: str, place: Path) -> str:
+    return (
+        f"{what}: Landlock was set up at the start without {place}: restart the daemon, or set "
+        f"landlock = false"
+    )
+
+
+def _way_in(path: Path, user: str) -> str:
+    """Advice for who wants to give `user` access to `path`."""
+    real = os.path.realpath(path)
+    advice = f"give it access (setfacl -m u:{user}:rw {real})"
+    with suppress(OSError, KeyError):
+        status = Path(real).stat()
+        if status.st_gid != 0 and status.st_mode & stat.S_IRGRP:
+            group = grp.getgrgid(status.st_gid).gr_name
+            return f"add the user to the group {group} and restart, or {advice}"
+    return advice

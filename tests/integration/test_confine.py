@@ -1,0 +1,403 @@
+"""What the daemon gives up after its start is gone, in every thread, and nothing is missed."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ggaoe.engine.select import ENGINES
+from ggaoe.net.plain import RECEIVE_BUFFER_BYTES
+from ggaoe.proto.query import Ccmd
+from helpers.targets import REPOSITORY
+from integration.scene import COMMAND_TIMEOUT_S, DISK_BYTES, Daemon, Scene, device, round_trip
+
+BREAKOUT = Path(__file__).with_name("breakout.py")
+NET_RAW = 1 << 13
+DAC_OVERRIDE, DAC_READ_SEARCH = 1 << 1, 1 << 2
+NOBODY = "nobody"
+
+
+def defaults(**options: object) -> str:
+    lines = [f"{key.replace('_', '-')} = {value}" for key, value in options.items()]
+    return "\n".join(["[defaults]", *lines, ""])
+
+
+@pytest.fixture(params=list(ENGINES))
+def engine(request: pytest.FixtureRequest) -> str:
+    """A line of [defaults] for each engine that is there."""
+    return defaults(engine=request.param)
+
+
+# --- breaking out ------------------------------------------------------------------------------
+
+OUTSIDE = ("read outside", "write outside", "list the root")
+WITHIN = ("read the device", "write the device", "create a state", "packets")
+BESIDE = ("truncate the device", "create beside it")
+"""What the directory of a device does not permit, either."""
+PRIVILEGED = ("bind a low port", "set the host name", "read of another user")
+CALLS = (
+    *("bpf", "chroot", "execveat", "init_module", "io_uring_setup", "keyctl", "memfd_create"),
+    *("mount", "open_by_handle_at", "perf_event_open", "pivot_root", "process_vm_readv"),
+    *("ptrace", "setns", "unshare", "userfaultfd", "IPv4", "IPv6", "run a program"),
+)
+
+
+@pytest.fixture
+def broken_out(scene: Scene) -> Any:
+    """Runs the attempts with some limits; what came of them, by when they were made."""
+    images, state = scene.directory / "images", scene.directory / "state"
+    for directory in (images, state):
+        directory.mkdir()
+    (images / "disk").write_bytes(bytes(DISK_BYTES))
+    (scene.directory / "outside").write_text("secret")
+    foreign = images / "foreign"
+    foreign.write_text("of another user")
+    foreign.chmod(0o600)
+    os.chown(foreign, pwd.getpwnam(NOBODY).pw_uid, -1)
+    places = {
+        "outside": str(scene.directory / "outside"),
+        "directory": str(images),
+        "device": str(images / "disk"),
+        "state": str(state),
+        "foreign": str(foreign),
+    }
+
+    def run(**limits: object) -> dict[str, dict[str, str]]:
+        request = {
+            "places": places,
+            "limits": {"devices": [places["device"]], "state_directory": str(state), **limits},
+        }
+        done = subprocess.run(
+            ["nsenter", f"--net=/proc/{scene.target.pid}/ns/net", sys.executable, BREAKOUT],
+            input=json.dumps(request),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=COMMAND_TIMEOUT_S,
+            cwd=REPOSITORY,
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        )
+        assert done.returncode == 0, done.stderr
+        answer = json.loads(done.stdout)
+        facts = answer["facts"]
+        for what in ("landlock", "seccomp"):
+            if limits[what] and facts[what]["reason"] is not None:
+                pytest.skip(f"no {what}: {facts[what]['reason']}")
+        outcomes: dict[str, dict[str, str]] = answer["outcomes"]
+        return outcomes
+
+    return run
+
+
+def refused(outcomes: dict[str, dict[str, str]], names: tuple[str, ...], *errors: str) -> None:
+    """All of these worked before, and fail now, in the thread that was there and in a new one."""
+    assert {name: outcomes["before"][name] for name in names} == dict.fromkeys(names, "done")
+    for when in ("after", "in a thread"):
+        found = {name: outcomes[when][name] for name in names}
+        assert all(error in errors for error in found.values()), (when, found)
+
+
+def permitted(outcomes: dict[str, dict[str, str]], names: tuple[str, ...]) -> None:
+    for when in ("after", "in a thread"):
+        assert {name: outcomes[when][name] for name in names} == dict.fromkeys(names, "done")
+
+
+def test_capabilities_alone(broken_out: Any) -> None:
+    outcomes = broken_out(landlock=False, seccomp=False)
+    refused(outcomes, PRIVILEGED, "EPERM", "EACCES")
+    permitted(outcomes, (*WITHIN, *BESIDE, *OUTSIDE, "run a program", "IPv4"))
+
+
+def test_landlock_alone(broken_out: Any) -> None:
+    outcomes = broken_out(landlock=True, seccomp=False)
+    refused(outcomes, (*OUTSIDE, *BESIDE, "run a program", "bind a TCP port"), "EACCES")
+    refused(outcomes, ("signal another process",), "EPERM")
+    permitted(outcomes, (*WITHIN, "IPv4", "memfd_create"))
+
+
+def test_seccomp_alone(broken_out: Any) -> None:
+    outcomes = broken_out(landlock=False, seccomp=True)
+    refused(outcomes, CALLS, "EPERM")
+    permitted(outcomes, (*WITHIN, *BESIDE, *OUTSIDE))
+
+
+def test_all_of_it(broken_out: Any) -> None:
+    outcomes = broken_out(landlock=True, seccomp=True)
+    names = (*OUTSIDE, *BESIDE, *PRIVILEGED, *CALLS, "bind a TCP port", "signal another process")
+    refused(outcomes, names, "EPERM", "EACCES")
+    permitted(outcomes, WITHIN)
+
+
+def test_another_user_cannot_come_back(broken_out: Any, open_scene: Scene) -> None:
+    """Root's own files are out of reach, too: the outside belongs to root."""
+    outcomes = broken_out(landlock=False, seccomp=False, user=NOBODY)
+    refused(outcomes, ("read outside", "write outside"), "EACCES")
+    refused(outcomes, ("set the host name", "bind a low port"), "EPERM", "EACCES")
+    permitted(outcomes, ("packets",))
+
+
+def test_it_is_too_late_once_there_are_threads() -> None:
+    code = (
+        "import threading\n"
+        "from ggaoe.server.confine import Limits, confine\n"
+        "threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+        "confine(Limits())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=REPOSITORY
+    )
+    assert done.returncode != 0
+    assert "threads that exist already" in done.stderr
+
+
+# --- the daemon --------------------------------------------------------------------------------
+
+
+def statuses(daemon: Daemon) -> list[dict[str, str]]:
+    """/proc/PID/task/*/status of all threads, the kernel's own for us among them."""
+    found = []
+    for task in Path(f"/proc/{daemon.running.pid}/task").iterdir():
+        text = (task / "status").read_text()
+        found.append(dict(re.findall(r"^(\w+):\s*(.*)$", text, re.MULTILINE)))
+    return found
+
+
+def assert_confined(daemon: Daemon, capabilities: int = NET_RAW, seccomp: int = 2) -> None:
+    threads = statuses(daemon)
+    assert len(threads) > 1
+    for status in threads:
+        for kind in ("CapPrm", "CapEff"):
+            assert int(status[kind], 16) == capabilities, status
+        for kind in ("CapInh", "CapAmb", "CapBnd"):
+            assert int(status[kind], 16) == 0, status
+        assert status["NoNewPrivs"] == "1"
+        assert int(status["Seccomp"]) == seccomp, status
+
+
+def facts(daemon: Daemon) -> dict[str, Any]:
+    found: dict[str, Any] = daemon.ask("show", "daemon")["daemon"]
+    return found
+
+
+@pytest.mark.parametrize("io_engine", ["aio", "uring", "threads"])
+async def test_every_thread_of_the_daemon(scene: Scene, engine: str, io_engine: str) -> None:
+    disk, buffered = scene.disk(), scene.disk("buffered")
+    sections = [engine, defaults(io_engine=io_engine), device()]
+    with scene.serving(*sections, device("buffered", 2, direct_io=False)) as daemon:
+        async with scene.initiator() as initiator:
+            await round_trip(initiator, disk)
+            await round_trip(initiator, buffered, slot=2)
+            assert_confined(daemon)
+        shown = facts(daemon)
+        assert shown["user"] == "root"
+        assert list(shown["capabilities"]) == ["net_raw"]
+        assert shown["no_new_privileges"] is True
+        assert shown["landlock"]["reason"] is None
+        assert shown["seccomp"]["reason"] is None
+        text = daemon.ctl("show", "daemon").stdout
+        assert re.search(r"landlock +ABI \d+, \d+ rules", text), text
+        assert re.search(r"seccomp +\d+ system calls", text), text
+        assert "confined: user root, CAP_NET_RAW, Landlock (ABI " in daemon.log_text()
+        assert [one["name"] for one in daemon.ask("show", "daemon", "disk")["devices"]] == ["disk"]
+    assert not (scene.directory / "pid").exists()
+    assert not (scene.directory / "ctl").exists()
+
+
+async def test_each_can_be_turned_off(scene: Scene, engine: str) -> None:
+    scene.disk()
+    with scene.serving(engine, defaults(landlock="false", seccomp="false"), device()) as daemon:
+        assert_confined(daemon, seccomp=0)
+        shown = facts(daemon)
+        for what in ("landlock", "seccomp"):
+            assert shown[what]["reason"] == "switched off by the configuration"
+            assert f"no {what}" not in daemon.log_text().lower().replace("no landlock, all", "")
+
+
+async def test_reloads_within_and_outside(scene: Scene, engine: str) -> None:
+    """A device in a known directory serves; one elsewhere says why it does not."""
+    scene.disk()
+    elsewhere = scene.directory.parent / f"{scene.directory.name}-elsewhere"
+    elsewhere.mkdir()
+    try:
+        other = shutil.copy(scene.disk("other"), elsewhere / "other")
+        with scene.serving(engine, device()) as daemon:
+            daemon.reconfigure(
+                engine,
+                device(),
+                device("other", 2),
+                device("outside", 3, path=other),
+                device("disk uuid", 4, path=None, uuid="0a3407de-014b-458b-b5c1-848e92a327a3"),
+            )
+            assert daemon.listed("other")["state"] == "serving"
+            for name, place in (("outside", elsewhere), ("disk uuid", "/dev")):
+                row = daemon.listed(name)
+                assert row["state"] == "waiting"
+                assert f"Landlock was set up at the start without {place}: restart" in row["reason"]
+            async with scene.initiator() as initiator:
+                await round_trip(initiator, scene.directory / "other", slot=2)
+            assert daemon.stop() == 0
+            daemon.start()
+            assert daemon.listed("outside")["state"] == "serving"
+    finally:
+        shutil.rmtree(elsewhere)
+
+
+async def test_a_replaced_file_is_opened_again(scene: Scene, engine: str) -> None:
+    scene.disk()
+    with scene.serving(engine, device()) as daemon:
+        replacement = scene.disk("new")
+        replacement.rename(scene.directory / "disk")
+        daemon.reconfigure(engine, device(exact_size=True))
+        async with scene.initiator() as initiator:
+            await round_trip(initiator, scene.directory / "disk")
+
+
+async def test_a_linked_file_is_what_the_link_means(scene: Scene, engine: str) -> None:
+    (scene.directory / "images").mkdir()
+    disk = scene.disk("images/disk")
+    (scene.directory / "link").symlink_to("images/disk")
+    with scene.serving(engine, device(path="link")):
+        async with scene.initiator() as initiator:
+            await round_trip(initiator, disk)
+
+
+@pytest.mark.parametrize(
+    ("read_only", "capability"), [(False, DAC_OVERRIDE), (True, DAC_READ_SEARCH)]
+)
+async def test_root_keeps_what_it_takes_to_open_what_is_configured(
+    scene: Scene, engine: str, read_only: bool, capability: int
+) -> None:
+    disk = scene.disk()
+    disk.chmod(0o600)
+    os.chown(disk, pwd.getpwnam(NOBODY).pw_uid, -1)
+    with scene.serving(engine, device(read_only=read_only)) as daemon:
+        assert_confined(daemon, NET_RAW | capability)
+        assert daemon.listed("disk")["state"] == "serving"
+        _, reason = facts(daemon)["capabilities"].values()
+        assert reason == f"to open {disk}"
+        assert f"CAP_DAC_{'READ_SEARCH' if read_only else 'OVERRIDE'} (to open {disk})" in (
+            daemon.log_text()
+        )
+
+
+async def test_a_device_of_another_user_that_comes_later_waits(scene: Scene, engine: str) -> None:
+    scene.disk()
+    other = scene.disk("other")
+    other.chmod(0o600)
+    os.chown(other, pwd.getpwnam(NOBODY).pw_uid, -1)
+    with scene.serving(engine, device()) as daemon:
+        daemon.reconfigure(engine, device(), device("other", 2))
+        row = daemon.listed("other")
+        assert row["state"] == "waiting"
+        assert "CAP_DAC_OVERRIDE was given up at the start" in row["reason"]
+
+
+def receive_buffer_limit_bytes() -> int:
+    return int(Path("/proc/sys/net/core/rmem_max").read_text())
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_a_link_that_comes_back_has_what_the_system_gives(scene: Scene, engine: str) -> None:
+    """Without CAP_NET_ADMIN and a ring, the receive buffer is the system's, and that is told."""
+    limit_bytes = receive_buffer_limit_bytes()
+    if limit_bytes >= RECEIVE_BUFFER_BYTES:
+        pytest.skip("needs a system with net.core.rmem_max below ours")
+    disk = scene.disk()
+    with scene.serving(defaults(engine=engine), device()) as daemon:
+        assert "receive buffer" not in daemon.log_text()
+        scene.target.ip("link set far0 down")
+        daemon.wait_for_interface("far0", serving=False)
+        scene.target.ip("link set far0 up")
+        daemon.wait_for_interface("far0", serving=True)
+        told = f"a receive buffer of {limit_bytes >> 10} KiB instead of 32768 KiB"
+        assert (told in daemon.log_text()) == (engine == "portable")
+        async with scene.initiator() as initiator:
+            await round_trip(initiator, disk)
+
+
+# --- as another user ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def open_scene(scene: Scene) -> Iterator[Scene]:
+    """The scene in a directory that every user can enter."""
+    directory = Path(tempfile.mkdtemp(prefix="ggaoe-test-"))
+    directory.chmod(0o755)
+    try:
+        yield replace(scene, directory=directory)
+    finally:
+        shutil.rmtree(directory)
+
+
+def give(*paths: Path) -> None:
+    user = pwd.getpwnam(NOBODY)
+    for path in paths:
+        os.chown(path, user.pw_uid, user.pw_gid)
+
+
+async def test_as_another_user(open_scene: Scene, engine: str) -> None:
+    """It serves and stores what this user may, and says of the rest what to do."""
+    scene = open_scene
+    disk, foreign = scene.disk(), scene.disk("foreign")
+    sections = (engine, defaults(user=NOBODY), device(), device("foreign", 2))
+    daemon = scene.daemon(*sections)
+    for path in (disk, foreign):
+        path.chmod(0o600)
+    give(disk, scene.directory / "state")
+    daemon.start()
+    assert_confined(daemon)
+    user = pwd.getpwnam(NOBODY)
+    for status in statuses(daemon):
+        assert status["Uid"].split() == [str(user.pw_uid)] * 4
+        assert status["Gid"].split() == [str(user.pw_gid)] * 4
+        assert "0" not in status["Groups"].split()
+    row = daemon.listed("foreign")
+    assert row["state"] == "waiting"
+    assert (
+        f"user {NOBODY} may not open it: give it access (setfacl -m u:{NOBODY}:rw "
+        in (row["reason"])
+    )
+    assert facts(daemon)["user"] == NOBODY
+    assert (scene.directory / "ctl").stat().st_uid == user.pw_uid
+    async with scene.initiator() as initiator:
+        await round_trip(initiator, disk)
+        remote = await initiator.open(0, 1)
+        await remote.query(Ccmd.SET, b"kept")
+    give(foreign)
+    daemon.wait_for_state("foreign", "serving")
+    assert daemon.stop() == 0
+    assert (scene.directory / "pid").read_text() == ""
+
+    daemon.start()
+    assert daemon.ask("show-config")["devices"]["disk"] == b"kept".hex()
+    assert daemon.stop() == 0
+
+
+def test_a_user_that_does_not_exist(scene: Scene) -> None:
+    scene.disk()
+    daemon = scene.daemon(defaults(user="no-such-user"), device())
+    outcome = scene.ggaoe("-c", daemon.config)
+    assert outcome.status == 1
+    assert "ggaoe: user no-such-user does not exist: create it" in outcome.stderr
+    assert not (scene.directory / "ctl").exists()
+    assert not (scene.directory / "pid").exists()
+
+
+def test_a_state_directory_that_is_not_the_users(open_scene: Scene) -> None:
+    open_scene.disk()
+    daemon = open_scene.daemon(defaults(user=NOBODY), device())
+    outcome = open_scene.ggaoe("-c", daemon.config)
+    assert outcome.status == 1
+    assert f"is not writable for user {NOBODY}: change its owner" in outcome.stderr
