@@ -169,6 +169,7 @@ async def serving(
 ) -> AsyncIterator[Device]:
     engine = engine_type(Hooks(changed=lambda *_: None, conflict=lambda *_: None))
     engine.io_engine(way.io_engine)
+    engine.start()
     with namespace.entered():
         interface = next(found for found in list_interfaces() if found.name == "t0")
         port = engine.open_link(interface, LinkSettings(ring_buffer_bytes=way.ring_bytes))
