@@ -242,8 +242,12 @@ cdef bint overtakes(Link *link, Request *request) noexcept nogil:
     # by wildcard): those that came later must not be earlier in that queue.
     cdef uint8_t *head = request.head
     cdef Device *device
+    cdef uint64_t mac
     if request.length < HEAD_BYTES or head[19] != 0 or not may_transfer(head[27]):
         return False
+    mac = mac_at(&head[6])
+    if head[6] & 1 or mac == link.mac_number and mac != 0:
+        return False  # whatever it asks for, its source is nobody's: a loop must not hold up others
     if head[18] == 0xFF or head[16] == 0xFF and head[17] == 0xFF:
         return True
     device = routed(link, <uint32_t>head[16] << 16 | <uint32_t>head[17] << 8 | head[18])
