@@ -11,6 +11,7 @@ status=0
 PYTHONPATH=tests "$python" -m sim.run --first "$RANDOM$RANDOM" --seconds "$third" || status=1
 packaging/devel/fuzz.sh "$third" || status=1
 for engine in native portable; do
-    GGAOE_ENGINE=$engine GGAOE_TORTURE=$((third / 2)) "$python" -m pytest -q tests/torture || status=1
+    # About thirty of its tests take as long as they may.
+    GGAOE_ENGINE=$engine GGAOE_TORTURE=$((third / 60 + 1)) "$python" -m pytest -q tests/torture || status=1
 done
 exit "$status"

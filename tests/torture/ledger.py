@@ -167,6 +167,8 @@ class Load:
     async def running(self) -> AsyncIterator[Load]:
         """The load, going on meanwhile; every worker comes to its end."""
         self._is_stopping = False
+        # Otherwise the first writes would each ask for it, and be sent in the order of the answers.
+        await self._remote.identify()
         self._tasks = [asyncio.create_task(self._work()) for _ in range(WORKERS)]
         try:
             yield self
