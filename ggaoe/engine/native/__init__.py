@@ -156,6 +156,8 @@ class NativeEngine(Engine):
         self._ports_of_links: dict[CoreLink, Port] = {}
         self._devices_of_core: dict[CoreDevice, NativeDevice] = {}
         self._io_engine = "threads"
+        self._is_refused = False
+        """Of the frame that is being dispatched: the core would have taken it, had it been good."""
         self._fences: list[tuple[NativeDevice, int, asyncio.Future[bool]]] = []
         self._loop.add_reader(self._core.python_fd, self._on_event)
 
@@ -226,9 +228,9 @@ class NativeEngine(Engine):
             if port in self._core_links:
                 self._core_links[port].route(
                     [
-                        (address, device.core)
+                        (address, device.core if device.is_serving else None)
                         for address, device in port.devices.items()
-                        if isinstance(device, NativeDevice) and device.is_serving
+                        if isinstance(device, NativeDevice)
                     ]
                 )
 
@@ -247,12 +249,13 @@ class NativeEngine(Engine):
                 self._report_failures(device)
         if transfers:
             self._carry_out(transfers)
-        for link, frame, arrival_ns in slow:
+        for link, frame, arrival_ns, self._is_refused in slow:
             port = self._ports_of_links.get(link)
             if port is not None:
                 payload = memoryview(frame)[ATA_HEADER_BYTES:]
                 self._dispatch(port, Frame(frame[:ATA_HEADER_BYTES], payload, arrival_ns))
         if slow:
+            self._is_refused = False
             self._core.resume()
         if self._fences:
             self._pass_fences()
@@ -312,7 +315,8 @@ class NativeEngine(Engine):
         frame: Frame,
     ) -> DropReason | None:
         assert isinstance(device, NativeDevice)
-        if not device.is_serving:
+        # What the core has refused and is flawless by now came before others that have been queued.
+        if not device.is_serving or self._is_refused:
             return DropReason.NOT_SERVING
         if device.trace_io:
             self._trace(device, header, io)

@@ -57,12 +57,13 @@ cdef class CoreLink:
                 "vlan": stats.vlan, "foreign_host": stats.foreign_host,
                 "truncated": stats.truncated, "tx_refused": stats.tx_refused,
                 "stale": stats.stale, "replies_held": stats.replies_held,
-                "slow_path_full": stats.slow_full,
+                "slow_path_full": stats.slow_full, "address": stats.address,
             },
         )
 
     def route(self, routes):
-        """Serve exactly these devices: ((shelf, slot), CoreDevice) pairs."""
+        """Serve exactly these devices: ((shelf, slot), CoreDevice) pairs, or (…, None) where every
+        frame is Python's."""
         cdef CoreDevice device
         cdef uint32_t count = len(routes)
         cdef Route *table = <Route *>malloc(sizeof(Route) * (count or 1))
@@ -70,7 +71,7 @@ cdef class CoreLink:
             raise MemoryError
         for i, ((shelf, slot), device) in enumerate(sorted(routes, key=_address_of)):
             table[i].address = <uint32_t>shelf << 8 | <uint32_t>slot
-            table[i].device = device.c
+            table[i].device = device.c if device is not None else NULL
         hold_lock(self.core.c)
         free(self.c.routes)
         self.c.routes = table
@@ -619,7 +620,7 @@ cdef class Core:
 
     def take(self):
         """What Python has to look at, once `python_fd` is readable: frames, (CoreLink, frame,
-        arrival_ns) each; transfers of devices that are no files, (CoreDevice, handle, op, offset,
+        arrival_ns, whether a device has refused it here) each; transfers of devices that are no files, (CoreDevice, handle, op, offset,
         length, buffers) each; and whether requests have failed. `resume` is due afterwards."""
         cdef Request *first
         cdef Request *request
@@ -654,7 +655,7 @@ cdef class Core:
             frame = request.head[:request.length]
             for link in self._links:
                 if link.c == request.link:
-                    frames.append((link, frame, request.arrival_ns))
+                    frames.append((link, frame, request.arrival_ns, request.device != NULL))
                     break
             request = request.next
         transfers = []

@@ -63,7 +63,7 @@ cdef inline bint permits(MacSet *macs, uint64_t mac) noexcept nogil:
     return holds(macs, mac) != macs.others
 
 
-cdef Device *routed(Link *link, uint32_t address) noexcept nogil:
+cdef Route *route_of(Link *link, uint32_t address) noexcept nogil:
     cdef uint32_t low = 0
     cdef uint32_t high = link.route_count
     cdef uint32_t middle
@@ -74,8 +74,13 @@ cdef Device *routed(Link *link, uint32_t address) noexcept nogil:
         else:
             high = middle
     if low < link.route_count and link.routes[low].address == address:
-        return link.routes[low].device
+        return &link.routes[low]
     return NULL
+
+
+cdef inline Device *routed(Link *link, uint32_t address) noexcept nogil:
+    cdef Route *route = route_of(link, address)
+    return route.device if route != NULL else NULL
 
 
 cdef bint receive(Link *link, int64_t began_ns) noexcept nogil:
@@ -222,6 +227,10 @@ cdef void dispatch(Engine *engine, Link *link, Request *request, int64_t now_ns)
         if not arrive(device, request, now_ns):
             slot_free(request)
         return
+    if is_for_nobody(link, request):
+        link.stats.address += 1
+        slot_free(request)
+        return
     if engine.slow_count >= SLOW_FRAMES_MAX:
         link.stats.slow_full += 1
         slot_free(request)
@@ -233,13 +242,28 @@ cdef void dispatch(Engine *engine, Link *link, Request *request, int64_t now_ns)
         engine.slow_head = request
     engine.slow_tail = request
     engine.slow_count += 1
+    request.device = NULL
     if overtakes(link, request):
         engine.waits_for_python = True
 
 
+cdef bint is_for_nobody(Link *link, Request *request) noexcept nogil:
+    # True for a request from somebody else to an address that is not known here: a flood of them
+    # must not come to Python.
+    cdef uint8_t *head = request.head
+    cdef uint64_t mac
+    if request.length < 24 or head[12] != 0x88 or head[13] != 0xA2 or head[14] & 0x08:
+        return False
+    mac = mac_at(&head[6])
+    if head[6] & 1 or mac == link.mac_number and mac != 0 or is_wildcard(head):
+        return False
+    return route_of(link, address_at(head)) == NULL
+
+
 cdef bint overtakes(Link *link, Request *request) noexcept nogil:
     # True where Python may queue it to a device that takes flawless frames here (a VERIFY, a READ
-    # by wildcard): those that came later must not be earlier in that queue.
+    # by wildcard): those that came later must not be earlier in that queue. Otherwise, if the
+    # device would have taken it here, `request.device` says so: Python must not queue it, either.
     cdef uint8_t *head = request.head
     cdef Device *device
     cdef uint64_t mac
@@ -248,10 +272,23 @@ cdef bint overtakes(Link *link, Request *request) noexcept nogil:
     mac = mac_at(&head[6])
     if head[6] & 1 or mac == link.mac_number and mac != 0:
         return False  # whatever it asks for, its source is nobody's: a loop must not hold up others
-    if head[18] == 0xFF or head[16] == 0xFF and head[17] == 0xFF:
+    if is_wildcard(head):
         return True
-    device = routed(link, <uint32_t>head[16] << 16 | <uint32_t>head[17] << 8 | head[18])
-    return device != NULL and device.fast
+    device = routed(link, address_at(head))
+    if device == NULL or not device.fast:
+        return False
+    if head[27] == 0x40 or head[27] == 0x42:
+        return True
+    request.device = device
+    return False
+
+
+cdef inline bint is_wildcard(const uint8_t *head) noexcept nogil:
+    return head[18] == 0xFF or head[16] == 0xFF and head[17] == 0xFF
+
+
+cdef inline uint32_t address_at(const uint8_t *head) noexcept nogil:
+    return <uint32_t>head[16] << 16 | <uint32_t>head[17] << 8 | head[18]
 
 
 cdef inline bint may_transfer(uint8_t opcode) noexcept nogil:
@@ -276,7 +313,7 @@ cdef Device *flawless(Link *link, Request *request) noexcept nogil:
     request.mac = mac_at(&head[6])
     if request.mac == link.mac_number and request.mac != 0:
         return NULL
-    device = routed(link, <uint32_t>head[16] << 16 | <uint32_t>head[17] << 8 | head[18])
+    device = routed(link, address_at(head))
     if device == NULL or not device.serving or not device.fast:
         return NULL
     if (

@@ -227,7 +227,7 @@ ctypedef struct Device:
 
 ctypedef struct Route:
     uint32_t address                 # shelf and slot
-    Device *device
+    Device *device                   # NULL: Python answers for it
 
 ctypedef struct LinkStats:
     uint64_t rx_frames
@@ -244,6 +244,7 @@ ctypedef struct LinkStats:
     uint64_t stale
     uint64_t replies_held
     uint64_t slow_full
+    uint64_t address
 
 ctypedef struct Link:
     Engine *engine

@@ -170,3 +170,21 @@ async def test_a_storm_of_discovery_stays_within_the_limits(rig: Rig) -> None:
             host.ata(IDENTIFY, slot=disk.device.target.settings.slot)
     await until(lambda: len(link_of(port).sent) == 2 * 20 * 8)
     assert not any(disk.device.counters.drops for disk in disks)
+
+
+async def test_what_was_refused_when_it_came_is_not_done_later(rig: Rig) -> None:
+    """Requests that came behind it may have been done by then."""
+    port = rig.port()
+    disk, host = rig.disk(port), Host(port, MAC_A)
+    target = disk.device.target
+    target.state = replace(target.state, mask=(MAC_B,))
+    rig.engine.refresh(disk.device)
+    tag = host.write(0, "a")
+    await until(lambda: not host.link.backlog_frames)
+    target.state = replace(target.state, mask=())
+    rig.engine.refresh(disk.device)
+    await rig.quiet()
+    assert tag not in host.answers
+    assert disk.of(Op.WRITE) == []
+    assert sum(disk.device.counters.drops.values()) == 1
+    await host.good(host.write(0, "b"))
