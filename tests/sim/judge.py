@@ -17,13 +17,16 @@ A request whose reply is missing may have taken effect in its turn, or not at al
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from ggaoe.proto.ata import Op
 from ggaoe.proto.frame import SECTOR_BYTES
 from sim.wire import Answered, Asked
+
+AT_ONCE_NS = 10_000
+"""Each arrival takes a nanosecond, and the target no time at all."""
 
 
 class BrokenPromiseError(AssertionError):
@@ -107,7 +110,8 @@ class Judge:
         self._ill = ill
         self._sectors = [_Sector() for _ in range(size_sectors)]
         self._waiting: dict[tuple[object, ...], deque[Record]] = {}
-        self._damaged: dict[tuple[object, ...], int] = {}
+        self._damaged: dict[tuple[object, ...], list[int]] = {}
+        self._locked_out: Counter[tuple[object, ...]] = Counter()
         self._asked = 0
         self.may_refuse = False
         """The device was taken off its disk at some time: it answers that it is not available."""
@@ -129,9 +133,10 @@ class Judge:
         for sector in asked.span:
             self._sectors[sector].records.append(record)
 
-    def damaged(self, asked: Asked) -> None:
-        """A request has arrived that was cut off: an error is the right answer, or none."""
-        self._damaged[asked.key] = self._damaged.get(asked.key, 0) + 1
+    def damaged(self, asked: Asked, now_ns: int) -> None:
+        """The target looks at a request that was cut off: an error at once is the right answer, or
+        none."""
+        self._damaged.setdefault(asked.key, []).append(now_ns)
 
     def seen(self, asked: Asked, now_ns: int) -> None:
         """The target looks at a request that has waited for that."""
@@ -144,7 +149,7 @@ class Judge:
         settled = [
             (self._match(answer, now_ns), answer)
             for answer in answers
-            if not self._is_to_damaged(answer)
+            if not self._is_expected(answer, now_ns)
         ]
         settled.sort(key=lambda pair: pair[0].asked.op is not Op.WRITE)
         for record, answer in settled:
@@ -172,8 +177,7 @@ class Judge:
         owners = set(owners)
         if owners:
             locked_out = [r for r in self._all_waiting() if r.asked.source not in owners]
-            for record in locked_out:
-                self.damaged(record.asked)
+            self._locked_out.update(record.asked.key for record in locked_out)
             self._settle_silently(locked_out, REFUSED)
 
     def silenced(self, path: int | None = None) -> None:
@@ -209,11 +213,17 @@ class Judge:
     def _all_waiting(self) -> list[Record]:
         return [record for records in self._waiting.values() for record in records]
 
-    def _is_to_damaged(self, answer: Answered) -> bool:
-        left = self._damaged.get(answer.key, 0)
-        if answer.is_good or not left:
+    def _is_expected(self, answer: Answered, now_ns: int) -> bool:
+        """Whether it is an error that answers no request of ours: a frame that was cut off, or what
+        a reservation has locked out."""
+        key = answer.key
+        if answer.error is not None and self._locked_out[key]:
+            self._locked_out[key] -= 1
+            return True
+        seen_ns = self._damaged.get(key)
+        if answer.is_good or not seen_ns or now_ns - seen_ns[-1] > AT_ONCE_NS:
             return False
-        self._damaged[answer.key] = left - 1
+        seen_ns.pop()
         return True
 
     def _match(self, answer: Answered, now_ns: int) -> Record:

@@ -204,8 +204,8 @@ class World:
         if asked is not None and asked.is_whole:
             seen_ns = self._clock.monotonic_ns if self._backlog is None else None
             self._judge.asked(asked, seen_ns)
-        elif asked is not None:
-            self._judge.damaged(asked)
+        elif asked is not None and self._backlog is None:
+            self._judge.damaged(asked, self._clock.monotonic_ns)
         if self._backlog is None:
             self._deliver(path, frame, self._clock.wall_ns)
         else:
@@ -275,8 +275,10 @@ class World:
             if asked is not None and asked.is_whole and arrival_ns < oldest_ns:
                 self._judge.stale(asked)
                 self._events["stale"] += 1
-            elif asked is not None:
+            elif asked is not None and asked.is_whole:
                 self._judge.seen(asked, self._clock.monotonic_ns)
+            elif asked is not None:
+                self._judge.damaged(asked, self._clock.monotonic_ns)
             self._deliver(path, frame, arrival_ns)
 
     async def _flap(self) -> None:
