@@ -17,7 +17,7 @@ from sim.wire import FLUSH, READ, SLOT, VERIFY, WRITE, Answered, request
 
 PATIENCE_S = 180.0
 """After that Linux takes a disk for dead (aoe_deadsecs). Nothing that befalls it takes so long."""
-TIMEOUT_S_MAX = 16.0
+TIMEOUT_S_MAX = 4.0
 OPCODES = (READ, READ, READ, WRITE, WRITE, WRITE, WRITE, VERIFY, FLUSH)
 
 
