@@ -258,7 +258,8 @@ async def test_honest_traffic_beside_a_flood(two: Scene) -> None:
         print(f"rounds on the flooded link and on the other one: {rounds}, {link}")
         assert sum(link["drops"].values()) > FLOOD_FRAMES
         assert other_link.remote.counters.resent == 0
-        if os.environ.get("GGAOE_TORTURE"):
+        # The portable engine has to look at every frame in Python: SECURITY.md says so.
+        if os.environ.get("GGAOE_TORTURE") and os.environ.get("GGAOE_ENGINE") != "portable":
             assert rounds["flood0"][1] >= rounds["idle0"][1] / 2
             assert sum(rounds["flood0"]) >= sum(rounds["idle0"]) / 2
 
