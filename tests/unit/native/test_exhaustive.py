@@ -16,6 +16,7 @@ import pytest
 
 from ggaoe.proto.ata import Op
 from unit.proto.host import MAC_TARGET, READ_EXT, SHELF, SLOT, WRITE_EXT, ata_argument, request
+from unit.sched.lives import every_life
 from unit.sched.making import SECTOR
 from unit.sched.small_world import Kind, cases, further_scopes, overlaps_of
 
@@ -123,20 +124,7 @@ class Life:
 def lives(bench: Bench, kinds: Sequence[Kind]) -> Iterator[Life]:
     """Every life; the core is as empty at the end of each as at its beginning."""
     frames = [frame_of(kind, number) for number, kind in enumerate(kinds)]
-    path: list[tuple[int, int]] = []
-    while True:
-        life = Life(bench, kinds, frames)
-        for choice, _ in path:
-            life.step(choice)
-        while (choices := life.choices()) > 0:
-            path.append((0, choices))
-            life.step(0)
-        yield life
-        while path and path[-1][0] + 1 == path[-1][1]:
-            path.pop()
-        if not path:
-            return
-        path[-1] = (path[-1][0] + 1, path[-1][1])
+    return every_life(lambda: Life(bench, kinds, frames))
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from ggaoe.proto.ata import Op
 from ggaoe.sched.order import OverlapOrder
 from ggaoe.sched.queue import Arrival, DeviceQueue, Policy
 from ggaoe.sched.request import Request
+from unit.sched.lives import every_life
 from unit.sched.making import SECTOR, conflict, make
 from unit.sched.small_world import (
     Kind,
@@ -193,20 +194,7 @@ class _Replay:
 
 def lives(kinds: Sequence[Kind], queue_length: int) -> Iterator[_Replay]:
     """Every life; the queue is replayed from its beginning for each."""
-    path: list[tuple[int, int]] = []
-    while True:
-        life = _Replay(kinds, queue_length)
-        for choice, _ in path:
-            life.step(choice)
-        while (choices := life.choices()) > 0:
-            path.append((0, choices))
-            life.step(0)
-        yield life
-        while path and path[-1][0] + 1 == path[-1][1]:
-            path.pop()
-        if not path:
-            return
-        path[-1] = (path[-1][0] + 1, path[-1][1])
+    return every_life(lambda: _Replay(kinds, queue_length))
 
 
 @pytest.mark.parametrize(
