@@ -254,9 +254,9 @@ class NativeEngine(Engine):
             if port is not None:
                 payload = memoryview(frame)[ATA_HEADER_BYTES:]
                 self._dispatch(port, Frame(frame[:ATA_HEADER_BYTES], payload, arrival_ns))
-        if slow:
-            self._is_refused = False
-            self._core.resume()
+        self._is_refused = False
+        # Also where `slow` is empty: the core may wait for a frame whose link has been closed.
+        self._core.resume()
         if self._fences:
             self._pass_fences()
 

@@ -655,7 +655,7 @@ cdef class Core:
             frame = request.head[:request.length]
             for link in self._links:
                 if link.c == request.link:
-                    frames.append((link, frame, request.arrival_ns, request.device != NULL))
+                    frames.append((link, frame, request.arrival_ns, bool(request.is_refused)))
                     break
             request = request.next
         transfers = []
@@ -695,11 +695,15 @@ cdef class Core:
 
     def resume(self):
         """All frames that `take` gave have been dispatched."""
+        cdef bint is_over
         hold_lock(self.c)
-        if self.c.slow_head == NULL:
+        is_over = self.c.waits_for_python and self.c.slow_head == NULL
+        if is_over:
             self.c.waits_for_python = False
+        is_over = is_over or self.c.active_devices != NULL
         leave(self.c)
-        wake(self.c.event_fd)
+        if is_over:
+            wake(self.c.event_fd)
 
     def kick(self):
         """Start what has been queued, and send what there is to say."""

@@ -242,7 +242,7 @@ cdef void dispatch(Engine *engine, Link *link, Request *request, int64_t now_ns)
         engine.slow_head = request
     engine.slow_tail = request
     engine.slow_count += 1
-    request.device = NULL
+    request.is_refused = False
     if overtakes(link, request):
         engine.waits_for_python = True
 
@@ -262,10 +262,11 @@ cdef bint is_for_nobody(Link *link, Request *request) noexcept nogil:
 
 cdef bint overtakes(Link *link, Request *request) noexcept nogil:
     # True where Python may queue it to a device that takes flawless frames here (a VERIFY, a READ
-    # by wildcard): those that came later must not be earlier in that queue. Otherwise, if the
-    # device would have taken it here, `request.device` says so: Python must not queue it, either.
+    # by wildcard): those that came later must not be earlier in that queue. Otherwise, if a device
+    # would have taken it here or has no store yet, `is_refused` says so: Python must not queue it
+    # later, either.
     cdef uint8_t *head = request.head
-    cdef Device *device
+    cdef Route *route
     cdef uint64_t mac
     if request.length < HEAD_BYTES or head[19] != 0 or not may_transfer(head[27]):
         return False
@@ -274,12 +275,12 @@ cdef bint overtakes(Link *link, Request *request) noexcept nogil:
         return False  # whatever it asks for, its source is nobody's: a loop must not hold up others
     if is_wildcard(head):
         return True
-    device = routed(link, address_at(head))
-    if device == NULL or not device.fast:
+    route = route_of(link, address_at(head))
+    if route == NULL or route.device != NULL and not route.device.fast:
         return False
-    if head[27] == 0x40 or head[27] == 0x42:
+    if route.device != NULL and (head[27] == 0x40 or head[27] == 0x42):
         return True
-    request.device = device
+    request.is_refused = True
     return False
 
 
@@ -308,7 +309,7 @@ cdef Device *flawless(Link *link, Request *request) noexcept nogil:
     cdef uint8_t opcode
     if request.length < HEAD_BYTES or head[12] != 0x88 or head[13] != 0xA2:
         return NULL
-    if head[14] & 0xFC != 0x10 or head[19] != 0 or head[6] & 1:
+    if head[14] & 0xF8 != 0x10 or head[19] != 0 or head[6] & 1:
         return NULL
     request.mac = mac_at(&head[6])
     if request.mac == link.mac_number and request.mac != 0:

@@ -58,6 +58,7 @@ ctypedef struct Request:
     int64_t received_ns
     uint64_t sequence
     int op
+    bint is_refused                  # by a device that takes flawless frames here, or has no store
     bint started
     int lost                         # errno of a flush that failed while this write was under way
     int blockers

@@ -12,6 +12,7 @@ from ggaoe.backend.faults import Short
 from ggaoe.net.link import Interface, Link, LinkSettings
 from ggaoe.net.readable import Readable
 from ggaoe.proto.ata import Op
+from ggaoe.proto.frame import Error
 from ggaoe.sched.queue import Policy
 from ggaoe.testing.engine import link_of
 from unit.engine.conftest import Leases
@@ -59,6 +60,17 @@ async def test_port_closes_with_frames_and_replies_held(rig: Rig) -> None:
     rig.engine.send(ports[0], bytes(60))
     await rig.quiet()
     assert not one.link.sent
+
+
+async def test_a_link_closes_while_others_wait_for_its_last_frame(rig: Rig) -> None:
+    """Behind a VERIFY nothing is looked at until it is queued; and if its link is gone by then?"""
+    ports = rig.port(1), rig.port(2)
+    rig.disk(*ports)
+    one, two = Host(ports[0], MAC_A), Host(ports[1], MAC_A)
+    one.verify(0)
+    await until(lambda: not one.link.backlog_frames)
+    rig.engine.close_link(ports[0])
+    await two.good(two.write(0, "a"), two.read(0))
 
 
 async def test_other_links_of_a_device_serve_on(rig: Rig) -> None:
@@ -201,6 +213,20 @@ async def test_attach_after_detach_serves_again(rig: Rig) -> None:
         assert await rig.engine.detach(disk.device, None) is None
         rig.attach(disk)
         assert (await host.answer(host.read(0))).data == sectors("w")
+
+
+async def test_what_came_before_a_store_is_not_done_after_what_came_with_it(rig: Rig) -> None:
+    port = rig.port()
+    disk, host = rig.disk(port), Host(port, MAC_A)
+    await rig.engine.detach(disk.device, None)
+    before = host.write(0, "before")
+    await until(lambda: not host.link.backlog_frames)
+    rig.attach(disk)
+    await host.good(host.write(0, "after"))
+    await rig.quiet()
+    assert disk.content(0) == sectors("after")
+    if before in host.answers:
+        assert host.answers[before].error == Error.UNAVAILABLE
 
 
 async def test_store_that_hangs_is_given_up_and_may_answer_late(rig: Rig, leases: Leases) -> None:
