@@ -18,6 +18,8 @@ from ggaoe.backend.workers import Completions, Workers, in_thread
 from ggaoe.proto.ata import Op
 
 IOV_MAX = 1024
+ASKING_TIMEOUT_S = 1.0
+"""So long a store that closes is given to tell its size."""
 """Buffers that the kernel takes in one call; a longer transfer has a short result."""
 
 SCRATCH_BYTES = 1 << 20
@@ -40,6 +42,7 @@ class ThreadedBackend(Backend):
         self.read_only = store.read_only
         self.warnings = tuple(warnings)
         self._outstanding = 0
+        self._asking: asyncio.Future[int] | None = None
         self._closed = False
         self._completions = Completions(self._deliver)
         self._workers = Workers(name, self._perform, self._completions)
@@ -55,13 +58,15 @@ class ThreadedBackend(Backend):
         self._start(inside)
 
     async def refresh_size_bytes(self) -> int:
+        self._asking = in_thread(self.store.size_bytes)
         self._outstanding += 1
-        asking = in_thread(self.store.size_bytes)
-        asking.add_done_callback(lambda _: self._finished(1))
-        self.size_bytes = await asyncio.shield(asking)
+        self._asking.add_done_callback(lambda _: self._finished(1))
+        self.size_bytes = await asyncio.shield(self._asking)
         return self.size_bytes
 
     async def close(self) -> None:
+        if self._asking is not None:  # otherwise whoever opens the store next finds it locked
+            await asyncio.wait((self._asking,), timeout=ASKING_TIMEOUT_S)
         if self._closed:
             return
         self._closed = True

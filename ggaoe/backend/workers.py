@@ -29,7 +29,8 @@ THREADS_MAX = 8
 
 def in_thread(call: Callable[[], T]) -> asyncio.Future[T]:
     """`call()` in a thread of its own: one that hangs neither takes a thread that others wait for
-    nor keeps the process from ending. Who stops waiting for it does not stop it."""
+    nor keeps the process from ending. Who stops waiting for it does not stop it. OSError where the
+    system has no more threads."""
     loop = asyncio.get_running_loop()
     outcome: asyncio.Future[T] = loop.create_future()
 
@@ -45,7 +46,10 @@ def in_thread(call: Callable[[], T]) -> asyncio.Future[T]:
         with suppress(RuntimeError):  # the loop is closed: nobody is left
             loop.call_soon_threadsafe(settle, done)
 
-    threading.Thread(target=run, daemon=True).start()
+    try:
+        threading.Thread(target=run, daemon=True).start()
+    except RuntimeError:
+        raise OSError(errno.EAGAIN, "no thread for it") from None
     return outcome
 
 

@@ -99,7 +99,7 @@ class Daemon:
     async def _start(self) -> None:
         async with self._reloading:  # a reload waits until there is something to change
             # Looks for its library by running programs: not possible later.
-            with suppress(ImportError):
+            with suppress(ImportError, OSError):  # where the library is missing
                 import_module("ggaoe.backend.aio")
             if self._control is not None:
                 await self._control.start()

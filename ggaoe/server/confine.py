@@ -150,8 +150,9 @@ def confine(limits: Limits) -> Confinement:
         raise RuntimeError("threads that exist already would not be confined")
     user = capabilities.user_called(limits.user) if limits.user else None
     reachable = list(rules(limits))  # with the eyes of who starts it
-    kept = _needed(limits) if user is None and os.geteuid() == 0 else {}
-    if user is not None and os.geteuid() != user.pw_uid:
+    becomes_another = user is not None and os.geteuid() != user.pw_uid
+    kept = {} if becomes_another else _needed(limits)
+    if user is not None and becomes_another:
         if limits.control_socket is not None:
             _give(limits.control_socket, user)
         try:

@@ -212,6 +212,15 @@ async def test_parts_of_a_file_are_locked_each(path: Path) -> None:
         assert "locked" in await refusal(FileSpec(path, None, MIB, MIB))
 
 
+async def test_a_store_that_closes_while_it_is_asked_leaves_no_lock(path: Path) -> None:
+    for _ in range(50):
+        backend = await open_file(FileSpec(path=path))
+        asking = asyncio.create_task(backend.refresh_size_bytes())
+        await asyncio.sleep(0)
+        asking.cancel()
+        await backend.close()
+
+
 async def test_failed_opening_leaves_no_lock(path: Path) -> None:
     await refusal(FileSpec(path, offset_bytes=MIB))
     async with opened(FileSpec(path)):
