@@ -208,7 +208,7 @@ OPTIONS: tuple[Option, ...] = (
         None,
         "live",
         "Of the hosts that may use the device, those that it answers when they look for it (config "
-        "queries, IDENTIFY) and announces itself to; for others it is not there.",
+        "queries, IDENTIFY) and announces itself to; it is silent to others who look.",
         field="discover",
         unset="everybody",
         sample="lab, guests",
