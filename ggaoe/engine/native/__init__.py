@@ -157,7 +157,8 @@ class NativeEngine(Engine):
         self._devices_of_core: dict[CoreDevice, NativeDevice] = {}
         self._io_engine = "threads"
         self._is_refused = False
-        """Of the frame that is being dispatched: the core would have taken it, had it been good."""
+        """Of the frame that is being dispatched: when it came, the core would have taken it, had it
+        been flawless and its device had a store."""
         self._fences: list[tuple[NativeDevice, int, asyncio.Future[bool]]] = []
         self._loop.add_reader(self._core.python_fd, self._on_event)
 
