@@ -12,6 +12,9 @@ from pathlib import Path
 from helpers.needs import requires_program
 
 COMMAND_TIMEOUT_S = 60.0
+MAKE = "mkfs.ext4 -q -O ^metadata_csum -E lazy_itable_init=0,lazy_journal_init=0"
+"""Its superblock has no checksum: ext4 takes for granted that a disk writes the two sectors of it
+at once, and we tear them."""
 JOURNAL_REPLAYED = (0, 1)
 """Exit statuses of e2fsck: 1 says that it has changed something, as a replay does."""
 

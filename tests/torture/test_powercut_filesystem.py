@@ -22,7 +22,7 @@ import pytest
 from helpers.targets import Ggaoe
 from interop.guest import Images, Wire, run_guest
 from torture.budget import OVERHEAD_S, seeded, torture_s
-from torture.filesystem import look_inside, repair, requires_e2fsprogs
+from torture.filesystem import MAKE, look_inside, repair, requires_e2fsprogs
 from torture.recorder import Medium, Recorder, power_cuts
 
 SECONDS = 2.0
@@ -38,7 +38,7 @@ pytestmark = pytest.mark.timeout(2 * torture_s(SECONDS) + OVERHEAD_S)
 DATABASE = """
 . /functions
 find_disk
-mkfs.ext4 -q -E lazy_itable_init=0,lazy_journal_init=0 $disk || fail mkfs
+MAKE $disk || fail mkfs
 mount -t ext4 $disk /mnt || fail mount
 mkdir /mnt/files
 sync
@@ -159,7 +159,7 @@ def use_and_cut(
         transcript = run_guest(
             images,
             wire,
-            DATABASE.replace("SECONDS", str(int(seconds))),
+            DATABASE.replace("SECONDS", str(int(seconds))).replace("MAKE", MAKE),
             actions={"made": promises.made, "promised": promises.promised},
             timeout_s=seconds + GUEST_OVERHEAD_S,
         )

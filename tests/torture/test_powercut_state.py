@@ -17,7 +17,7 @@ from integration.load import PATIENT
 from integration.scene import MIB, Scene, device
 from torture.budget import OVERHEAD_S, seeded, torture_s
 from torture.changes import StateChanges, mac_of, text_of
-from torture.filesystem import look_inside, repair, requires_e2fsprogs
+from torture.filesystem import MAKE, look_inside, repair, requires_e2fsprogs
 from torture.recorder import Medium, Recorder, power_cuts
 
 SECONDS = 1.0
@@ -34,7 +34,7 @@ def state_directory(scene: Scene, rng: random.Random) -> Iterator[Recorder]:
     path, mounted = scene.directory / "medium", scene.directory / "state"
     mounted.mkdir(exist_ok=True)
     with Recorder(scene.target, path, FILE_SYSTEM_BYTES, rng.randrange(1 << 32)) as recorder:
-        scene.target.run("mkfs.ext4", "-q", "-E", "lazy_itable_init=0,lazy_journal_init=0", path)
+        scene.target.run(*MAKE.split(), path)
         scene.target.run("mount", "-o", "loop", path, mounted)
         scene.target.run("sync", "-f", mounted)
         try:
