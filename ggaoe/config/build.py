@@ -1,7 +1,7 @@
-"""From the sections of one file to a Config, or to every problem that they have.
+"""From the sections of a document to a Config, or to every problem that they have.
 
-Owns the kinds of sections, inheritance from [defaults] and the rules between options. Options
-themselves are in `schema`; syntax and files are not known here.
+Owns inheritance from [defaults] and the rules between options. Options themselves are in `schema`,
+kinds of sections in `sections`; syntax and files are not known here.
 """
 
 from __future__ import annotations
@@ -12,24 +12,33 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from ggaoe.config import acl, keyfile, schema
-from ggaoe.config.document import Entry, Item, Placed, Problems, Section, near, nearest, quoted
+from ggaoe.config import acl, keyfile, schema, slots
+from ggaoe.config.document import Entry, Item, Placed, Section, quoted, written
+from ggaoe.config.document import Place as At
 from ggaoe.config.model import (
     Config,
     DeviceConfig,
     InterfaceConfig,
     Setting,
+    Template,
     may_share_interface,
 )
+from ggaoe.config.overlay import Overlays
+from ggaoe.config.read import Document
 from ggaoe.config.schema import Option, Place, Value
+from ggaoe.config.sections import (
+    DEVICE_NAME_BYTES_MAX,
+    Sections,
+    is_device_name,
+    misplaced,
+    unknown,
+)
 from ggaoe.errors import ConfigError
 from ggaoe.proto.rules import EVERYBODY, Rules
 
-DEVICE_NAME_BYTES_MAX = 200  # it names the device's state file
 INTERFACE_NAME_BYTES_MAX = 15  # IFNAMSIZ of Linux, less its final zero
 ORIGIN_DEFAULT = "default"
 
-_FIXED_SECTIONS = ("defaults", "acls")
 _IN_WARNINGS = {
     "accept": "use",
     "discover": "discover",
@@ -37,17 +46,15 @@ _IN_WARNINGS = {
     "write": "write to",
     "change": "change settings of",
 }
-_IN_TEXT: dict[Place, str] = {
-    "defaults": "[defaults]",
-    "interface": "the section of an interface",
-    "device": "the section of a device",
-}
 
 
-def build(sections: list[Section], problems: Problems, hosts: acl.Hosts) -> Config:
-    """The configuration that the sections of a file make. ConfigError carries every problem,
-    those that reading the file has left in `problems` included."""
-    return _Builder(sections, problems, hosts).config()
+def build(
+    document: Document, overlays: Overlays | None = None, state_directory: Path | None = None
+) -> Config:
+    """The configuration that a document makes, changed by `overlays`. Automatic slots are looked up
+    in `state_directory`, in the configured one unless given. ConfigError carries every problem,
+    those of reading included."""
+    return _Builder(document, overlays or {}, state_directory).config()
 
 
 @dataclass(slots=True)
@@ -60,17 +67,17 @@ class _Device:
 
 
 class _Builder:
-    """One pass over the sections of one file."""
+    """One pass over the sections of one document."""
 
-    def __init__(self, sections: list[Section], problems: Problems, hosts: acl.Hosts) -> None:
-        self.problems = problems
-        self.base = Path(problems.file).absolute().parent
-        self.by_kind: dict[str, list[Section]] = {
-            kind: [] for kind in ("defaults", "acls", "interface", "device")
-        }
-        for section in sections:
-            if kind := self._kind(section):
-                self.by_kind[kind].append(section)
+    def __init__(
+        self, document: Document, overlays: Overlays, state_directory: Path | None
+    ) -> None:
+        self.document = document
+        self.overlays = overlays
+        self.state_directory = state_directory
+        self.problems = document.problems.copy()
+        self.sections = Sections(document, overlays, self.problems)
+        self.by_kind = self.sections.by_kind
         self.defaults = {
             option.key: Setting(option.default, ORIGIN_DEFAULT)
             for option in schema.OPTIONS
@@ -83,18 +90,23 @@ class _Builder:
             for section in self.by_kind["acls"]
             for key, entry in section.entries.items()
         }
-        self.resolver = acl.Resolver(self.lists, hosts, problems)
+        self.resolver = acl.Resolver(self.lists, document.hosts, self.problems)
 
     def config(self) -> Config:
         interfaces = {s.name: self._interface(s) for s in self.by_kind["interface"]}
+        templates = [self._template(*one) for one in self.sections.templates]
         devices = [self._device(section) for section in self.by_kind["device"]]
+        memory = self._choose_slots(devices)
         self._check_addresses(devices)
         if self.problems.errors:
             raise ConfigError(self.problems.report())
         for device in devices:
             self._warn_closed(device)
         return Config(
-            source=self.problems.file,
+            document=self.document,
+            overlays=MappingProxyType(dict(self.overlays)),
+            templates=tuple(templates),
+            slots=memory,
             **self._fields("defaults", self.defaults, skip=("device", "interface")),
             default_interface_patterns=_patterns(self.defaults),
             default_interface=self._interface_config("", self.defaults),
@@ -109,44 +121,6 @@ class _Builder:
             warnings=tuple(sorted(self.problems.warnings)),
         )
 
-    # Sections
-
-    def _kind(self, section: Section) -> str | None:
-        """What a section is; None when that cannot be told, which is a problem."""
-        if section.kind:
-            return section.kind
-        if section.name in _FIXED_SECTIONS:
-            return section.name
-        if not section.entries:
-            text = f"section [{section.name}] is empty and has no effect"
-            self.problems.warn(section, text)
-            return None
-        known = [schema.BY_KEY[key] for key in section.entries if key in schema.BY_KEY]
-        if any(option.key in schema.DEVICE_MARKS for option in known):
-            return "device"
-        if meant := nearest(section.name, _FIXED_SECTIONS):
-            text = f"unknown section [{section.name}]: did you mean [{meant}]?"
-            self.problems.error(section, text)
-            return None
-        if any("device" in option.places for option in known):
-            return "device"
-        if any("interface" in option.places for option in known):
-            return "interface"
-        self._no_kind(section)
-        return None
-
-    def _no_kind(self, section: Section) -> None:
-        self.problems.error(
-            section,
-            f"section [{section.name}] has no option of a device (path or uuid, shelf, slot) "
-            "or of an interface (mtu, ring-buffer-size …)",
-        )
-        for entry in section.entries.values():
-            if entry.key in schema.BY_KEY:
-                self._misplaced(entry, section)
-            else:
-                self._unknown(entry, schema.BY_KEY)
-
     # Options
 
     def _options(self, section: Section, place: Place) -> dict[str, Setting]:
@@ -156,25 +130,15 @@ class _Builder:
         for entry in section.entries.values():
             option = schema.BY_KEY.get(entry.key)
             if option is None:
-                self._unknown(entry, allowed)
+                unknown(self.problems, entry, allowed)
             elif place not in option.places:
-                self._misplaced(entry, section)
+                misplaced(self.problems, entry, section)
             elif option.obsolete:
                 text = f"option {quoted(option.key)} is obsolete and ignored: {option.obsolete}"
                 self.problems.warn(entry, text)
             else:
                 self._set(settings, option, entry)
         return settings
-
-    def _unknown(self, entry: Entry, known: Mapping[str, Option] | list[str]) -> None:
-        hint = near(entry.key, known) or near(entry.key, schema.BY_KEY)
-        advice = hint or ": remove it, or see the list of options"
-        self.problems.error(entry, f"unknown option {quoted(entry.key)}{advice}")
-
-    def _misplaced(self, entry: Entry, section: Section) -> None:
-        places = " or ".join(_IN_TEXT[place] for place in schema.BY_KEY[entry.key].places)
-        text = f"option {quoted(entry.key)} cannot stand in [{section.name}]: it belongs in"
-        self.problems.error(entry, f"{text} {places}")
 
     def _set(self, settings: dict[str, Setting], option: Option, entry: Entry) -> None:
         item: Placed = entry.value_place
@@ -196,7 +160,7 @@ class _Builder:
             text = f"{option.key} = {option.raised[0]} is taken as {value}: {option.raised[1]}"
             self.problems.warn(entry.value_place, text)
         if isinstance(value, Path):
-            value = self.base / value
+            value = self.sections.path_of(entry, value)
         settings[option.key] = Setting(value, self._origin(entry))
 
     def _items(self, entry: Entry) -> list[Item]:
@@ -207,7 +171,7 @@ class _Builder:
             return []
 
     def _origin(self, entry: Entry) -> str:
-        return f"{self.problems.file}:{entry.line}" if entry.line else self.problems.file
+        return f"{entry.file}:{entry.line}" if entry.line else entry.file
 
     # Interfaces
 
@@ -229,14 +193,17 @@ class _Builder:
 
     # Devices
 
+    def _template(self, section: Section, pattern: Path) -> Template:
+        """Told what is wrong with it even where it matches nothing."""
+        if "shelf" not in section.entries and self.defaults["shelf"].value is None:
+            text = f"template [{section.name}] has no shelf: add it, here or in [defaults]"
+            self.problems.error(section, text)
+        read_only = self._options(section, "device").get("read-only")
+        return Template(section.name, pattern, read_only is not None and bool(read_only.value))
+
     def _device(self, section: Section) -> _Device:
         name = section.name
-        if (
-            name in ("", ".", "..")
-            or len(name.encode()) > DEVICE_NAME_BYTES_MAX
-            or "/" in name
-            or not name.isprintable()
-        ):
+        if not is_device_name(name):
             text = (
                 f"{quoted(name)} cannot name a device: no '/', no control characters, "
                 f"1 to {DEVICE_NAME_BYTES_MAX} bytes"
@@ -257,7 +224,11 @@ class _Builder:
             later = max(entries["path"], entries["uuid"], key=lambda e: (e.line, e.column))
             text = f"device [{section.name}] has a path and a uuid: remove one of them"
             self.problems.error(later, text)
-        missing = [key for key in ("shelf", "slot") if key not in entries]
+        missing = [
+            key
+            for key in ("shelf", "slot")
+            if key not in entries and self.defaults[key].value is None
+        ]
         if "path" not in entries and "uuid" not in entries:
             missing.insert(0, "path (or uuid)")
         for key in missing:
@@ -286,6 +257,55 @@ class _Builder:
         fields = self._fields("device", device.settings)
         return DeviceConfig(name=device.section.name, **(fields | device.lists))
 
+    def _choose_slots(self, devices: list[_Device]) -> slots.Memory | None:
+        """Give numbers to those that have none of their own; what is to be remembered of it."""
+        shelves: dict[int, list[_Device]] = {}
+        for device in devices:
+            shelf = device.settings["shelf"].value
+            if device.settings["slot"].value == schema.AUTO and isinstance(shelf, int):
+                shelves.setdefault(shelf, []).append(device)
+        if not shelves and not self.sections.templates:
+            return None
+        memory = dict(self._remembered())
+        for shelf in sorted(memory.keys() | shelves.keys()):
+            explicit = [
+                slot
+                for device in devices
+                if device.settings["shelf"].value == shelf
+                and isinstance(slot := device.settings["slot"].value, int)
+            ]
+            by_name = {device.section.name: device for device in shelves.get(shelf, ())}
+            chosen = slots.choose(memory.get(shelf, {}), by_name, explicit)
+            memory[shelf] = chosen.memory
+            for name, device in by_name.items():
+                self._number(device, shelf, chosen.slots.get(name), chosen.reused.get(name))
+        return MappingProxyType(memory)
+
+    def _number(self, device: _Device, shelf: int, slot: int | None, former: str | None) -> None:
+        at, name = _at(device, "slot"), device.section.name
+        if slot is None:
+            text = f"shelf {shelf} has no slot left for device [{name}]: use another shelf"
+            self.problems.error(at, text)
+        elif former is not None:
+            text = f"device [{name}] becomes e{shelf}.{slot}, which was that of {quoted(former)}"
+            self.problems.warn(at, f"{text}: shelf {shelf} has no slot that was free all the time")
+        origin = f"{device.settings['slot'].origin} ({schema.AUTO})"
+        device.settings["slot"] = Setting(slot, origin)
+
+    def _remembered(self) -> slots.Memory:
+        configured = self.defaults["state-directory"].value
+        assert isinstance(configured, Path)
+        directory = self.state_directory or configured
+        file = At(str(directory / slots.FILE_NAME), 0, 0)
+        try:
+            return slots.read(directory)
+        except OSError as error:
+            self.problems.error(file, f"cannot be read: {error.strerror}: run as who may read it")
+        except ValueError as error:
+            text = f"is damaged or not ours ({error}): restore it, or remove it and give devices"
+            self.problems.error(file, f"{text} whose slots have to stay explicit ones")
+        return {}
+
     def _check_addresses(self, devices: list[_Device]) -> None:
         """One address on one interface is one device."""
         taken: dict[tuple[Value, Value], list[_Device]] = {}
@@ -297,10 +317,9 @@ class _Builder:
             for other in others:
                 mine, theirs = _patterns(device.settings), _patterns(other.settings)
                 if may_share_interface(mine, theirs):
-                    there = other.section.entries["shelf"]
-                    where = f"{self.problems.file}:{there.line}:{there.column}"
+                    where = written(_at(other, "shelf"))
                     self.problems.error(
-                        device.section.entries["shelf"],
+                        _at(device, "shelf"),
                         f"address e{shelf}.{slot} of device [{device.section.name}] is that of "
                         f"[{other.section.name}] ({where}): change it, or let them use "
                         "different interfaces",
@@ -324,7 +343,7 @@ class _Builder:
         return {
             option.field: settings[option.key].value
             for option in schema.options_of(place)
-            if not set(skip) & set(option.places)
+            if option.field and not set(skip) & set(option.places)
         }
 
     def _settings(
@@ -333,6 +352,7 @@ class _Builder:
         found = {
             ("defaults", option.key): self.defaults[option.key]
             for option in schema.options_of("defaults")
+            if option.field
         }
         for section in self.by_kind["acls"]:
             for key, entry in section.entries.items():
@@ -344,6 +364,11 @@ class _Builder:
             where = f"devices.{device.section.name}"
             found |= {(where, key): own for key, own in device.settings.items()}
         return found
+
+
+def _at(device: _Device, key: str) -> Placed:
+    """Where a device has an option, its section where it comes from [defaults]."""
+    return device.section.entries.get(key, device.section)
 
 
 def _patterns(settings: Mapping[str, Setting]) -> tuple[str, ...]:

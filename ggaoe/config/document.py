@@ -1,4 +1,5 @@
-"""What both configuration dialects become: sections of entries that know where they stand.
+"""What both configuration dialects become: sections of entries that know where they stand, be it in
+one file or in several.
 
 Owns positions and the collection of problems. Knows no option, no default and no syntax.
 """
@@ -6,8 +7,8 @@ Owns positions and the collection of problems. Knows no option, no default and n
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Container, Iterable
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from ggaoe.errors import Problem
@@ -19,8 +20,10 @@ QUOTED_CHARACTERS_MAX = 60
 
 
 class Placed(Protocol):
-    """Anything with a place in the file; lines and columns count from 1, line 0 is unknown."""
+    """Anything with a place in a file; lines and columns count from 1, line 0 is unknown."""
 
+    @property
+    def file(self) -> str: ...
     @property
     def line(self) -> int: ...
     @property
@@ -28,10 +31,20 @@ class Placed(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """A place and nothing else."""
+
+    file: str
+    line: int
+    column: int
+
+
+@dataclass(frozen=True, slots=True)
 class Item:
     """One scalar of the file: text in a key file, a native value in TOML (`typed`)."""
 
     value: object
+    file: str
     line: int
     column: int
     typed: bool
@@ -57,13 +70,20 @@ class Section:
 
     kind: str | None
     name: str
+    file: str
     line: int
     column: int
     entries: dict[str, Entry]
 
+    def without(self, keys: Container[str]) -> Section:
+        """The section less some of its entries."""
+        kept = {key: entry for key, entry in self.entries.items() if key not in keys}
+        return replace(self, entries=kept)
+
 
 class Problems:
-    """Collects what is wrong with one file, so that all of it is reported at once."""
+    """Collects what is wrong with a file and those that it includes, so that all of it is reported
+    at once. What several devices inherit is told once."""
 
     def __init__(self, file: str) -> None:
         self.file = file
@@ -71,25 +91,34 @@ class Problems:
         self.warnings: list[Problem] = []
         self.dropped = 0
 
+    def copy(self) -> Problems:
+        """Another collection that begins with what is in this one."""
+        other = Problems(self.file)
+        other.errors, other.warnings = self.errors.copy(), self.warnings.copy()
+        other.dropped = self.dropped
+        return other
+
     @property
     def full(self) -> bool:
         """Whether further errors are only counted."""
         return len(self.errors) >= PROBLEMS_MAX
 
     def error(self, at: Placed, message: str) -> None:
-        if self.full:
-            self.dropped += 1
-        else:
-            self.errors.append(Problem(self.file, at.line, at.column, message))
+        self._collect(self.errors, Problem(at.file, at.line, at.column, message))
 
     def warn(self, at: Placed, message: str) -> None:
-        if len(self.warnings) < PROBLEMS_MAX:
-            self.warnings.append(Problem(self.file, at.line, at.column, message, warning=True))
+        self._collect(self.warnings, Problem(at.file, at.line, at.column, message, warning=True))
+
+    def _collect(self, found: list[Problem], problem: Problem) -> None:
+        if problem in found:
+            return
+        if len(found) < PROBLEMS_MAX:
+            found.append(problem)
         else:
             self.dropped += 1
 
     def report(self) -> list[Problem]:
-        """Errors and warnings in the order of the file."""
+        """Errors and warnings in the order of each file."""
         found = sorted(self.errors + self.warnings)
         if self.dropped:
             found.append(Problem(self.file, 0, 0, f"{self.dropped} more problems are not shown"))
@@ -103,6 +132,11 @@ def quoted(value: object) -> str:
     except ValueError:  # an integer beyond Python's limit of digits
         text = "a number of thousands of digits"
     return text if len(text) <= QUOTED_CHARACTERS_MAX else text[:QUOTED_CHARACTERS_MAX] + "…"
+
+
+def written(at: Placed) -> str:
+    """A place as people read it."""
+    return f"{at.file}:{at.line}:{at.column}" if at.line else at.file
 
 
 def near(word: str, known: Iterable[str]) -> str:

@@ -40,19 +40,21 @@ and is the serial number that hosts see. What it leaves out comes from [defaults
 _FORMS = """\
 ## Form of the file
 
-A file is TOML when its name ends in `.toml` or when a table `[devices.NAME]` or
-`[interfaces.NAME]` stands in it. Every other file is a key file, as ggaoed has always read it.
+A file is TOML when its name ends in `.toml` or when a table `[devices.NAME]`, `[interfaces.NAME]`
+or `[templates.NAME]` stands in it. Every other file is a key file, as ggaoed has always read it.
 
 | | key file | TOML |
 |---|---|---|
 | device | `[NAME]` with a path, uuid, shelf or slot | `[devices.NAME]` |
 | interface | `[NAME]` with options of an interface | `[interfaces.NAME]` |
+| template | `[template NAME]` | `[templates.NAME]` |
 | access list | `NAME = item, item` below `[acls]` | `NAME = ["item", "item"]` below `[acls]` |
 | list | `eth0, san*` (a comma in an item: `\\,`) | `["eth0", "san*"]` |
 | text, path | without quotes; `\\s`, `\\t`, `\\n`, `\\r`, `\\\\` are escapes | in quotes |
 | size, duration | `64k`, `5ms` | `"64k"`, `"5ms"`, or a number |
 | comment | a line that starts with `#` | `#` anywhere |
 | repeated section | continues the first | an error |
+| section in several files | only `[defaults]` and `[acls]` | only `[defaults]` and `[acls]` |
 | repeated option | the last one counts, with a warning | an error |"""
 
 _RULES = """\
@@ -67,6 +69,22 @@ every item has a `!`, they are permitted. An empty list refuses everybody.
 | `write = lab` | the hosts of `lab` |
 | `write = !guests, lab` | the hosts of `lab` that are not in `guests` |
 | `write = !guests` | everybody but `guests` |"""
+
+_TEMPLATES = """\
+## Templates
+
+`[template vms]` with `path = /dev/vg0/*` and `shelf = 2` exports every file and block device that
+the pattern matches, as device `vms-NAME`; of a pattern with wildcards in several parts of the path
+the name has all of them. It takes every option of a device but uuid, and slot only as `auto`. A
+volume keeps its slot, which the state directory remembers, whatever else comes or goes. The pattern
+is looked up at the start and at a reload, never in between: a snapshot that a backup makes for a
+moment is not exported. A volume that a section of its own exports is left out, so that a section
+says what is special about one."""
+
+_TEMPLATE = """\
+A section [template NAME] exports every file or block device that its path, a pattern, matches
+when the configuration is read: as device NAME-VOLUME, with an automatic slot of its shelf. What
+another section exports is left out. The other options are those of a device."""
 
 _INHERITED = "These are described above, where they set what sections of devices leave out."
 
@@ -88,6 +106,8 @@ def sample_file() -> str:
     for option in schema.options_of("device"):
         if option.places != schema.DEVICE:
             lines.append(f"#{option.key} = {_shown(option)}")
+    lines += ["", *_comment(_TEMPLATE), "#[template vg0]", ""]
+    lines += ["#path = /dev/vg0/*", "#shelf = 2"]
     return "\n".join(lines) + "\n"
 
 
@@ -107,6 +127,8 @@ def options_page() -> str:
         *_FORMS.splitlines(),
         "",
         *_RULES.splitlines(),
+        "",
+        *_TEMPLATES.splitlines(),
         "",
     ]
     for place, title in titles.items():

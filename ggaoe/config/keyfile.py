@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from ggaoe.config.document import Item, Placed, Problems, Section, quoted
+from ggaoe.config.document import Item, Place, Placed, Problems, Section, quoted, written
 
 LIST_SEPARATOR = ","
 
@@ -22,33 +22,29 @@ _ESCAPES = {"s": " ", "n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
-    line: int
-    column: int
-
-
-@dataclass(frozen=True, slots=True)
 class KeyfileEntry:
     """`key = raw`: the raw value still holds its escapes and trailing blanks, as GLib keeps it."""
 
     key: str
     raw: str
+    file: str
     line: int
     column: int
     value_column: int
 
     @property
     def value_place(self) -> Placed:
-        return _Place(self.line, self.value_column)
+        return Place(self.file, self.line, self.value_column)
 
     def scalar(self) -> Item:
         """The value as one text; blanks at the line's end do not count (`\\s` does)."""
-        return Item(unescape(self.raw.rstrip(_BLANKS)), self.line, self.value_column, typed=False)
+        text = unescape(self.raw.rstrip(_BLANKS))
+        return Item(text, self.file, self.line, self.value_column, typed=False)
 
     def items(self) -> list[Item]:
         """The value as a list; blanks around the items do not count, nor do empty items."""
         return [
-            Item(piece.strip(_BLANKS), self.line, self.value_column + start, typed=False)
+            Item(piece.strip(_BLANKS), self.file, self.line, self.value_column + start, typed=False)
             for start, piece in split_list(self.raw.rstrip(_BLANKS))
             if piece.strip(_BLANKS)
         ]
@@ -101,8 +97,9 @@ def _pieces(raw: str, separator: str) -> list[tuple[int, str]]:
 class _Reader:
     """State between lines: the sections so far, and which of them is open."""
 
-    def __init__(self, problems: Problems) -> None:
+    def __init__(self, problems: Problems, file: str) -> None:
         self.problems = problems
+        self.file = file
         self.sections: dict[str, Section] = {}
         self.current: Section | None = None
         self.skipping = False  # below a broken header its keys belong nowhere
@@ -111,20 +108,18 @@ class _Reader:
         body = line.lstrip(_BLANKS)
         if not body or body.startswith("#"):
             return
-        column = len(line) - len(body) + 1
+        at = Place(self.file, number, len(line) - len(body) + 1)
         if body.startswith("["):
-            self.header(body, _Place(number, column))
+            self.header(body, at)
         elif "=" in body[1:] and not body.startswith("="):
-            self.pair(body, _Place(number, column))
+            self.pair(body, at)
         elif body.startswith(";"):
-            self.problems.error(_Place(number, column), "';' starts no comment: write '#' instead")
+            self.problems.error(at, "';' starts no comment: write '#' instead")
         else:
-            self.problems.error(
-                _Place(number, column),
-                f"{quoted(body.rstrip())} is no [section], no 'option = value' and no '# comment'",
-            )
+            text = "is no [section], no 'option = value' and no '# comment'"
+            self.problems.error(at, f"{quoted(body.rstrip())} {text}")
 
-    def header(self, body: str, at: _Place) -> None:
+    def header(self, body: str, at: Place) -> None:
         name, closed, rest = body[1:].partition("]")
         wrong = ""
         if not closed:
@@ -139,10 +134,10 @@ class _Reader:
         if wrong:
             self.problems.error(at, wrong)
         else:
-            fresh = Section(None, name, at.line, at.column, {})
+            fresh = Section(None, name, at.file, at.line, at.column, {})
             self.current = self.sections.setdefault(name, fresh)
 
-    def pair(self, body: str, at: _Place) -> None:
+    def pair(self, body: str, at: Place) -> None:
         key, _, rest = body.partition("=")
         key = key.rstrip(_BLANKS)
         raw = rest.lstrip(_BLANKS)
@@ -156,16 +151,17 @@ class _Reader:
         else:
             entries = self.current.entries
             if key in entries:
-                before = f"{self.problems.file}:{entries[key].line}:{entries[key].column}"
+                before = written(entries[key])
                 text = f"option {quoted(key)} is set again, so the value at {before} has no effect"
                 self.problems.warn(at, text)
             value_column = at.column + len(body) - len(raw)
-            entries[key] = KeyfileEntry(key, raw, at.line, at.column, value_column)
+            entries[key] = KeyfileEntry(key, raw, at.file, at.line, at.column, value_column)
 
 
-def parse(text: str, problems: Problems) -> list[Section]:
-    """The sections of a key file, in order of first appearance; wrong lines go to `problems`."""
-    reader = _Reader(problems)
+def parse(text: str, problems: Problems, file: str = "") -> list[Section]:
+    """The sections of a key file, in order of first appearance; wrong lines go to `problems`. The
+    text stands in `file`, in that of the problems unless given."""
+    reader = _Reader(problems, file or problems.file)
     *terminated, last = text.split("\n")
     for number, line in enumerate(terminated, 1):
         reader.line(number, line.removesuffix("\r"))

@@ -1,7 +1,7 @@
-"""Entry points: a configuration file, text or mapping becomes a Config or a ConfigError.
+"""Entry points: a configuration file, text or mapping becomes a Config or a ConfigError; a Config
+with a change becomes another one.
 
-Owns the reading of files, the choice of the dialect and the listing of effective values. What the
-sections mean is in `build`.
+Owns the listing of effective values. Files are read in `read`; what sections mean is in `build`.
 """
 
 from __future__ import annotations
@@ -10,16 +10,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from ggaoe.config import acl, keyfile, schema, toml
+from ggaoe.config import acl, schema, toml
 from ggaoe.config.build import build
-from ggaoe.config.document import Problems
+from ggaoe.config.document import Problems, near
 from ggaoe.config.model import Config
+from ggaoe.config.overlay import Edit, overlaid
+from ggaoe.config.read import ETHERS, Document, read_file, read_text
+from ggaoe.config.schema import Value
 from ggaoe.errors import ConfigError, Problem
-
-FILE_BYTES_MAX = 1024 * 1024
-"""Size of a configuration file, and of an ethers file."""
-
-ETHERS = Path("/etc/ethers")
 
 
 class Row(NamedTuple):
@@ -31,54 +29,31 @@ class Row(NamedTuple):
     origin: str
 
 
-def load(path: Path | str, *, ethers: Path = ETHERS) -> Config:
-    """Read and check a file. ConfigError carries every problem."""
-    try:
-        with Path(path).open("rb") as file:
-            content = file.read(FILE_BYTES_MAX + 1)
-    except OSError as error:
-        raise _unreadable(path, error) from None
-    return parse(_decode(content, str(path)), str(path), hosts=load_hosts(ethers))
+def load(
+    path: Path | str,
+    *,
+    ethers: Path = ETHERS,
+    state_directory: Path | None = None,
+    instead: Mapping[Path, str] | None = None,
+) -> Config:
+    """Read and check a file, and what it includes. ConfigError carries every problem. Automatic
+    slots are looked up in `state_directory` (in the configured one unless given), and `instead`
+    has texts that count for what is in files."""
+    return build(read_file(path, ethers=ethers, instead=instead), state_directory=state_directory)
 
 
-async def load_async(path: Path | str, *, ethers: Path = ETHERS) -> Config:
-    """As `load`, with the files read off the event loop."""
-    import asyncio  # both here, since only the daemon needs them
+async def load_async(
+    path: Path | str, *, ethers: Path = ETHERS, state_directory: Path | None = None
+) -> Config:
+    """As `load`, off the event loop."""
+    import asyncio  # since only the daemon needs it
 
-    import aiofiles
-
-    try:
-        async with aiofiles.open(path, "rb") as file:
-            content = await file.read(FILE_BYTES_MAX + 1)
-    except OSError as error:
-        raise _unreadable(path, error) from None
-    hosts = await asyncio.to_thread(load_hosts, ethers)
-    return parse(_decode(content, str(path)), str(path), hosts=hosts)
-
-
-def load_hosts(ethers: Path) -> acl.Hosts:
-    """The host names of an ethers file; `failure` says why there are none."""
-    try:
-        with ethers.open("rb") as file:
-            content = file.read(FILE_BYTES_MAX + 1)
-    except FileNotFoundError:
-        return acl.Hosts(ethers, failure="there is no such file")
-    except OSError as error:
-        return acl.Hosts(ethers, failure=f"it cannot be read: {error.strerror}")
-    if len(content) > FILE_BYTES_MAX:
-        return acl.Hosts(ethers, failure=f"it is larger than {FILE_BYTES_MAX} bytes")
-    return acl.Hosts(ethers, acl.parse_ethers(content.decode("utf-8", "replace")))
+    return await asyncio.to_thread(load, path, ethers=ethers, state_directory=state_directory)
 
 
 def parse(text: str, source: str, *, hosts: acl.Hosts | None = None) -> Config:
-    """Check a text as if it stood in the file `source`, whose ending `.toml` or whose tables
-    `[devices.NAME]`, `[interfaces.NAME]` make it TOML; anything else is a key file."""
-    problems = Problems(source)
-    if source.endswith(".toml") or toml.looks_like_toml(text):
-        sections = toml.parse(text, problems)
-    else:
-        sections = keyfile.parse(text, problems)
-    return build(sections, problems, hosts or acl.Hosts(ETHERS))
+    """Check a text as if it stood in the file `source`."""
+    return build(read_text(text, source, hosts=hosts))
 
 
 def from_mapping(
@@ -86,8 +61,51 @@ def from_mapping(
 ) -> Config:
     """Check settings that stand in no file (the TOML model as mappings): from a command line."""
     problems = Problems(source)
-    sections = toml.from_mapping(data, problems)
-    return build(sections, problems, hosts or acl.Hosts(ETHERS))
+    sections = tuple(toml.from_mapping(data, problems))
+    return build(Document(source, sections, problems, hosts or acl.Hosts(ETHERS)))
+
+
+def as_mapping(config: Config) -> dict[str, dict[str, object]]:
+    """Every setting that is no default, for `from_mapping`, of values that JSON has. What came of
+    templates and automatic slots is written out."""
+    found: dict[str, dict[str, object]] = {"interfaces": {}, "devices": {}}
+    for kind, names in (("interfaces", config.interfaces), ("devices", config.devices)):
+        found[kind] = {name: {} for name in names}
+    for (section, key), setting in config.settings.items():
+        if setting.origin != "default":
+            kind, _, name = section.partition(".")
+            table = found[kind][name] if name else found.setdefault(kind, {})
+            assert isinstance(table, dict)
+            table[key] = _plain(setting.value)
+    return found
+
+
+def _plain(value: Value) -> object:
+    if isinstance(value, tuple):
+        return list(value)
+    return str(value) if isinstance(value, Path) else value
+
+
+def edit(config: Config, change: Edit, *, state_directory: Path | None = None) -> Config:
+    """The configuration after a change that stands in no file; its document is not read again.
+    ConfigError carries every problem of it."""
+    known = [*config.devices, *config.interfaces, "defaults", "acls"]
+    wrong = ""
+    if change.action == "add" and change.name in known:
+        wrong = "there is one of that name: change it with set, or take another name"
+    elif change.action == "remove" and change.name not in config.devices:
+        wrong = f"there is no such device{near(change.name, config.devices)}"
+    elif change.action == "set" and change.name not in known:
+        options = [schema.BY_KEY.get(key) for key in change.values]
+        if all(option is not None and "interface" in option.places for option in options):
+            change = change._replace(action="add", kind="interface")
+        else:
+            wrong = f"there is no such device or interface{near(change.name, known)}"
+    wrong = wrong or _only_in_files(change)
+    if wrong:
+        raise ConfigError([Problem(str(change), 0, 0, wrong)])
+    overlays = overlaid(config.overlays, change)
+    return build(config.document, overlays, state_directory)
 
 
 def effective(config: Config) -> list[Row]:
@@ -103,24 +121,14 @@ def effective(config: Config) -> list[Row]:
     return rows
 
 
-def _unreadable(path: Path | str, error: OSError) -> ConfigError:
-    advice = {
-        FileNotFoundError: "name the file with -c",
-        PermissionError: "run as a user who may read it",
-        IsADirectoryError: "name a file",
-    }.get(type(error), "check the file")
-    text = f"cannot be read: {error.strerror}; {advice}"
-    return ConfigError([Problem(str(path), 0, 0, text)])
-
-
-def _decode(content: bytes, source: str) -> str:
-    if len(content) > FILE_BYTES_MAX:
-        text = f"is larger than {FILE_BYTES_MAX} bytes, so it is hardly a configuration file"
-        raise ConfigError([Problem(source, 0, 0, text)])
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        before = content[: error.start]
-        column = error.start - before.rfind(b"\n")
-        text = f"byte 0x{content[error.start]:02x} is not UTF-8: save the file in that encoding"
-        raise ConfigError([Problem(source, before.count(b"\n") + 1, column, text)]) from None
+def _only_in_files(change: Edit) -> str:
+    """Why a change cannot be made without a file; empty where it can."""
+    if change.name != "defaults":
+        return ""
+    for key in change.values:
+        option = schema.BY_KEY.get(key)
+        if option is not None and option.reload == "restart":
+            return f"{key} is changed only by a restart: write it into the file"
+        if option is not None and not option.field and not option.obsolete:
+            return f"{key} has a meaning only in a file: write it there, and reload"
+    return ""

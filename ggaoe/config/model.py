@@ -13,7 +13,10 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from ggaoe.config.acl import AccessList
+from ggaoe.config.overlay import Overlays
+from ggaoe.config.read import Document
 from ggaoe.config.schema import Value
+from ggaoe.config.slots import Memory
 from ggaoe.errors import Problem
 from ggaoe.proto.rules import Rules
 
@@ -48,6 +51,7 @@ class DeviceConfig:
     uuid: str | None
     shelf: int
     slot: int
+    auto: bool  # begin to serve it when it is added
     offset_bytes: int  # whole sectors
     length_bytes: int | None  # whole sectors; None: up to the end
     exact_size: bool  # False: the size is rounded down to whole 4096-byte blocks
@@ -83,12 +87,24 @@ class DeviceConfig:
         )
 
 
+class Template(NamedTuple):
+    """Where devices come from that have no section of their own."""
+
+    name: str
+    pattern: Path  # absolute
+    read_only: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Config:
     """A whole configuration. `settings` keeps, by (section, option), every value as it was written
-    and its origin; it and the warnings do not take part in comparisons."""
+    and its origin; it, the warnings and how the rest came about do not take part in comparisons.
+    """
 
-    source: str = field(compare=False)
+    document: Document = field(compare=False, repr=False)
+    overlays: Overlays = field(compare=False, repr=False)  # changes that are in no file
+    templates: tuple[Template, ...] = field(compare=False)
+    slots: Memory | None = field(compare=False)  # what is to be remembered; None: no reason to
     engine: Engine
     pid_file: Path
     control_socket: Path
@@ -106,6 +122,11 @@ class Config:
     devices: Mapping[str, DeviceConfig] = field(hash=False)
     settings: Mapping[tuple[str, str], Setting] = field(compare=False, repr=False)
     warnings: tuple[Problem, ...] = field(compare=False)
+
+    @property
+    def source(self) -> str:
+        """The file, or what else the settings are from."""
+        return self.document.source
 
     def interface(self, name: str) -> InterfaceConfig:
         """What holds for an interface, with or without a section of its own."""

@@ -18,7 +18,11 @@ from ggaoe.proto.rules import EVERYBODY, Rules
 How = Literal["live", "reopen", "replace"]
 _DEVICE = schema.options_of("device")
 _INTERFACE = schema.options_of("interface")
-_DAEMON = [option for option in schema.options_of("defaults") if option.places == schema.DAEMON]
+_DAEMON = [
+    option
+    for option in schema.options_of("defaults")
+    if option.places == schema.DAEMON and option.field
+]
 _FORCE: tuple[How, ...] = ("live", "reopen", "replace")
 
 

@@ -29,6 +29,7 @@ RELOAD_MEANING: dict[Reload, str] = {
     "restart": "only by a restart; a reload keeps the old value and says so",
 }
 
+AUTO = "auto"
 REQUIRED = "required"  # as `unset`: there is no default
 VALUE_CHARACTERS_MAX = 4096  # PATH_MAX of Linux
 SOCKET_PATH_BYTES_MAX = 107  # sun_path of Linux, less its final zero
@@ -58,7 +59,8 @@ MEMBERS = frozenset({Kind.MEMBERS, Kind.RULES})
 
 @dataclass(frozen=True)
 class Option:
-    """One option: `field` is its attribute in the model, limits are in the unit of the field."""
+    """One option: `field` is its attribute in the model (none where it has done its work once the
+    files are read), limits are in the unit of the field."""
 
     key: str
     places: tuple[Place, ...]
@@ -75,6 +77,7 @@ class Option:
     raised: tuple[int, str] | None = None  # a value that is taken for `low`, and the warning
     bytes_max: int = 0  # of a path
     choices: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()  # what may stand in the place of a number
     unset: str = ""  # what no value means, where the default cannot be spelt
     sample: str = ""  # a value for the sample file, where the default cannot be spelt
     obsolete: str = ""  # what to tell about an option that is accepted and ignored
@@ -111,15 +114,16 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "shelf",
-        DEVICE,
+        EVERYWHERE,
         Kind.INTEGER,
         None,
         "replace",
-        "Shelf (major) number of the device's address; 4095 is refused by Linux.",
+        "Shelf (major) number of the device's address, which every device needs, here or from "
+        "[defaults]; 4095 is refused by Linux.",
         field="shelf",
         high=65534,
         refused=(4095, "Linux initiators refuse it"),
-        unset=REQUIRED,
+        unset="none",
         sample="1",
     ),
     Option(
@@ -128,9 +132,12 @@ OPTIONS: tuple[Option, ...] = (
         Kind.INTEGER,
         None,
         "replace",
-        "Slot (minor) number of the device's address.",
+        "Slot (minor) number of the device's address; auto takes the lowest one of the shelf that "
+        "no other device has or has had. The state directory remembers it for the device's name: "
+        "it stays over reloads and restarts, whatever else is added or removed.",
         field="slot",
         high=254,
+        words=(AUTO,),
         unset=REQUIRED,
         sample="0",
     ),
@@ -168,6 +175,17 @@ OPTIONS: tuple[Option, ...] = (
         "Export every whole 512-byte sector; otherwise the size is rounded down to a multiple of "
         "4096 bytes, so that hosts can use 4 KiB blocks.",
         field="exact_size",
+    ),
+    Option(
+        "auto",
+        EVERYWHERE,
+        Kind.BOOLEAN,
+        True,
+        "live",
+        "Begin to serve the device when it is added: at the start of the daemon, and by a reload "
+        "that finds it new. Otherwise `ggaoectl start` begins. A reload neither starts nor stops a "
+        "device that was there before.",
+        field="auto",
     ),
     # Who may use it
     Option(
@@ -378,6 +396,18 @@ OPTIONS: tuple[Option, ...] = (
     ),
     # The daemon
     Option(
+        "include",
+        DAEMON,
+        Kind.PATTERNS,
+        (),
+        "live",
+        "Files to read, too; a relative name starts at the directory of the file that includes it. "
+        "A name without wildcards has to exist; a pattern may match nothing, and what it matches "
+        "is read in alphabetical order. Each file has the form that its own name and content tell.",
+        unset="none",
+        sample="ggaoed.d/*.conf",
+    ),
+    Option(
         "advertise-interval",
         DAEMON,
         Kind.DURATION,
@@ -472,8 +502,8 @@ OPTIONS: tuple[Option, ...] = (
         True,
         "restart",
         "Have the kernel confine the daemon to the directories of the configured files (to /dev, "
-        "where a device is configured), the state directory, and reading the directory of this "
-        "file. A device that a reload adds elsewhere waits for a restart.",
+        "where a device is configured), the state directory, and reading the directories of the "
+        "files that are read. A device that a reload adds elsewhere waits for a restart.",
         field="landlock",
     ),
     Option(
@@ -549,6 +579,7 @@ def describe_range(option: Option) -> str:
         low, high = units.format_size(int(option.low)), units.format_size(int(option.high))
         return f"{zero}{low} to {high}, in steps of {option.multiple} bytes"
     unit = {Kind.DURATION: " s", Kind.KIBIBYTES: " KiB"}.get(option.kind, "")
+    zero = "".join(f"{word} or " for word in option.words) + zero
     return f"{zero}{option.low:.15g} to {option.high:.15g}{unit}"
 
 
@@ -577,7 +608,9 @@ def _boolean(option: Option, item: Item) -> bool:
     raise ValueError(f"{quoted(item.value)} is no boolean: write {option.key} = {advice}")
 
 
-def _integer(option: Option, item: Item) -> int:
+def _integer(option: Option, item: Item) -> int | str:
+    if isinstance(item.value, str) and item.value in option.words:
+        return item.value
     if isinstance(item.value, int) and not isinstance(item.value, bool):
         return item.value
     if not item.typed and re.fullmatch(r"[+-]?[0-9]{1,20}", str(item.value)):

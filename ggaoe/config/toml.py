@@ -1,5 +1,5 @@
-"""The TOML dialect: the model of the key file as `[defaults]`, `[acls]`, `[interfaces.NAME]` and
-`[devices.NAME]`, with arrays for lists.
+"""The TOML dialect: the model of the key file as `[defaults]`, `[acls]`, `[interfaces.NAME]`,
+`[devices.NAME]` and `[templates.NAME]`, with arrays for lists.
 
 Owns the TOML shape and the search for positions, which the standard parser does not give. Knows
 no option.
@@ -11,18 +11,18 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ggaoe.config.document import Item, Placed, Problems, Section, near, quoted
+from ggaoe.config.document import Item, Place, Placed, Problems, Section, near, quoted
 
 try:
     import tomllib
 except ModuleNotFoundError:  # Python older than 3.11
     import tomli as tomllib  # type: ignore[import-not-found,no-redef]
 
-KINDS = {"interfaces": "interface", "devices": "device"}
+KINDS = {"interfaces": "interface", "devices": "device", "templates": "template"}
 """Tables of tables, and the kind of section that each of their members is."""
 
 _SECTIONS = ("defaults", "acls", *KINDS)
-_HEADER = re.compile(r"^[ \t]*\[[ \t]*(?:devices|interfaces)[ \t]*\.", re.MULTILINE)
+_HEADER = re.compile(r"^[ \t]*\[[ \t]*(?:devices|interfaces|templates)[ \t]*\.", re.MULTILINE)
 _WHERE = re.compile(r"(?P<what>.*) \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end.*)\)")
 _TOKEN = re.compile(
     r"""
@@ -39,19 +39,15 @@ _TOKEN = re.compile(
 Path = tuple[str | int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
-    line: int
-    column: int
-
-
-_UNKNOWN = _Place(0, 0)
-
-
 @dataclass(slots=True)
 class _Places:
-    keys: dict[Path, _Place] = field(default_factory=dict)
-    values: dict[Path, _Place] = field(default_factory=dict)
+    file: str
+    keys: dict[Path, Place] = field(default_factory=dict)
+    values: dict[Path, Place] = field(default_factory=dict)
+
+    @property
+    def unknown(self) -> Place:
+        return Place(self.file, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +56,7 @@ class TomlEntry:
 
     key: str
     value: object
+    file: str
     line: int
     column: int
     value_place: Placed
@@ -68,51 +65,55 @@ class TomlEntry:
     def scalar(self) -> Item:
         if isinstance(self.value, (list, tuple, Mapping)):
             raise ValueError(f"{self.key} takes one value, not a list or table")
-        return Item(self.value, self.value_place.line, self.value_place.column, typed=True)
+        at = self.value_place
+        return Item(self.value, at.file, at.line, at.column, typed=True)
 
     def items(self) -> list[Item]:
         if not isinstance(self.value, (list, tuple)):
             raise ValueError(f'{self.key} takes a list: write {self.key} = ["…", "…"]')
         return [
-            Item(value, at.line, at.column, typed=True)
+            Item(value, at.file, at.line, at.column, typed=True)
             for value, at in zip(self.value, self.item_places, strict=True)
         ]
 
 
 def looks_like_toml(text: str) -> bool:
-    """Whether a table `[devices.NAME]` or `[interfaces.NAME]` stands in it: a key file has none."""
+    """Whether a table `[devices.NAME]`, `[interfaces.NAME]` or `[templates.NAME]` stands in it: a
+    key file has none."""
     return _HEADER.search(text) is not None
 
 
-def parse(text: str, problems: Problems) -> list[Section]:
-    """The sections of a TOML text; after a syntax error there are none, and one problem."""
+def parse(text: str, problems: Problems, file: str = "") -> list[Section]:
+    """The sections of a TOML text; after a syntax error there are none, and one problem. The text
+    stands in `file`, in that of the problems unless given."""
+    file = file or problems.file
     try:
         data = tomllib.loads(text)
-        places = _Scanner(text).places
+        places = _Scanner(text, file).places
     except RecursionError:
-        problems.error(_Place(1, 1), "lists or tables are nested too deep")
+        problems.error(Place(file, 1, 1), "lists or tables are nested too deep")
         return []
     except ValueError as error:
         found = _WHERE.fullmatch(str(error))
         if found is None:
-            problems.error(_Place(1, 1), f"not TOML: {error}")
+            problems.error(Place(file, 1, 1), f"not TOML: {error}")
         else:
             lines = text.split("\n")
             line, column = found["line"] or len(lines), found["column"] or len(lines[-1]) + 1
-            problems.error(_Place(int(line), int(column)), f"not TOML: {found['what']}")
+            problems.error(Place(file, int(line), int(column)), f"not TOML: {found['what']}")
         return []
     return _sections(data, places, problems)
 
 
 def from_mapping(data: Mapping[str, object], problems: Problems) -> list[Section]:
     """The sections of settings that come from no file; every place is unknown."""
-    return _sections(data, _Places(), problems)
+    return _sections(data, _Places(problems.file), problems)
 
 
 def _sections(data: Mapping[str, object], places: _Places, problems: Problems) -> list[Section]:
     sections: list[Section] = []
     for name, table in data.items():
-        at = places.keys.get((name,), _UNKNOWN)
+        at = places.keys.get((name,), places.unknown)
         if name not in _SECTIONS:
             hint = near(name, _SECTIONS) or ": known are " + ", ".join(_SECTIONS)
             problems.error(at, f"unknown table or option {quoted(name)}{hint}")
@@ -120,7 +121,7 @@ def _sections(data: Mapping[str, object], places: _Places, problems: Problems) -
             problems.error(at, f"{name} is a table: write [{name}]")
         elif name in KINDS:
             for member, content in table.items():
-                place = places.keys.get((name, member), _UNKNOWN)
+                place = places.keys.get((name, member), places.unknown)
                 if isinstance(content, Mapping):
                     path = (name, member)
                     sections.append(_section(KINDS[name], path, place, content, places))
@@ -133,16 +134,16 @@ def _sections(data: Mapping[str, object], places: _Places, problems: Problems) -
 
 
 def _section(
-    kind: str, path: tuple[str, ...], at: _Place, table: Mapping[str, object], places: _Places
+    kind: str, path: tuple[str, ...], at: Place, table: Mapping[str, object], places: _Places
 ) -> Section:
-    section = Section(kind, path[-1], at.line, at.column, {})
+    section = Section(kind, path[-1], at.file, at.line, at.column, {})
     for key, value in table.items():
         place = places.keys.get((*path, key), at)
         value_place = places.values.get((*path, key), place)
         count = len(value) if isinstance(value, (list, tuple)) else 0
         item_places = [places.values.get((*path, key, n), value_place) for n in range(count)]
         section.entries[key] = TomlEntry(
-            key, value, place.line, place.column, value_place, tuple(item_places)
+            key, value, place.file, place.line, place.column, value_place, tuple(item_places)
         )
     return section
 
@@ -151,15 +152,15 @@ def _section(
 class _Token:
     kind: str
     text: str
-    place: _Place
+    place: Place
 
 
 class _Scanner:
     """Finds where each key and value stands in a text that the parser has already accepted."""
 
-    def __init__(self, text: str) -> None:
-        self.places = _Places()
-        self._tokens = list(_tokens(text))
+    def __init__(self, text: str, file: str) -> None:
+        self.places = _Places(file)
+        self._tokens = list(_tokens(text, file))
         self._index = 0
         table: Path = ()
         while (token := self._peek()).kind != "end":
@@ -187,7 +188,7 @@ class _Scanner:
             self._index += 1
         return path
 
-    def _key(self, table: Path, place: _Place) -> Path:
+    def _key(self, table: Path, place: Place) -> Path:
         path = table
         while True:
             token = self._next()
@@ -229,16 +230,16 @@ class _Scanner:
                 self._index += 1
 
 
-def _tokens(text: str) -> list[_Token]:
+def _tokens(text: str, file: str) -> list[_Token]:
     tokens: list[_Token] = []
     line = 1
     line_start = 0
     for found in _TOKEN.finditer(text):
-        place = _Place(line, found.start() - line_start + 1)
+        place = Place(file, line, found.start() - line_start + 1)
         if found.lastgroup and found.lastgroup != "blank":
             tokens.append(_Token(found.lastgroup, found[0], place))
         if newlines := found[0].count("\n"):
             line += newlines
             line_start = found.start() + found[0].rindex("\n") + 1
-    tokens.append(_Token("end", "", _Place(line, 1)))
+    tokens.append(_Token("end", "", Place(file, line, 1)))
     return tokens

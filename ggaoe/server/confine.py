@@ -23,7 +23,7 @@ from typing import TypeVar
 
 import ggaoe
 from ggaoe.config import Config, DeviceConfig
-from ggaoe.config.load import ETHERS
+from ggaoe.config.read import ETHERS
 from ggaoe.errors import GgaoeError, StartError
 from ggaoe.server import capabilities, landlock, seccomp
 from ggaoe.server.capabilities import Capability

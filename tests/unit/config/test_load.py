@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ggaoe.config import effective, load, load_async, parse
-from ggaoe.config.load import FILE_BYTES_MAX
+from ggaoe.config.read import FILE_BYTES_MAX
 from ggaoe.errors import ConfigError
 from ggaoe.proto.rules import EVERYBODY
 

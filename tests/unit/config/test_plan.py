@@ -33,6 +33,7 @@ OTHER = {
     "broadcast": "true",
     "write-cache": "true",
     "trace-io": "true",
+    "auto": "false",
 }
 
 

@@ -82,8 +82,8 @@ def test_options_of_the_daemon_stand_in_defaults_only(problems):
 
 
 def test_options_of_a_device_cannot_stand_in_defaults(problems):
-    assert problems("[defaults]\nshelf = 1\n") == [
-        "2:1: option 'shelf' cannot stand in [defaults]: it belongs in the section of a device"
+    assert problems("[defaults]\nslot = 1\n") == [
+        "2:1: option 'slot' cannot stand in [defaults]: it belongs in the section of a device"
     ]
 
 

@@ -83,7 +83,7 @@ def test_wrong_device_values(problems, line, message):
         ("shelf = 4095", "shelf cannot be 4095: Linux initiators refuse it, take another"),
         ("shelf = -1", "-1 is out of range: shelf can be 0 to 65534"),
         ("shelf = 0x10", "'0x10' is no whole number: shelf can be 0 to 65534"),
-        ("slot = 255", "255 is out of range: slot can be 0 to 254"),
+        ("slot = 255", "255 is out of range: slot can be auto or 0 to 254"),
         ("path = ", "path has no value: give it one, or remove the line"),
         ('path = "/dev/sdb"', "write path = /dev/sdb, without quotes"),
         ("path = " + "x" * 5000, "path has more than 4096 characters: shorten it"),

@@ -1,0 +1,113 @@
+"""Automatic slot numbers: which device has which, and what is remembered of it.
+
+Owns the choice and the form of the file. Knows no option. A number that a device has had is taken
+by nobody else while any other is free: a host that still uses it would find another disk there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+FILE_NAME = "slots.map"
+"""In the state directory; no device's state has this ending."""
+FILE_BYTES_MAX = 16 << 20
+FORMAT = "ggaoe-slots"
+FORMAT_VERSION = 1
+SHELF_MAX = 65534
+SLOT_MAX = 254
+
+Memory = Mapping[int, Mapping[str, int]]
+"""Shelf → name of the device → slot; first those that are gone, in the order in which they went."""
+
+
+class Numbers(NamedTuple):
+    """What was chosen for one shelf."""
+
+    slots: dict[str, int]
+    """Of the devices that wanted one, unless none was left."""
+    memory: dict[str, int]
+    reused: dict[str, str]
+    """Device → the one that is gone and had its number."""
+
+
+def choose(
+    remembered: Mapping[str, int], wanting: Iterable[str], explicit: Iterable[int]
+) -> Numbers:
+    """A slot for each device in `wanting`, all of one shelf: the one that is remembered, otherwise
+    the lowest that is neither `explicit` nor remembered, otherwise of those that are gone the one
+    that went first."""
+    names = list(dict.fromkeys(wanting))
+    given = set(explicit)
+    gone = {
+        name: slot for name, slot in remembered.items() if name not in names and slot not in given
+    }
+    slots = {name: remembered[name] for name in names if name in remembered}
+    taken = given | set(slots.values())
+    free = [slot for slot in range(SLOT_MAX + 1) if slot not in taken | set(gone.values())]
+    reused = {}
+    for name in names:
+        if name in slots:
+            continue
+        if free:
+            slots[name] = free.pop(0)
+            continue
+        if not gone:
+            break
+        former = next(iter(gone))
+        slots[name] = gone.pop(former)
+        reused[name] = former
+    present = {name: slots[name] for name in names if name in slots}
+    return Numbers(slots, gone | present, reused)
+
+
+def read(directory: Path) -> Memory:
+    """What the state directory remembers, nothing where there is no file. Raises OSError, and
+    ValueError with what is wrong."""
+    try:
+        with (directory / FILE_NAME).open("rb") as file:
+            return decode(file.read(FILE_BYTES_MAX))
+    except FileNotFoundError:
+        return {}
+
+
+def encode(memory: Memory) -> bytes:
+    """The file's content."""
+    shelves = {str(shelf): dict(slots) for shelf, slots in sorted(memory.items())}
+    document = {"format": FORMAT, "version": FORMAT_VERSION, "shelves": shelves}
+    return json.dumps(document, indent=1).encode() + b"\n"
+
+
+def decode(content: bytes) -> Memory:
+    """The memory in a file's content; raises ValueError with what is wrong."""
+    try:
+        document = json.loads(content)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise ValueError("no slots of ggaoe")
+    if document.get("version") != FORMAT_VERSION:
+        raise ValueError(f"version {document.get('version')!r} is not known here")
+    shelves = document.get("shelves")
+    if not isinstance(shelves, dict):
+        raise ValueError("shelves is no object")
+    return {_shelf(key): _slots(key, slots) for key, slots in shelves.items()}
+
+
+def _shelf(key: str) -> int:
+    if not key.isascii() or not key.isdigit() or len(key) > 5 or int(key) > SHELF_MAX:
+        raise ValueError(f"{key!r} is no shelf")
+    return int(key)
+
+
+def _slots(shelf: str, slots: object) -> dict[str, int]:
+    if not isinstance(slots, dict):
+        raise ValueError(f"shelf {shelf} is no object")
+    for name, slot in slots.items():
+        if type(slot) is not int or not 0 <= slot <= SLOT_MAX:
+            raise ValueError(f"the slot of {name!r} is none")
+    if len(set(slots.values())) < len(slots):
+        raise ValueError(f"shelf {shelf} has a slot twice")
+    return slots
