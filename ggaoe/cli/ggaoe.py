@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import logging
 import sys
 import tempfile
@@ -17,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from ggaoe import __version__
+from ggaoe.cli import ggaoectl
 from ggaoe.cli.tools import add_tool_parsers
-from ggaoe.config import Config, effective, from_mapping, load
+from ggaoe.config import Config, as_mapping, effective, from_mapping, load
 from ggaoe.errors import ConfigError, GgaoeError
-from ggaoe.units import parse_size_bytes
+from ggaoe.units import parse_size_bytes, printable
 
 DEFAULT_CONFIG = Path("/etc/ggaoed.conf")
 
@@ -56,6 +58,11 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument(
         "--effective", action="store_true", help="print every value in force, and where it is from"
     )
+    text = "say what a reload of this file would do to the running daemon"
+    check.add_argument("--diff", action="store_true", help=text)
+    text = "control socket of the daemon, whatever the file says"
+    check.add_argument("--socket", type=Path, metavar="PATH", help=text)
+    check.add_argument("--json", action="store_true", help="with --diff: as JSON")
     check.set_defaults(run=_check)
     _add_export_parser(commands)
     add_tool_parsers(commands)
@@ -131,6 +138,20 @@ def _check(options: argparse.Namespace) -> int:
                 print(f"{'' if section is None else chr(10)}[{row.section}]")
                 section = row.section
             print(f"{row.key} = {row.value}  # {row.origin}")
+    return _diff(options, config) if options.diff else 0
+
+
+def _diff(options: argparse.Namespace, config: Config) -> int:
+    """Ask the daemon, which knows what is in force, changes that are in no file included."""
+    settings = as_mapping(config)
+    source = str(options.config.absolute())
+    result = ggaoectl.ask(
+        options.socket or config.control_socket, "diff", {"settings": settings, "source": source}
+    )
+    if options.json:
+        print(json.dumps(result, indent=2))
+    else:
+        print("\n".join(map(printable, result["changes"] or ["no changes"])))
     return 0
 
 

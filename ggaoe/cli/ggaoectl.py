@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ggaoe import __version__
-from ggaoe.cli import rates, render
+from ggaoe.cli import changing, rates, render
 from ggaoe.errors import ControlError, GgaoeError
 from ggaoe.units import format_mac, parse_duration_s, parse_mac, printable
 
@@ -81,6 +81,12 @@ VERBS = (
     Verb("clear-config", "remove config strings", render.cleared, "required"),
     Verb("clear-macmask", "remove MAC mask lists", render.cleared, "required"),
     Verb("clear-reserve", "remove reservations", render.cleared, "required"),
+    Verb("add", "export one more device", render.changed, "none"),
+    Verb("remove", "stop devices and forget them", render.changed, "none"),
+    Verb("start", "serve devices that are stopped", render.changed, "none"),
+    Verb("stop", "finish requests, close files; hosts get no answer", render.changed, "none"),
+    Verb("swap", "exchange the file or block device of an export", render.changed, "none"),
+    Verb("set", "change options, with which all else stays", render.changed, "none"),
     Verb("reload", "read the configuration again", render.reload, "none"),
     Verb("version", "what runs, and since when", render.version, "none"),
 )
@@ -117,20 +123,25 @@ def _run(arguments: argparse.Namespace) -> int:
     path = arguments.socket or _control_socket(arguments.config)
 
     def call(method: str, **params: object) -> Any:
-        return _call(path, method, params)
+        return ask(path, method, params)
 
     if verb.name == "monitor":
         return _monitor(arguments, call)
     if verb.name == "reload":
         result = call("reload", dry_run=arguments.dry_run)
-        for warning in result["warnings"]:
-            print(printable(warning), file=sys.stderr)
+    elif verb.name in changing.NAMES:
+        try:
+            result = changing.run(verb.name, arguments, call)
+        except changing.OptionError as error:
+            raise UsageError(str(error)) from None
     elif verb.name == "why":
         result = call("why", host=arguments.host, names=arguments.names)
     elif verb.names == "none":
         result = call(verb.name)
     else:
         result = call(verb.name, names=arguments.names)
+    for warning in result.get("warnings", ()):
+        print(printable(warning), file=sys.stderr)
     if arguments.json:
         print(json.dumps(result, indent=2))
     else:
@@ -178,7 +189,7 @@ def _interval_and_names(words: list[str]) -> tuple[float, list[str]]:
     return interval_s, words[1:]
 
 
-def _call(path: Path, method: str, params: dict[str, object]) -> Any:
+def ask(path: Path, method: str, params: dict[str, object]) -> Any:
     """The result of one request on a connection of its own. ControlError: refused."""
     request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
     try:
@@ -222,7 +233,7 @@ def _line(connection: socket.socket) -> bytes:
 def _control_socket(config: Path | None) -> Path:
     """The path of the control socket in a configuration file that may have errors elsewhere: the
     daemon that runs has read a better one, and `reload` is to reach it and hear what is wrong."""
-    from ggaoe.config import document, keyfile, schema, toml
+    from ggaoe.config import read, schema
 
     option = schema.BY_KEY["control-socket"]
     file = config or CONFIG
@@ -233,19 +244,18 @@ def _control_socket(config: Path | None) -> Path:
             return Path(str(option.default))
         hint = "name the file with -c, or the socket with --socket"
         raise UsageError(f"{file}: {error.strerror}: {hint}") from None
-    problems = document.Problems(str(file))
-    is_toml = file.suffix == ".toml" or toml.looks_like_toml(text)
-    sections = (toml if is_toml else keyfile).parse(text, problems)
-    if not sections and problems.errors:
-        raise UsageError(f"{problems.errors[0]} (or name the socket with --socket)")
-    for section in sections:
+    found = read.read_text(text, str(file))
+    if not found.sections and found.problems.errors:
+        raise UsageError(f"{found.problems.errors[0]} (or name the socket with --socket)")
+    for section in found.sections:
         entry = section.entries.get(option.key)
         if section.name == "defaults" and section.kind in (None, "defaults") and entry is not None:
             try:
                 value = schema.convert(option, entry.scalar())
             except ValueError as error:
-                raise UsageError(f"{file}:{entry.line}:{entry.column}: {error}") from None
-            return file.absolute().parent / str(value)
+                place = f"{entry.file}:{entry.line}:{entry.column}"
+                raise UsageError(f"{place}: {error}") from None
+            return Path(entry.file).absolute().parent / str(value)
     return Path(str(option.default))
 
 
@@ -298,6 +308,8 @@ def _parser() -> argparse.ArgumentParser:
             one.add_argument("--count", type=_count, metavar="N", help="end after N intervals")
             text = f"seconds, or a number with ms, s, min ({INTERVAL_S:g} if none), then names"
             one.add_argument("names", nargs="*", metavar="INTERVAL NAMES", help=text)
+        elif verb.name in changing.NAMES:
+            changing.add_arguments(verb.name, one)
         elif verb.name == "reload":
             text = "only tell what would change"
             one.add_argument("--dry-run", action="store_true", help=text)

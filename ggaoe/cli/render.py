@@ -23,7 +23,7 @@ Column = tuple[Any, ...]
 
 _BOLD, _YELLOW, _PLAIN = "\x1b[1m", "\x1b[33m", "\x1b[0m"
 _CLEAR = "\x1b[H\x1b[J"
-_ALERTS = frozenset({"waiting", "draining", "down"})
+_ALERTS = frozenset({"waiting", "draining", "stopped", "down"})
 
 
 def is_screen(stream: TextIO) -> bool:
@@ -87,12 +87,26 @@ def reload(result: Result, colour: bool) -> list[str]:
     return changes if result["applied"] else [*changes, "nothing of this was applied"]
 
 
+def changed(result: Result, colour: bool) -> list[str]:
+    """What a verb has changed, or would, and which files have it now."""
+    lines = [printable(change) for change in result["changes"]]
+    for what in ("started", "stopped", "already"):
+        if names := result.get(what):
+            lines.append(f"{what}: {printable(', '.join(names))}")
+    lines += [f"written to {printable(file)}" for file in result.get("files", ())]
+    if not lines:
+        return ["no changes"]
+    return lines if result["applied"] else [*lines, "nothing of this was applied"]
+
+
 def listing(result: Result, colour: bool) -> list[str]:
+    unsaved = result.get("unsaved", ())
+    changed = frozenset(result.get("unsaved_devices", ()))
     devices = table(
         ["DEVICE", "ADDRESS", "STATE", ">SIZE", "MODE", "INTERFACES", "PATH", "REASON"],
         [
             (
-                device["name"],
+                device["name"] + ("*" if device["name"] in changed else ""),
                 device["address"],
                 device["state"],
                 _size(device["size_bytes"]),
@@ -121,7 +135,9 @@ def listing(result: Result, colour: bool) -> list[str]:
         ],
         colour,
     )
-    return _sections([devices, interfaces])
+    notes = [f"  {printable(change)}" for change in unsaved]
+    head = ["* not in the configuration file, a reload takes it back:"] if notes else []
+    return _sections([devices, interfaces, head + notes])
 
 
 def show(result: Result, colour: bool) -> list[str]:

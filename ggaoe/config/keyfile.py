@@ -55,6 +55,15 @@ def unescape(raw: str) -> str:
     return "".join(piece for _, piece in _pieces(raw, ""))
 
 
+def escape(text: str) -> str:
+    """The raw value of a text, so that `unescape` of the line's value gives it back."""
+    marks = {character: f"\\{mark}" for mark, character in _ESCAPES.items() if character != " "}
+    raw = "".join(marks.get(character, character) for character in text)
+    body = raw.strip(" ")
+    before, after = len(raw) - len(raw.lstrip(" ")), len(raw) - len(raw.rstrip(" "))
+    return "\\s" * before + body + "\\s" * (after if body else 0)
+
+
 def split_list(raw: str) -> list[tuple[int, str]]:
     """(offset of the first non-blank, unescaped item) of a raw list value, blanks kept; a
     separator at the end starts no further item, `\\,` is a comma."""

@@ -6,7 +6,7 @@ Owns the listing of effective values. Files are read in `read`; what sections me
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -86,11 +86,26 @@ def _plain(value: Value) -> object:
     return str(value) if isinstance(value, Path) else value
 
 
-def edit(config: Config, change: Edit, *, state_directory: Path | None = None) -> Config:
-    """The configuration after a change that stands in no file; its document is not read again.
+def edit(config: Config, changes: Sequence[Edit], *, state_directory: Path | None = None) -> Config:
+    """The configuration after changes that stand in no file; its document is not read again.
     ConfigError carries every problem of it."""
+    overlays = config.overlays
+    problems = []
+    for change in changes:
+        exact, wrong = _resolved(config, change)
+        if wrong:
+            problems.append(Problem(str(change), 0, 0, wrong))
+        overlays = overlaid(overlays, exact)
+    if problems:
+        raise ConfigError(problems)
+    return build(config.document, overlays, state_directory)
+
+
+def _resolved(config: Config, change: Edit) -> tuple[Edit, str]:
+    """The change as it is meant (what is set of an interface without a section adds one), and what
+    is wrong with it."""
     known = [*config.devices, *config.interfaces, "defaults", "acls"]
-    wrong = ""
+    wrong = _only_in_files(change)
     if change.action == "add" and change.name in known:
         wrong = "there is one of that name: change it with set, or take another name"
     elif change.action == "remove" and change.name not in config.devices:
@@ -101,11 +116,7 @@ def edit(config: Config, change: Edit, *, state_directory: Path | None = None) -
             change = change._replace(action="add", kind="interface")
         else:
             wrong = f"there is no such device or interface{near(change.name, known)}"
-    wrong = wrong or _only_in_files(change)
-    if wrong:
-        raise ConfigError([Problem(str(change), 0, 0, wrong)])
-    overlays = overlaid(config.overlays, change)
-    return build(config.document, overlays, state_directory)
+    return change, wrong
 
 
 def effective(config: Config) -> list[Row]:

@@ -6,7 +6,7 @@ Owns which option causes which step (from the option table) and its wording. Doe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -80,6 +80,22 @@ class ReloadPlan:
     def relinks(self, interface: str) -> bool:
         """Whether an open interface has to be opened again."""
         return self.old.interface(interface) != self.config.interface(interface)
+
+    def facts(self) -> dict[str, list[object]]:
+        """The plan for programs: values as they are written."""
+        return {
+            "removed": [_named(device) for device in self.removed],
+            "added": [_named(device) for device in self.added],
+            "changed": [
+                {**_named(change.old), "how": change.how, "options": _facts(change.options)}
+                for change in self.changed
+            ],
+            "interfaces": [
+                {"name": link.name, "options": _facts(link.options)} for link in self.interfaces
+            ],
+            "daemon": _facts(self.daemon),
+            "restart": _facts(self.restart),
+        }
 
     def lines(self) -> list[str]:
         """The plan for people, in the order in which it is carried out."""
@@ -177,6 +193,14 @@ def _keep(old: Config, new: Config, restart: Sequence[OptionChange]) -> Config:
     settings = {**new.settings, **{key: old.settings[key] for key in keys}}
     kept: dict[str, Any] = {field: getattr(old, field) for field in fields}
     return replace(new, settings=MappingProxyType(settings), **kept)
+
+
+def _named(device: DeviceConfig) -> dict[str, object]:
+    return {"name": device.name, "address": device.address}
+
+
+def _facts(changes: Sequence[OptionChange]) -> list[object]:
+    return [asdict(change) for change in changes]
 
 
 def _joined(changes: Sequence[OptionChange]) -> str:

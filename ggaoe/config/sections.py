@@ -39,6 +39,8 @@ class Sections:
         self.by_kind: dict[str, list[Section]] = {kind: [] for kind in (*_FIXED, *_NAMED)}
         self.templates: list[tuple[Section, Path]] = []
         """Each with its absolute pattern."""
+        self.derived: dict[str, str] = {}
+        """The devices that templates make, and which."""
         self.base = Path(document.source).absolute().parent
         self._document = document
         for section in document.sections:
@@ -207,6 +209,7 @@ class Sections:
                 text = f"{path} would become device [{name}], which is at {written(other)} already"
                 self.problems.error(at.value_place, f"{text}: give the section another name")
                 return None
+        self.derived[name] = f"template [{section.name}]"
         place = at.value_place
         volume = TomlEntry("path", str(path), at.file, at.line, at.column, place, ())
         auto = TomlEntry("slot", schema.AUTO, at.file, at.line, at.column, place, ())

@@ -17,6 +17,7 @@ from ggaoe.engine.select import create_engine
 from ggaoe.errors import ConfigError, ControlError, GgaoeError, StartError
 from ggaoe.proto.frame import Header
 from ggaoe.server.advertise import Advertiser
+from ggaoe.server.changes import Changes
 from ggaoe.server.confine import Confinement, confine, limits_of
 from ggaoe.server.control import REFUSED, ControlServer
 from ggaoe.server.export import Export
@@ -50,6 +51,8 @@ class Daemon:
         removed: Iterable[Path],
     ) -> None:
         self.config = config
+        self.filed = config
+        """What the file says: as `config`, less what was changed without the file."""
         self.source = source
         self.confinement: Confinement | None = None
         self._limits = limits_of(
@@ -61,6 +64,8 @@ class Daemon:
         )
         self.started_s = time.monotonic()
         self.exports: dict[str, Export] = {}
+        self.stopped: set[str] = set()
+        """Devices of the configuration that are no exports now, by the operator's will."""
         self.store = StateStore(state_directory)
         self.engine = create_engine(
             config.engine, Hooks(changed=self._changed, conflict=self._conflict)
@@ -68,9 +73,10 @@ class Daemon:
         self.engine.busy_poll(config.busy_poll_s)
         self.advertiser = Advertiser(self.engine, config.advertise_interval_s)
         self.interfaces = Interfaces(self.engine, config, self.advertiser.announce)
-        handlers = Verbs(self).handlers()
+        handlers = {**Verbs(self).handlers(), **Changes(self).handlers()}
         self._control = ControlServer(control_socket, handlers) if control_socket else None
-        self._reloading = asyncio.Lock()
+        self.changing = asyncio.Lock()
+        """Held by whoever changes what is exported."""
         self._behind: set[asyncio.Task[None]] = set()
         self._stop_signals = 0
         self._stopping = asyncio.Event()
@@ -97,7 +103,7 @@ class Daemon:
         _log.info("stopped")
 
     async def _start(self) -> None:
-        async with self._reloading:  # a reload waits until there is something to change
+        async with self.changing:  # a reload waits until there is something to change
             # Looks for its library by running programs: not possible later.
             with suppress(ImportError, OSError):  # where the library is missing
                 import_module("ggaoe.backend.aio")
@@ -108,7 +114,8 @@ class Daemon:
             self._confine()
             for problem in self.config.warnings:
                 _log.warning("%s", problem)
-            await _first_attempts(self._add(self.config.devices))
+            await self._remember_slots(self.config)
+            await _first_attempts(self._add(self._automatic(self.config.devices)))
 
     def _confine(self) -> None:
         """Give up every privilege that is not needed any more: what needed more is open now, and
@@ -146,7 +153,7 @@ class Daemon:
             for problem in error.problems:
                 _log.error("%s", problem)
             _log.error("reload refused: the configuration has errors, the old one stays")
-        except ControlError as error:
+        except GgaoeError as error:
             _log.error("reload refused: %s", error)
 
     async def _stop(self) -> None:
@@ -209,6 +216,37 @@ class Daemon:
             header.slot,
         )
 
+    def _automatic(self, names: Iterable[str]) -> list[str]:
+        """Of new devices those to begin with; the others are stopped."""
+        chosen = list(names)
+        self.stopped.update(name for name in chosen if not self.config.devices[name].auto)
+        return [name for name in chosen if name not in self.stopped]
+
+    async def start(self, names: Iterable[str]) -> None:
+        """Serve stopped devices; `changing` is held."""
+        chosen = list(names)
+        self.stopped.difference_update(chosen)
+        for name in chosen:
+            _log.info("start %s (%s)", name, self.config.devices[name].address)
+        await _first_attempts(self._add(chosen))
+
+    async def stop(self, names: Iterable[str]) -> None:
+        """Drain devices and let go of their backing until they are started, whatever is reloaded;
+        hosts get no answer. `changing` is held."""
+        chosen = list(names)
+        self.stopped.update(chosen)
+        for name in chosen:
+            _log.info("stop %s (%s)", name, self.config.devices[name].address)
+            self.advertiser.set_broadcast(name, False)
+        closing = [self.exports.pop(name).close(None) for name in chosen]
+        await self._drain([asyncio.create_task(coroutine) for coroutine in closing])
+
+    async def reopen(self, name: str) -> None:
+        """Exchange the backing of an export for what its path names now; `changing` is held."""
+        export = self.exports[name]
+        await self._drain([asyncio.create_task(export.reopen(export.config))])
+        await _first_attempts([export])
+
     # --- reload ----------------------------------------------------------------------------
 
     async def reload(self, *, dry_run: bool = False) -> ReloadPlan:
@@ -216,25 +254,35 @@ class Daemon:
         changed. Devices that the difference does not name do not notice."""
         if self.source is None:
             raise ControlError(REFUSED, "there is no configuration file to read again")
-        async with self._reloading:
-            plan = diff(self.config, await load_async(self.source))
-            if not dry_run and not self._stopping.is_set():
-                await self._apply(plan)
+        async with self.changing:
+            new = await load_async(self.source, state_directory=self.store.directory)
+            plan = diff(self.config, new)
+            if not dry_run:
+                await self.apply(plan)
+                self.filed = self.config
         return plan
 
-    async def _apply(self, plan: ReloadPlan) -> None:
+    async def apply(self, plan: ReloadPlan, cause: str = "reload") -> None:
+        """Change what a plan says; `changing` is held. Raises StateError, and then nothing has
+        changed."""
+        if self._stopping.is_set():
+            return
+        await self._remember_slots(plan.config)
         for line in plan.lines():
-            _log.info("reload: %s", line)
+            _log.info("%s: %s", cause, line)
         for problem in plan.config.warnings:
             _log.warning("%s", problem)
-        replaced = [change for change in plan.changed if change.how == "replace"]
-        reopened = [change for change in plan.changed if change.how == "reopen"]
         self.config = plan.config
-        leaving = [device.name for device in plan.removed] + [c.name for c in replaced]
+        self.stopped.difference_update(device.name for device in plan.removed)
+        changed = [change for change in plan.changed if change.name not in self.stopped]
+        replaced = [change for change in changed if change.how == "replace"]
+        reopened = [change for change in changed if change.how == "reopen"]
+        removed = [device.name for device in plan.removed if device.name in self.exports]
+        leaving = removed + [change.name for change in replaced]
         busy = [self.exports.pop(name).close(None) for name in leaving]
         for name in leaving:
             self.advertiser.set_broadcast(name, False)
-        for change in plan.changed:
+        for change in changed:
             self.advertiser.set_broadcast(change.name, change.new.broadcast)
             if change.how == "live":
                 self.exports[change.name].apply(change.new)
@@ -242,14 +290,20 @@ class Daemon:
         await self._drain([asyncio.create_task(coroutine) for coroutine in busy])
         if self._stopping.is_set():
             return
-        opening = self._add([device.name for device in plan.added] + [c.name for c in replaced])
+        added = self._automatic(device.name for device in plan.added)
+        opening = self._add(added + [change.name for change in replaced])
         opening += [self.exports[change.name] for change in reopened]
         self.engine.busy_poll(plan.config.busy_poll_s)
         if any(change.key == "advertise-interval" for change in plan.daemon):
             self.advertiser.set_interval(plan.config.advertise_interval_s)
         self.interfaces.reconfigure(plan.config)
         await _first_attempts(opening)
-        _log.info("reload: done")
+        _log.info("%s: done", cause)
+
+    async def _remember_slots(self, config: Config) -> None:
+        """Before hosts can see who has which."""
+        if config.slots is not None:
+            await self.store.save_slots(config.slots)
 
     async def _drain(self, tasks: list[asyncio.Task[None]]) -> None:
         if not tasks:
@@ -258,7 +312,7 @@ class Daemon:
             self._follow(task)
         _, pending = await asyncio.wait(tasks, timeout=RELOAD_DRAIN_TIMEOUT_S)
         if pending:
-            _log.warning("reload: %d devices are still finishing requests", len(pending))
+            _log.warning("%d devices are still finishing requests", len(pending))
 
 
 async def _first_attempts(exports: Iterable[Export]) -> None:

@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import TypeVar
 
 import ggaoe
-from ggaoe.config import Config, DeviceConfig
-from ggaoe.config.read import ETHERS
+from ggaoe.config import Config, DeviceConfig, slots
+from ggaoe.config.model import Template
+from ggaoe.config.read import ETHERS, fixed_part
 from ggaoe.errors import GgaoeError, StartError
 from ggaoe.server import capabilities, landlock, seccomp
 from ggaoe.server.capabilities import Capability
@@ -49,8 +50,13 @@ class Limits:
     landlock: bool = True
     seccomp: bool = True
     devices: tuple[DeviceConfig, ...] = ()
+    templates: tuple[Template, ...] = ()
     source: Path | None = None
     """The configuration file that a reload reads."""
+    files: tuple[Path, ...] = ()
+    """Those that it includes."""
+    directories: tuple[Path, ...] = ()
+    """Those in which it looks for files to include."""
     state_directory: Path | None = None
     control_socket: Path | None = None
     removed: tuple[Path, ...] = ()
@@ -71,7 +77,10 @@ def limits_of(
         landlock=config.landlock,
         seccomp=config.seccomp,
         devices=tuple(config.devices.values()),
+        templates=config.templates,
         source=source,
+        files=config.document.files,
+        directories=config.document.directories,
         state_directory=state_directory,
         control_socket=control_socket,
         removed=tuple(removed),
@@ -183,18 +192,31 @@ def rules(limits: Limits) -> Iterator[tuple[Path, Right]]:
         yield _directory(limits.source), Right.READ_FILE
         yield _place_of(limits.source), Right.READ_FILE
         yield ETHERS, Right.READ_FILE
+    for directory in limits.directories:
+        yield directory, landlock.READ
+    for file in limits.files:
+        yield _place_of(file), Right.READ_FILE
     if limits.state_directory is not None:
         yield limits.state_directory, landlock.KEEP
     for path in limits.removed:
         yield path.parent, Right.REMOVE_DIR if path.is_dir() else Right.REMOVE_FILE
+    for template in limits.templates:
+        below, rights = fixed_part(str(template.pattern)), _use(template.read_only)
+        yield below, rights | Right.READ_DIR
+        if Path(os.path.realpath(below)).is_relative_to(DEVICES):
+            yield DEVICES, rights | Right.READ_DIR
     for device in limits.devices:
-        rights = landlock.USE & ~Right.WRITE_FILE if device.read_only else landlock.USE
+        rights = _use(device.read_only)
         if device.path is not None:
             yield _place_of(device.path), rights
         else:
             yield DEVICES, rights | Right.READ_DIR
             for name in _OF_BLKID:
                 yield Path(name), landlock.READ
+
+
+def _use(read_only: bool) -> Right:
+    return landlock.USE & ~Right.WRITE_FILE if read_only else landlock.USE
 
 
 def _place_of(path: Path) -> Path:
@@ -235,8 +257,13 @@ def _opened(limits: Limits) -> Iterator[tuple[Path, int]]:
             yield device.path, os.R_OK if device.read_only else os.R_OK | os.W_OK
     if limits.source is not None:
         yield limits.source, os.R_OK
+    for file in limits.files:
+        yield file, os.R_OK
+    for directory in limits.directories:
+        yield directory, os.R_OK | os.X_OK
     if limits.state_directory is not None:
         yield limits.state_directory, os.R_OK | os.W_OK | os.X_OK
+        yield limits.state_directory / slots.FILE_NAME, os.R_OK
         for path in limits.state_directory.glob("*.json"):
             yield path, os.R_OK
     for path in limits.removed:

@@ -1,4 +1,5 @@
-"""What initiators have set of a device, kept over restarts: one small JSON file for each device.
+"""What is kept over restarts: what initiators have set of a device, in one small JSON file for each
+device, and which device has which automatic slot.
 
 Owns the files' form and their durability: a new state is on stable storage before `save` returns,
 and a crash leaves the old file or the new one, never a mixture. A file that cannot be understood is
@@ -15,6 +16,7 @@ from urllib.parse import quote
 
 import aiofiles
 
+from ggaoe.config import slots
 from ggaoe.errors import StateError
 from ggaoe.proto.access import LIST_ENTRIES_MAX, MacList
 from ggaoe.proto.ata import SMART_HOST_LOGS
@@ -72,11 +74,23 @@ class StateStore:
 
     async def save(self, name: str, state: TargetState) -> None:
         """Store `state` durably; raises StateError, and then the old one is still there."""
-        path = self.path_of(name)
+        await self._write(self.path_of(name), encode(state))
+
+    async def save_slots(self, memory: slots.Memory) -> None:
+        """Store the automatic slots as durably, unless they are stored so already."""
+        path = self.directory / slots.FILE_NAME
+        try:
+            if await asyncio.to_thread(slots.read, self.directory) == memory:
+                return
+        except (OSError, ValueError) as error:
+            raise StateError(f"{path}: {error}: restore it, or remove it") from None
+        await self._write(path, slots.encode(memory))
+
+    async def _write(self, path: Path, content: bytes) -> None:
         temporary = path.with_name(f".{path.name}.new")
         try:
             async with aiofiles.open(temporary, "wb") as file:
-                await file.write(encode(state))
+                await file.write(content)
                 await file.flush()
                 await asyncio.to_thread(os.fsync, file.fileno())
             await asyncio.to_thread(_replace, temporary, path)

@@ -13,6 +13,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from ggaoe import __version__
+from ggaoe.config import DeviceConfig
 from ggaoe.engine.base import Port, sectors_of
 from ggaoe.engine.counters import DeviceCounters, InitiatorCounters, Initiators
 from ggaoe.errors import ControlError
@@ -20,10 +21,12 @@ from ggaoe.net.link import LinkCounters
 from ggaoe.proto.frame import SECTOR_BYTES
 from ggaoe.proto.operation import Operation
 from ggaoe.proto.rules import EVERYBODY, Rules
-from ggaoe.proto.target import Finding
+from ggaoe.proto.target import Finding, TargetState
+from ggaoe.server.changes import unsaved
 from ggaoe.server.control import (
     INVALID_PARAMS,
     PROTOCOL_VERSION,
+    REFUSED,
     Handler,
     Params,
     flag,
@@ -69,9 +72,19 @@ class Verbs:
         }
 
     def _selected(self, params: Params, *, required: bool = False) -> tuple[list[Export], Json]:
-        names, missing = select(params, self._daemon.exports, required=required)
-        exports = [self._daemon.exports[name] for name in names]
+        names, missing = self._named(params, required=required)
+        exports = [self._daemon.exports[name] for name in names if name in self._daemon.exports]
+        if names and not exports and params.get("names"):
+            text = f"{names[0]} is stopped: 'ggaoectl start {names[0]}' begins to serve it"
+            raise ControlError(REFUSED, text)
         return exports, {"missing": missing} if missing else {}
+
+    def _named(self, params: Params, *, required: bool = False) -> tuple[list[str], list[str]]:
+        """Devices that run or are stopped, in the order of the configuration."""
+        daemon = self._daemon
+        known = daemon.exports.keys() | daemon.stopped
+        names = [name for name in daemon.config.devices if name in known]
+        return select(params, names, required=required)
 
     async def _version(self, params: Params) -> Json:
         daemon = self._daemon
@@ -91,19 +104,27 @@ class Verbs:
         return {
             "applied": not dry_run,
             "changes": plan.lines(),
+            "plan": plan.facts(),
             "warnings": [str(problem) for problem in plan.config.warnings],
         }
 
     async def _list(self, params: Params) -> Json:
-        exports, rest = self._selected(params)
+        names, missing = self._named(params)
+        changes, devices = unsaved(self._daemon)
         return {
-            "devices": [_summary(export) for export in exports],
+            "devices": [self._row(name) for name in names],
             "interfaces": [
                 *(self._interface(interface) for interface in self._listed()),
                 *(_missing(name) for name in self._daemon.interfaces.missing()),
             ],
-            **rest,
+            "unsaved": changes,
+            "unsaved_devices": devices,
+            **({"missing": missing} if missing else {}),
         }
+
+    def _row(self, name: str) -> Json:
+        export = self._daemon.exports.get(name)
+        return _stopped(self._daemon.config.devices[name]) if export is None else _summary(export)
 
     def _listed(self) -> list[Interface]:
         """Interfaces that a device wants, up or not."""
@@ -132,13 +153,29 @@ class Verbs:
     async def _show(self, params: Params) -> Json:
         """Devices, and what is not one of them: the daemon itself, by its name in full."""
         if DAEMON not in string_list(params, "names") or DAEMON in self._daemon.exports:
-            exports, rest = self._selected(params)
-            return {"devices": [_detail(export) for export in exports], **rest}
+            names, missing = self._named(params)
+            devices = [await self._details(name) for name in names]
+            return {"devices": devices, **({"missing": missing} if missing else {})}
         others = [name for name in string_list(params, "names") if name != DAEMON]
-        devices = await self._show({"names": others}) if others else {"devices": []}
+        rest = await self._show({"names": others}) if others else {"devices": []}
         confinement = self._daemon.confinement
         facts = await self._version({})
-        return {"daemon": {**facts, **(confinement.facts() if confinement else {})}, **devices}
+        return {"daemon": {**facts, **(confinement.facts() if confinement else {})}, **rest}
+
+    async def _details(self, name: str) -> Json:
+        export = self._daemon.exports.get(name)
+        if export is not None:
+            return _detail(export)
+        config = self._daemon.config.devices[name]
+        return {
+            **_stopped(config),
+            "backend": None,
+            "warnings": [],
+            **_configured(config),
+            **_kept(await self._daemon.store.load(name)),
+            "counters": {**_numbers(DeviceCounters()), "in_flight": 0, "waiting": 0},
+            "initiators": {},
+        }
 
     async def _why(self, params: Params) -> Json:
         host = _host(params)
@@ -209,44 +246,72 @@ def _missing(name: str) -> Json:
 
 
 def _summary(export: Export) -> Json:
-    config = export.config
     size_sectors = export.device.target.size_sectors
     return {
-        "name": export.name,
-        "address": config.address,
-        "shelf": config.shelf,
-        "slot": config.slot,
+        **_identity(export.config),
         "state": export.state.value,
         "reason": export.reason,
         "size_bytes": None if size_sectors is None else size_sectors * SECTOR_BYTES,
-        "path": str(config.path) if config.path else f"UUID={config.uuid}",
-        "read_only": config.read_only,
         "interfaces": sorted(port.name for port in export.device.ports),
     }
 
 
+def _stopped(config: DeviceConfig) -> Json:
+    """As `_summary`, of a device that is not started."""
+    return {
+        **_identity(config),
+        "state": "stopped",
+        "reason": "stopped by the operator" if config.auto else "auto is false: not started",
+        "size_bytes": None,
+        "interfaces": [],
+    }
+
+
+def _identity(config: DeviceConfig) -> Json:
+    return {
+        "name": config.name,
+        "address": config.address,
+        "shelf": config.shelf,
+        "slot": config.slot,
+        "path": str(config.path) if config.path else f"UUID={config.uuid}",
+        "read_only": config.read_only,
+    }
+
+
 def _detail(export: Export) -> Json:
-    config, state, backend = export.config, export.device.target.state, export.backend
+    backend = export.backend
     return {
         **_summary(export),
         "backend": export.description,
         "warnings": list(backend.warnings) if backend else [],
-        "queue_length": config.queue_length,
-        "write_cache": config.write_cache,
-        "accept": None if config.accept.others else _texts(sorted(config.accept.exceptions)),
-        "deny": _texts(sorted(config.deny.exceptions)),
-        **{operation.value: _rules(export, operation) for operation in Operation},
-        "config_string": state.config_string.hex(),
-        "mask": _texts(state.mask),
-        "reserved": _texts(state.reserved),
+        **_configured(export.config),
+        **_kept(export.device.target.state),
         "counters": _counters(export),
         "initiators": _initiators(export.device.initiators),
     }
 
 
-def _rules(export: Export, operation: Operation) -> list[str] | None:
+def _configured(config: DeviceConfig) -> Json:
+    return {
+        "queue_length": config.queue_length,
+        "write_cache": config.write_cache,
+        "accept": None if config.accept.others else _texts(sorted(config.accept.exceptions)),
+        "deny": _texts(sorted(config.deny.exceptions)),
+        **{operation.value: _rules(config, operation) for operation in Operation},
+    }
+
+
+def _kept(state: TargetState) -> Json:
+    return {
+        "config_string": state.config_string.hex(),
+        "mask": _texts(state.mask),
+        "reserved": _texts(state.reserved),
+    }
+
+
+def _rules(config: DeviceConfig, operation: Operation) -> list[str] | None:
     """The members of an operation's list as they are written; None where there is no list."""
-    rules: Rules = getattr(export.config, operation.value)
+    rules: Rules = getattr(config, operation.value)
     return None if rules == EVERYBODY else [rule.text for rule in rules.rules]
 
 

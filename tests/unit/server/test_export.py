@@ -126,6 +126,7 @@ def device_config(path: str = "/disk", **options: object) -> DeviceConfig:
         uuid=None,
         shelf=SHELF,
         slot=SLOT,
+        auto=True,
         offset_bytes=0,
         length_bytes=None,
         exact_size=True,

@@ -1,0 +1,224 @@
+"""What the operator changes while the daemon runs, without the file: the verbs that do so.
+
+Owns the shape of their parameters and answers, and what stands in the file and what does not. There
+is one way to change anything: the configuration is made anew, with the change, from the document
+that was read last, and the difference is applied as that of a reload. The file itself is written by
+`ggaoectl`: who may write it is for the file's permissions to say, and a confined daemon cannot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ggaoe.backend.file import open_file
+from ggaoe.config import Config, Edit, ReloadPlan, diff, edit, from_mapping, keyfile
+from ggaoe.config.document import near
+from ggaoe.config.read import ETHERS, load_hosts
+from ggaoe.errors import BackendError, ConfigError, ControlError
+from ggaoe.proto.frame import SECTOR_BYTES
+from ggaoe.server.control import (
+    INVALID_PARAMS,
+    NOT_FOUND,
+    REFUSED,
+    Handler,
+    Params,
+    flag,
+    select,
+)
+from ggaoe.server.export import file_spec_of
+from ggaoe.units import format_size
+
+if TYPE_CHECKING:
+    from ggaoe.server.app import Daemon
+
+Json = dict[str, object]
+
+
+class Changes:
+    """The handlers of one daemon. With `dry_run` they only tell; with `persisted` the caller says
+    that the file has, or is about to have, the same change."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+
+    def handlers(self) -> Mapping[str, Handler]:
+        """By method name, as `ggaoectl` calls them."""
+        return {
+            "add": self._add,
+            "remove": self._remove,
+            "set": self._set,
+            "swap": self._swap,
+            "start": self._start,
+            "stop": self._stop,
+            "diff": self._diff,
+        }
+
+    async def _add(self, params: Params) -> Json:
+        change = Edit("add", _text(params, "name"), _options(params))
+        return await self._change(params, [change])
+
+    async def _set(self, params: Params) -> Json:
+        change = Edit("set", _text(params, "name"), _options(params))
+        return await self._change(params, [change])
+
+    async def _remove(self, params: Params) -> Json:
+        names, missing = select(params, self._daemon.config.devices, required=True)
+        result = await self._change(params, [Edit("remove", name) for name in names])
+        return {**result, **({"missing": missing} if missing else {})}
+
+    async def _change(self, params: Params, changes: Sequence[Edit]) -> Json:
+        async with self._daemon.changing:
+            plan, filed = await self._planned(params, changes)
+            if not flag(params, "dry_run"):
+                await self._carry_out(plan, filed)
+        return _answer(params, plan)
+
+    async def _planned(
+        self, params: Params, changes: Sequence[Edit]
+    ) -> tuple[ReloadPlan, Config | None]:
+        """What changes, and what the file says then, if it is to have the changes."""
+        daemon = self._daemon
+        directory = daemon.store.directory
+        filed = None
+        if flag(params, "persisted"):
+            filed = await asyncio.to_thread(_in_file, daemon.filed, changes, directory)
+        new = await asyncio.to_thread(edit, daemon.config, changes, state_directory=directory)
+        return diff(daemon.config, new), filed
+
+    async def _carry_out(self, plan: ReloadPlan, filed: Config | None) -> None:
+        await self._daemon.apply(plan, "change")
+        if filed is not None:
+            self._daemon.filed = filed
+
+    async def _swap(self, params: Params) -> Json:
+        name, path = _text(params, "name"), _text(params, "path")
+        daemon = self._daemon
+        async with daemon.changing:
+            if name not in daemon.config.devices:
+                text = f"there is no device {name!r}{near(name, daemon.config.devices)}"
+                raise ControlError(NOT_FOUND, text)
+            change = Edit("set", name, {"path": keyfile.escape(path), "uuid": None})
+            plan, filed = await self._planned(params, [change])
+            await self._check_backing(name, plan.config, force=flag(params, "force"))
+            if not flag(params, "dry_run"):
+                await self._carry_out(plan, filed)
+                # The path may be the old one, with another file there.
+                if not any(change.name == name for change in plan.changed):
+                    await self._reopen(name)
+        return _answer(params, plan)
+
+    async def _reopen(self, name: str) -> None:
+        if name in self._daemon.exports:
+            await self._daemon.reopen(name)
+
+    async def _check_backing(self, name: str, config: Config, *, force: bool) -> None:
+        """ControlError where the new backing cannot take the place of what is served now."""
+        daemon = self._daemon
+        device = config.devices[name]
+        try:
+            backend = await open_file(file_spec_of(device))
+        except BackendError as error:
+            why = daemon.confinement.explain(device, error) if daemon.confinement else str(error)
+            raise ControlError(REFUSED, f"nothing was swapped: {why}") from None
+        new_bytes = backend.size_bytes
+        await backend.close()
+        export = daemon.exports.get(name)
+        size_sectors = export.device.target.size_sectors if export is not None else None
+        if size_sectors is None or force or new_bytes >= size_sectors * SECTOR_BYTES:
+            return
+        raise ControlError(
+            REFUSED,
+            f"nothing was swapped: {device.path} has {format_size(new_bytes)}, and hosts know "
+            f"{name} with {format_size(size_sectors * SECTOR_BYTES)}: what is beyond would be "
+            f"gone for them; --force swaps all the same",
+        )
+
+    async def _start(self, params: Params) -> Json:
+        return await self._start_or_stop(params, start=True)
+
+    async def _stop(self, params: Params) -> Json:
+        return await self._start_or_stop(params, start=False)
+
+    async def _start_or_stop(self, params: Params, *, start: bool) -> Json:
+        """Start or stop devices; in the file that is `auto`."""
+        daemon = self._daemon
+        async with daemon.changing:
+            names, missing = select(params, daemon.config.devices, required=True)
+            changes = []
+            if flag(params, "persisted"):
+                value = "true" if start else "false"
+                changes = [Edit("set", name, {"auto": value}) for name in names]
+            plan, filed = await self._planned(params, changes)
+            concerned = [name for name in names if (name in daemon.stopped) == start]
+            if not flag(params, "dry_run"):
+                if changes:
+                    await self._carry_out(plan, filed)
+                await (daemon.start if start else daemon.stop)(concerned)
+        return {
+            "applied": not flag(params, "dry_run"),
+            "started" if start else "stopped": concerned,
+            "already": [name for name in names if name not in concerned],
+            "changes": plan.lines(),
+            **({"missing": missing} if missing else {}),
+        }
+
+    async def _diff(self, params: Params) -> Json:
+        """What a reload would do if the file had `settings`, in the form of TOML."""
+        settings, source = params.get("settings"), _text(params, "source")
+        if not isinstance(settings, dict):
+            raise ControlError(INVALID_PARAMS, "settings is no object")
+        hosts = await asyncio.to_thread(load_hosts, ETHERS)
+        new = await asyncio.to_thread(from_mapping, settings, source, hosts=hosts)
+        async with self._daemon.changing:
+            plan = diff(self._daemon.config, new)
+        return {"changes": plan.lines(), "plan": plan.facts()}
+
+
+def _in_file(filed: Config, changes: Sequence[Edit], directory: Path) -> Config:
+    try:
+        return edit(filed, changes, state_directory=directory)
+    except ConfigError as error:
+        why = " (in the file, which does not have what was changed without --persist)"
+        problems = [replace(one, message=one.message + why) for one in error.problems]
+        raise ConfigError(problems) from None
+
+
+def unsaved(daemon: Daemon) -> tuple[list[str], list[str]]:
+    """What a reload would take back since it is not in the file, and the devices concerned."""
+    plan = replace(diff(daemon.filed, daemon.config), restart=())
+    names = [device.name for device in (*plan.removed, *plan.added)]
+    return plan.lines(), [*names, *(change.name for change in plan.changed)]
+
+
+def _answer(params: Params, plan: ReloadPlan) -> Json:
+    """As that of a reload."""
+    return {
+        "applied": not flag(params, "dry_run"),
+        "changes": plan.lines(),
+        "plan": plan.facts(),
+        "warnings": [str(problem) for problem in plan.config.warnings if not problem.line],
+    }
+
+
+def _text(params: Params, key: str) -> str:
+    value = params.get(key)
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise ControlError(INVALID_PARAMS, f"{key} is no text")
+    return value
+
+
+def _options(params: Params) -> dict[str, str | None]:
+    """Values as a key file has them; null sets the default."""
+    options = params.get("options")
+    if not isinstance(options, dict) or not options:
+        raise ControlError(INVALID_PARAMS, "options are required: an object of texts, or null")
+    for key, value in options.items():
+        if not isinstance(value, str | None):
+            raise ControlError(INVALID_PARAMS, f"option {key!r} is neither a text nor null")
+        if value is not None and any(character in value for character in "\0\r\n"):
+            raise ControlError(INVALID_PARAMS, f"option {key!r} has more than one line")
+    return options
