@@ -90,26 +90,31 @@ def edit(config: Config, changes: Sequence[Edit], *, state_directory: Path | Non
     """The configuration after changes that stand in no file; its document is not read again.
     ConfigError carries every problem of it."""
     overlays = config.overlays
+    devices, interfaces = set(config.devices), set(config.interfaces)
     problems = []
     for change in changes:
-        exact, wrong = _resolved(config, change)
+        exact, wrong = _resolved(change, devices, interfaces)
         if wrong:
             problems.append(Problem(str(change), 0, 0, wrong))
         overlays = overlaid(overlays, exact)
+        if exact.action == "add":
+            (devices if exact.kind == "device" else interfaces).add(exact.name)
+        elif exact.action == "remove":
+            devices.discard(exact.name)
     if problems:
         raise ConfigError(problems)
     return build(config.document, overlays, state_directory)
 
 
-def _resolved(config: Config, change: Edit) -> tuple[Edit, str]:
+def _resolved(change: Edit, devices: set[str], interfaces: set[str]) -> tuple[Edit, str]:
     """The change as it is meant (what is set of an interface without a section adds one), and what
     is wrong with it."""
-    known = [*config.devices, *config.interfaces, "defaults", "acls"]
+    known = {*devices, *interfaces, "defaults", "acls"}
     wrong = _only_in_files(change)
     if change.action == "add" and change.name in known:
         wrong = "there is one of that name: change it with set, or take another name"
-    elif change.action == "remove" and change.name not in config.devices:
-        wrong = f"there is no such device{near(change.name, config.devices)}"
+    elif change.action == "remove" and change.name not in devices:
+        wrong = f"there is no such device{near(change.name, devices)}"
     elif change.action == "set" and change.name not in known:
         options = [schema.BY_KEY.get(key) for key in change.values]
         if all(option is not None and "interface" in option.places for option in options):

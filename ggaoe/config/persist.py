@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,14 +60,28 @@ def rewrite(source: Path, changes: Sequence[Edit], *, ethers: Path = ETHERS) -> 
     wanted = edit(load(source, ethers=ethers), changes)
     before: dict[Path, tuple[_Stamp, bytes]] = {}
     texts: dict[Path, str] = {}
-    for change in changes:
+    for change in _single(changes):
         document = read_file(source, ethers=ethers, instead=texts)
         for path, text in _changed(document, change, texts, before).items():
             texts[path] = text
-    if load(source, ethers=ethers, instead=texts) != wanted:
+    try:
+        same = load(source, ethers=ethers, instead=texts) == wanted
+    except ConfigError:
+        same = False
+    if not same:
         text = "cannot be written so that the file means the same: edit the file, and reload"
         raise ConfigError([Problem(str(source), 0, 0, f"{', '.join(map(str, changes))}: {text}")])
     return Rewriting(texts, before)
+
+
+def _single(changes: Sequence[Edit]) -> Iterator[Edit]:
+    """What is set, one option after the other: each moves what comes behind it in the file."""
+    for change in changes:
+        if change.action == "set":
+            for key, raw in change.values.items():
+                yield change._replace(values={key: raw})
+        else:
+            yield change
 
 
 def _changed(
@@ -88,18 +103,14 @@ def _changed(
         kind = change.kind if change.action == "add" else _kind_of(change)
         return {main: _editor(text_of(main), main).added(kind, change.name, change.values)}
     kind, sections = found
-    new: dict[Path, str] = {}
     if change.action == "remove":
-        for section in sections:
-            path = Path(section.file)
-            new[path] = _editor(text_of(path), path).removed(kind, change.name)
-        return new
-    for key, raw in change.values.items():
-        having = [section for section in sections if key in section.entries] or sections[:1]
-        path = Path(having[0].file)
-        editor = _editor(new[path] if path in new else text_of(path), path)
-        new[path] = editor.set(kind, change.name, key, raw)
-    return new
+        path = Path(sections[0].file)
+        return {path: _editor(text_of(path), path).removed(kind, change.name)}
+    ((key, raw),) = change.values.items()
+    section = next((one for one in sections if key in one.entries), sections[0])
+    path = Path(section.file)
+    last_line = max((entry.line for entry in section.entries.values()), default=section.line)
+    return {path: _editor(text_of(path), path).set(kind, change.name, key, raw, last_line)}
 
 
 def _kind_of(change: Edit) -> str:
@@ -149,7 +160,7 @@ class _Keyfile:
             if self._section[number] == name and (pair := _PAIR.fullmatch(line))
         ]
 
-    def set(self, kind: str, name: str, key: str, raw: str | None) -> str:
+    def set(self, kind: str, name: str, key: str, raw: str | None, last_line: int) -> str:
         pairs = self._pairs(name)
         having = [(number, pair) for number, pair in pairs if pair["key"] == key]
         if raw is None:
@@ -208,29 +219,47 @@ class _Toml:
             advice = "pip install 'ggaoe[persist]', or edit the file and reload"
             raise ConfigError([Problem(str(path), 0, 0, f"{text}: {advice}")]) from None
         self._kit = tomlkit
+        self._text = text
         self._document = tomlkit.parse(text)
 
-    def set(self, kind: str, name: str, key: str, raw: str | None) -> str:
+    def set(self, kind: str, name: str, key: str, raw: str | None, last_line: int) -> str:
+        """`last_line` has the last option of the section: a new one goes behind it."""
         table = self._document if kind == name else self._document[_TABLES[kind]]
         section = table[name]
         if raw is None:
             section.pop(key, None)
-        else:
-            section[key] = _toml_value(kind, key, raw)
-        return self._kit.dumps(self._document)
+            return self._kit.dumps(self._document)
+        is_new, value = key not in section, _toml_value(kind, key, raw)
+        section[key] = value
+        text = self._kit.dumps(self._document)
+        return self._inserted(self._pair(key, value), last_line, text) if is_new else text
+
+    def _inserted(self, pair: str, last_line: int, otherwise: str) -> str:
+        """With a line as soon behind another one as it means what it should: tomlkit would put it
+        behind the comments that belong to the next section."""
+        wanted = tomllib.loads(otherwise)
+        lines = self._text.split("\n")
+        end = "\r" if lines[0].endswith("\r") else ""
+        for number in range(last_line, len(lines) + 1):
+            text = "\n".join([*lines[:number], pair + end, *lines[number:]])
+            with suppress(tomllib.TOMLDecodeError):
+                if tomllib.loads(text) == wanted:
+                    return text
+        return otherwise
 
     def added(self, kind: str, name: str, values: Values) -> str:
-        section = self._kit.table()
-        for key, raw in values.items():
-            if raw is not None:
-                section[key] = _toml_value(kind, key, raw)
-        if kind == name:
-            self._document[name] = section
-        else:
-            if _TABLES[kind] not in self._document:
-                self._document[_TABLES[kind]] = self._kit.table(is_super_table=True)
-            self._document[_TABLES[kind]][name] = section
-        return self._kit.dumps(self._document)
+        path = self._kit.key([name] if kind == name else [_TABLES[kind], name]).as_string()
+        pairs = [
+            self._pair(key, _toml_value(kind, key, raw))
+            for key, raw in values.items()
+            if raw is not None
+        ]
+        end = "\r\n" if "\r\n" in self._text else "\n"
+        before = [self._text.rstrip(), ""] if self._text.strip() else []
+        return end.join([*before, f"[{path}]", *pairs, ""])
+
+    def _pair(self, key: str, value: object) -> str:
+        return f"{self._kit.key(key).as_string()} = {self._kit.item(value).as_string()}"
 
     def removed(self, kind: str, name: str) -> str:
         del self._document[_TABLES[kind]][name]

@@ -1,0 +1,290 @@
+"""Changes written into files: what they mean, and that nothing else in the files moves."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ggaoe.config import Edit, edit, load
+from ggaoe.config.persist import rewrite
+from ggaoe.errors import ConfigError
+
+KEYFILE = """\
+# The disks of the lab
+[defaults]
+interfaces = far*
+  # indented
+
+[disk]
+# what it is
+path = /dev/sdb
+shelf = 1
+  slot = 0
+queue-length   =  64
+queue-length = 32
+# the last comment of disk
+
+[acls]
+lab = 02:00:00:00:00:01
+
+# about other
+[other]
+path = /dev/sdc
+shelf = 1
+slot = 1
+"""
+TOML = """\
+# The disks of the lab
+[defaults]
+interfaces = ["far*"]  # all of them
+
+[devices.disk]  # what it is
+path = "/dev/sdb"
+shelf = 1
+slot = 0
+queue-length = 32   # enough
+
+[acls]
+lab = [ "02:00:00:00:00:01" ]
+
+# about other
+[devices.other]
+path = '/dev/sdc'
+shelf = 1
+slot = 1
+"""
+
+
+def after(path: Path, *changes: Edit) -> str:
+    """The text of the file with the changes in it, which it means then."""
+    wanted = edit(load(path), changes)
+    assert rewrite(path, changes).write() == [path]
+    assert load(path) == wanted
+    return path.read_bytes().decode()
+
+
+@pytest.fixture
+def keyfile(tmp_path: Path) -> Path:
+    path = tmp_path / "f.conf"
+    path.write_text(KEYFILE)
+    return path
+
+
+@pytest.fixture
+def toml(tmp_path: Path) -> Path:
+    pytest.importorskip("tomlkit")
+    path = tmp_path / "f.toml"
+    path.write_text(TOML)
+    return path
+
+
+def replaced(text: str, old: str, new: str) -> str:
+    assert text.count(old) == 1
+    return text.replace(old, new)
+
+
+@pytest.mark.parametrize(
+    ("change", "old", "new"),
+    [
+        (
+            Edit("set", "disk", {"queue-length": "5"}),
+            "queue-length = 32\n",
+            "queue-length = 5\n",
+        ),
+        (Edit("set", "disk", {"slot": "7"}), "  slot = 0\n", "  slot = 7\n"),
+        (
+            Edit("set", "other", {"read-only": "true"}),
+            "slot = 1\n",
+            "slot = 1\nread-only = true\n",
+        ),
+        (
+            Edit("set", "disk", {"queue-length": None}),
+            "queue-length   =  64\nqueue-length = 32\n",
+            "",
+        ),
+        (Edit("set", "defaults", {"mtu": "9000"}), "far*\n", "far*\nmtu = 9000\n"),
+        (Edit("set", "acls", {"lab": ""}), "lab = 02:00:00:00:00:01\n", "lab = \n"),
+        (Edit("set", "eth0", {"mtu": "1500"}), "slot = 1\n", "slot = 1\n\n[eth0]\nmtu = 1500\n"),
+        (
+            Edit("add", "new", {"path": "/x y", "shelf": "1", "slot": "2"}),
+            "slot = 1\n",
+            "slot = 1\n\n[new]\npath = /x y\nshelf = 1\nslot = 2\n",
+        ),
+        (Edit("remove", "other"), "[other]\npath = /dev/sdc\nshelf = 1\nslot = 1\n", ""),
+        (
+            Edit("remove", "disk"),
+            KEYFILE[KEYFILE.index("[disk]") : KEYFILE.index("# the last")],
+            "",
+        ),
+    ],
+    ids=str,
+)
+def test_key_file(keyfile: Path, change: Edit, old: str, new: str) -> None:
+    assert after(keyfile, change) == replaced(KEYFILE, old, new)
+
+
+@pytest.mark.parametrize(
+    ("change", "old", "new"),
+    [
+        (Edit("set", "disk", {"queue-length": "5"}), "= 32   # enough", "= 5   # enough"),
+        (
+            Edit("set", "other", {"read-only": "true", "max-delay": "5ms"}),
+            "slot = 1\n",
+            'slot = 1\nread-only = true\nmax-delay = "5ms"\n',
+        ),
+        (Edit("set", "disk", {"queue-length": None}), "queue-length = 32   # enough\n", ""),
+        (
+            Edit("set", "defaults", {"interfaces": "eth0, a\\,b"}),
+            '["far*"]  # all',
+            '["eth0", "a,b"]  # all',
+        ),
+        (
+            Edit("set", "acls", {"new": "lab"}),
+            'lab = [ "02:00:00:00:00:01" ]\n',
+            'lab = [ "02:00:00:00:00:01" ]\nnew = ["lab"]\n',
+        ),
+        (
+            Edit("set", "eth0", {"mtu": "1500"}),
+            "slot = 1\n",
+            "slot = 1\n\n[interfaces.eth0]\nmtu = 1500\n",
+        ),
+        (Edit("remove", "other"), TOML[TOML.index("[devices.other]") :], ""),
+    ],
+    ids=str,
+)
+def test_toml(toml: Path, change: Edit, old: str, new: str) -> None:
+    assert after(toml, change) == replaced(TOML, old, new)
+
+
+def test_device_is_added_to_toml(toml: Path) -> None:
+    change = Edit("add", "new one", {"path": "/x", "shelf": "1", "slot": "auto"})
+    section = '\n[devices."new one"]\npath = "/x"\nshelf = 1\nslot = "auto"\n'
+    assert after(toml, change) == TOML + section
+
+
+def test_option_behind_a_value_of_several_lines(toml: Path) -> None:
+    text = TOML.replace("slot = 1\n", 'slot = 1\naccept = [\n  "lab",\n  # more\n]\n# end\n')
+    toml.write_text(text)
+    change = Edit("set", "other", {"read-only": "true"})
+    assert after(toml, change) == text.replace("]\n# end", "]\nread-only = true\n# end")
+
+
+def test_several_changes_at_once(keyfile: Path) -> None:
+    text = after(
+        keyfile,
+        Edit("set", "disk", {"auto": "false"}),
+        Edit("set", "other", {"auto": "false"}),
+        Edit("set", "other", {"auto": "true"}),
+    )
+    assert text.count("auto = false") == text.count("auto = true") == 1
+
+
+def test_file_that_includes(tmp_path: Path) -> None:
+    main, more = tmp_path / "f.conf", tmp_path / "more.conf"
+    main.write_text("[defaults]\ninclude = more.conf\n")
+    more.write_text("[disk]\npath = /x\nshelf = 1\nslot = 1\n[defaults]\nqueue-length = 3\n")
+    rewriting = rewrite(
+        main,
+        [
+            Edit("set", "disk", {"slot": "2"}),
+            Edit("set", "defaults", {"queue-length": "4", "mtu": "1500"}),
+            Edit("add", "new", {"path": "/y", "shelf": "1", "slot": "3"}),
+        ],
+    )
+    assert sorted(rewriting.write()) == [main, more]
+    assert more.read_text().split("\n")[3:6] == ["slot = 2", "[defaults]", "queue-length = 4"]
+    assert "mtu = 1500" in main.read_text()
+    assert "[new]" in main.read_text()
+    rewriting.undo()
+    assert main.read_text() == "[defaults]\ninclude = more.conf\n"
+    assert "slot = 1" in more.read_text()
+
+
+def test_ends_of_lines_and_byte_order_mark_stay(keyfile: Path) -> None:
+    keyfile.write_bytes(b"\xef\xbb\xbf" + KEYFILE.replace("\n", "\r\n").encode())
+    text = after(keyfile, Edit("set", "eth0", {"mtu": "1500"}), Edit("set", "disk", {"slot": "5"}))
+    assert text.startswith("\ufeff# The disks")
+    assert text.count("\n") == text.count("\r\n")
+    assert "  slot = 5\r\n" in text
+
+
+def test_file_without_a_last_end_of_line(keyfile: Path) -> None:
+    keyfile.write_text(KEYFILE.rstrip("\n"))
+    assert after(keyfile, Edit("set", "other", {"slot": "3"})).endswith("slot = 3")
+    assert after(keyfile, Edit("set", "other", {"read-only": "1"})).endswith("\nread-only = 1")
+
+
+def test_owner_mode_and_links_stay(keyfile: Path, tmp_path: Path) -> None:
+    real = tmp_path / "real.conf"
+    keyfile.rename(real)
+    keyfile.symlink_to(real.name)
+    real.chmod(0o640)
+    if os.geteuid() == 0:
+        os.chown(real, 12, 34)
+    before = real.stat()
+    after(keyfile, Edit("set", "disk", {"slot": "3"}))
+    status = real.stat()
+    assert keyfile.is_symlink()
+    assert status.st_ino != before.st_ino
+    assert (status.st_mode, status.st_uid, status.st_gid) == (
+        before.st_mode,
+        before.st_uid,
+        before.st_gid,
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["f.conf", "real.conf"]
+
+
+def test_somebody_else_has_changed_it(keyfile: Path, tmp_path: Path) -> None:
+    rewriting = rewrite(keyfile, [Edit("set", "disk", {"slot": "3"})])
+    keyfile.write_text(KEYFILE + "# mine\n")
+    with pytest.raises(ConfigError, match="was changed by somebody else"):
+        rewriting.write()
+    assert keyfile.read_text() == KEYFILE + "# mine\n"
+    assert list(tmp_path.iterdir()) == [keyfile]
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (Edit("set", "dsk", {"queue-length": "3"}), "set dsk: there is no such device or"),
+        (Edit("set", "disk", {"slot": "x"}), "set disk: 'x' is no whole number"),
+        (Edit("set", "disk", {"sloth": "1"}), "unknown option 'sloth': did you mean 'slot'?"),
+        (Edit("remove", "dis"), "there is no such device: did you mean 'disk'?"),
+        (Edit("add", "disk", {"path": "/x"}), "add disk: there is one of that name"),
+        (Edit("set", "defaults", {"user": "me"}), "user is changed only by a restart"),
+        (Edit("set", "defaults", {"include": "x"}), "include has a meaning only in a file"),
+        (Edit("set", "vms-a", {"queue-length": "3"}), "vms-a comes of template [vms]"),
+        (Edit("add", "a]b", {"path": "/x", "shelf": "1", "slot": "9"}), "cannot be written so"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_written(keyfile: Path, tmp_path: Path, change: Edit, problem: str) -> None:
+    (tmp_path / "vg").mkdir()
+    (tmp_path / "vg" / "a").touch()
+    keyfile.write_text(
+        KEYFILE.replace("[defaults]", "[defaults]\nstate-directory = .")
+        + "[template vms]\nshelf = 2\npath = vg/*\n"
+    )
+    before = keyfile.read_text()
+    with pytest.raises(ConfigError) as caught:
+        rewrite(keyfile, [change])
+    assert problem in str(caught.value)
+    assert keyfile.read_text() == before
+
+
+def test_errors_elsewhere_in_the_file(keyfile: Path) -> None:
+    keyfile.write_text(KEYFILE + "nonsense\n")
+    with pytest.raises(ConfigError, match=r"f\.conf:23:1: 'nonsense'"):
+        rewrite(keyfile, [Edit("set", "disk", {"slot": "3"})])
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_directory_that_may_not_be_written(keyfile: Path, tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(ConfigError, match="cannot be rewritten: Permission denied"):
+            rewrite(keyfile, [Edit("set", "disk", {"slot": "3"})]).write()
+    finally:
+        tmp_path.chmod(0o700)
