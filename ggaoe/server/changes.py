@@ -29,7 +29,7 @@ from ggaoe.server.control import (
     flag,
     select,
 )
-from ggaoe.server.export import file_spec_of
+from ggaoe.server.export import State, file_spec_of
 from ggaoe.units import format_size
 
 if TYPE_CHECKING:
@@ -75,7 +75,21 @@ class Changes:
             plan, filed = await self._planned(params, changes)
             if not flag(params, "dry_run"):
                 await self._carry_out(plan, filed)
-        return _answer(params, plan)
+        return self._answer(params, plan)
+
+    def _answer(self, params: Params, plan: ReloadPlan) -> Json:
+        """As that of a reload; warnings are of the change and of the devices that it is about."""
+        warnings = [str(problem) for problem in plan.config.warnings if not problem.line]
+        concerned = {device.name for device in plan.added} | {one.name for one in plan.changed}
+        for name, export in self._daemon.exports.items():
+            if name in concerned and export.state is State.WAITING:
+                warnings.append(f"{name} waits: {export.reason}")
+        return {
+            "applied": not flag(params, "dry_run"),
+            "changes": plan.lines(),
+            "plan": plan.facts(),
+            "warnings": warnings,
+        }
 
     async def _planned(
         self, params: Params, changes: Sequence[Edit]
@@ -109,7 +123,7 @@ class Changes:
                 # The path may be the old one, with another file there.
                 if not any(change.name == name for change in plan.changed):
                     await self._reopen(name)
-        return _answer(params, plan)
+        return self._answer(params, plan)
 
     async def _reopen(self, name: str) -> None:
         if name in self._daemon.exports:
@@ -192,16 +206,6 @@ def unsaved(daemon: Daemon) -> tuple[list[str], list[str]]:
     plan = replace(diff(daemon.filed, daemon.config), restart=())
     names = [device.name for device in (*plan.removed, *plan.added)]
     return plan.lines(), [*names, *(change.name for change in plan.changed)]
-
-
-def _answer(params: Params, plan: ReloadPlan) -> Json:
-    """As that of a reload."""
-    return {
-        "applied": not flag(params, "dry_run"),
-        "changes": plan.lines(),
-        "plan": plan.facts(),
-        "warnings": [str(problem) for problem in plan.config.warnings if not problem.line],
-    }
 
 
 def _text(params: Params, key: str) -> str:

@@ -18,6 +18,7 @@ CONFIG_WORDS = (
     *("true", "false", "auto", "native", "aio", "50us", "5ms", "10GiB", "64KiB", "eth0", "san*"),
     *("[defaults]", "[acls]", "[disk]", "[interfaces.eth0]", "[devices.disk]", "[[devices.disk]]"),
     *("02:00:00:00:00:01", "alpha", "lab", "4095", "65534", "\\s", "\\,", "\0\0", '"""', "'''"),
+    *("include = *.toml", "include = input.conf", "[template vms]", "[templates.vms]"),
     *("0x", "1e9", "1979-05-27", "= [", "= {", "nan", "inf", "\\u0000", "\u2028", "\u00e4"),
 )
 
@@ -58,8 +59,9 @@ def read(content: bytes, ending: str) -> Config | None:
         problems = config.warnings
     assert (config is None) != all(problem.warning for problem in problems)
     for problem in problems:
-        assert problem.file == str(path)
         assert "\n" not in str(problem)
+        if problem.file != str(path):  # a file that this one includes
+            continue
         is_rest = problem.message.endswith("more problems are not shown")
         assert is_rest or (1 <= problem.line <= content.count(b"\n") + 1 and problem.column >= 1)
     return config

@@ -1,0 +1,422 @@
+"""What an operator changes while the daemon runs: without the file, with it, and in several."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ggaoe.client import Initiator, NoAnswerError
+from ggaoe.engine.select import ENGINES
+from ggaoe.proto.frame import SECTOR_BYTES
+from integration.load import PATIENT, Load, running
+from integration.scene import (
+    DEADLINE_S,
+    DISK_BYTES,
+    DISK_SECTORS,
+    GGAOE,
+    Daemon,
+    Scene,
+    device,
+    round_trip,
+)
+
+
+@pytest.fixture(params=list(ENGINES))
+def engine(request: pytest.FixtureRequest) -> str:
+    """[defaults] for each engine that is there."""
+    return f"[defaults]\nengine = {request.param}\nshelf = 0\n"
+
+
+async def hears_nothing(initiator: Initiator, slot: int = 1) -> None:
+    async with asyncio.timeout(DEADLINE_S):
+        with pytest.raises(NoAnswerError):
+            await (await initiator.open(0, slot, 0.2)).ping(0.2)
+
+
+def rows(daemon: Daemon) -> dict[str, tuple[str, str]]:
+    """State and address of each device in the list."""
+    return {row["name"]: (row["state"], row["address"]) for row in daemon.ask("list")["devices"]}
+
+
+# --- start and stop ----------------------------------------------------------------------------
+
+
+async def test_stop_drains_and_start_serves_again(scene: Scene, engine: str) -> None:
+    disk = scene.disk()
+    scene.disk("other")
+    with scene.serving(engine, device(), device("other", 2)) as daemon:
+        async with scene.initiator(timing=PATIENT) as initiator:
+            other = Load(await initiator.open(0, 2), scene.directory / "other")
+            await round_trip(initiator, disk)
+            async with running(other):
+                answer = await asyncio.to_thread(daemon.ask, "stop", "disk")
+                assert (answer["stopped"], answer["already"]) == (["disk"], [])
+                await hears_nothing(initiator)
+                with disk.open("rb+") as file:  # nobody has it locked
+                    os.lockf(file.fileno(), os.F_TLOCK, 0)
+                assert rows(daemon)["disk"] == ("stopped", "e0.1")
+                await asyncio.to_thread(daemon.hang_up)
+                assert rows(daemon)["disk"][0] == "stopped"
+                shown = daemon.ask("show", "disk")["devices"][0]
+                assert (shown["state"], shown["reason"]) == ("stopped", "stopped by the operator")
+                refused = daemon.ctl("why", "02:00:00:00:00:01", "disk")
+                assert refused.status == 1
+                assert "disk is stopped: 'ggaoectl start disk'" in refused.stderr
+                assert daemon.ask("stop", "*k")["already"] == ["disk"]
+                answer = await asyncio.to_thread(daemon.ask, "start", "disk")
+                assert answer["started"] == ["disk"]
+                assert rows(daemon)["disk"][0] == "serving"
+                await round_trip(initiator, disk)
+            assert other.remote.counters.resent == 0
+
+
+async def test_auto_decides_when_a_device_is_added(scene: Scene, engine: str) -> None:
+    for name in ("disk", "later"):
+        scene.disk(name)
+    with scene.serving(engine, device(auto=False)) as daemon:
+        assert rows(daemon) == {"disk": ("stopped", "e0.1")}
+        assert daemon.ask("show", "disk")["devices"][0]["reason"] == "auto is false: not started"
+        async with scene.initiator() as initiator:
+            await hears_nothing(initiator)
+            await asyncio.to_thread(daemon.ask, "start", "disk")
+            await initiator.open(0, 1)
+        daemon.reconfigure(engine, device(auto=False), device("later", 2, auto=False))
+        assert {name: row[0] for name, row in rows(daemon).items()} == {
+            "disk": "serving",
+            "later": "stopped",
+        }
+        daemon.reconfigure(engine, device(auto=False), device("later", 3, auto=True))
+        assert rows(daemon)["later"] == ("stopped", "e0.3")
+        daemon.reconfigure(engine, device(auto=False))
+        assert list(rows(daemon)) == ["disk"]
+    text = daemon.config.read_text()
+    daemon.start()
+    assert rows(daemon)["disk"][0] == "stopped"
+    assert daemon.ask("start", "disk", "--persist")["files"] == [str(daemon.config)]
+    assert daemon.config.read_text() == text.replace("auto = false", "auto = true")
+    assert daemon.ask("reload")["changes"] == []
+    assert daemon.stop() == 0
+
+
+# --- options, devices --------------------------------------------------------------------------
+
+
+async def test_set_is_in_force_until_a_reload(scene: Scene, engine: str) -> None:
+    scene.disk()
+    with scene.serving(engine, device(queue_length=7)) as daemon:
+        text = daemon.config.read_text()
+        async with scene.initiator(timing=PATIENT) as initiator:
+            load = Load(await initiator.open(0, 1), scene.directory / "disk")
+            async with running(load):
+                dry = daemon.ask("set", "disk", "queue-length=9", "--dry-run")
+                assert not dry["applied"]
+                real = await asyncio.to_thread(daemon.ask, "set", "disk", "queue-length=9")
+                assert (
+                    real["changes"] == dry["changes"] == ["change disk (e0.1): queue-length 7 → 9"]
+                )
+                await load.more()
+            assert load.remote.counters.resent == 0
+        assert daemon.ask("show", "disk")["devices"][0]["queue_length"] == 9
+        daemon.ask("set", "defaults", "max-delay=2ms", "advertise-interval=5")
+        daemon.ask("set", "far0", "mtu=1400")
+        interface = daemon.interface("far0")
+        assert interface is not None
+        assert interface["mtu_bytes"] == 1400
+        daemon.ask("set", "disk", "--unset", "queue-length")
+        listed = daemon.ask("list")
+        assert listed["unsaved_devices"] == ["disk"]
+        table = daemon.ctl("list").stdout
+        assert "disk*" in table
+        assert "not in the configuration file" in table
+        assert "queue-length 7 → 64" in table
+        assert daemon.config.read_text() == text
+        assert any("queue-length 64 → 7" in line for line in daemon.ask("reload")["changes"])
+        listed = daemon.ask("list")
+        assert (listed["unsaved"], listed["unsaved_devices"]) == ([], [])
+
+
+async def test_devices_are_added_and_removed(scene: Scene, engine: str) -> None:
+    scene.disk()
+    more = scene.disk("more disk")
+    with scene.serving(engine, device()) as daemon:
+        answer = daemon.ask("add", "more", f"path={more}", "slot=auto")
+        assert answer["changes"] == ["add more (e0.0)"]
+        async with scene.initiator() as initiator:
+            await round_trip(initiator, more, slot=0)
+            assert daemon.ask("remove", "d*")["changes"] == ["remove disk (e0.1)"]
+            await hears_nothing(initiator)
+            assert list(rows(daemon)) == ["more"]
+            assert set(daemon.ask("reload")["changes"]) == {"remove more (e0.0)", "add disk (e0.1)"}
+            await hears_nothing(initiator, slot=0)
+            await initiator.open(0, 1)
+
+
+def test_relative_path_starts_where_ggaoectl_runs(scene: Scene) -> None:
+    scene.disk()
+    with scene.serving(device()) as daemon:
+        refused = daemon.ctl("add", "more", "path=nothing here", "shelf=0", "slot=2", "--dry-run")
+        assert refused.status == 0
+        added = daemon.ctl("add", "more", "path=nothing here", "shelf=0", "slot=2")
+        assert (added.status, added.stdout) == (0, "add more (e0.2)\n")
+        assert "more waits: " in added.stderr
+        row = daemon.listed("more")
+        assert row["path"] == f"{Path(__file__).parents[2]}/nothing here"
+        assert row["state"] == "waiting"
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "text"),
+    [
+        (("set", "dsk", "queue-length=3"), 1, "no such device or interface: did you mean 'disk'?"),
+        (("set", "disk", "queue-lenght=3"), 1, "did you mean 'queue-length'?"),
+        (("set", "disk", "queue-length=many"), 1, "'many' is no whole number: queue-length can be"),
+        (("set", "disk", "queue-length"), 2, "is no option with a value: write it as"),
+        (("set", "disk"), 2, "name what to set"),
+        (("set", "defaults", "state-directory=/x"), 1, "only by a restart"),
+        (("set", "disk", "slot=2"), 1, "address e0.2 of device"),
+        (("add", "disk", "path=/x", "shelf=1", "slot=1"), 1, "there is one of that name"),
+        (("add", "new", "path=/x", "shelf=1"), 1, "device [new] has no slot: add it"),
+        (("remove", "nothing*"), 1, "nothing matches 'nothing*'"),
+        (("swap", "dsk", "/x"), 1, "there is no device 'dsk': did you mean 'disk'?"),
+        (("swap", "disk", "/nowhere"), 1, "nothing was swapped: /nowhere: No such file"),
+    ],
+)
+def test_refusals_say_what_to_do_and_change_nothing(
+    scene: Scene, words: tuple[str, ...], status: int, text: str
+) -> None:
+    scene.disk()
+    with scene.serving(device(), device("other", 2)) as daemon:
+        before = daemon.ask("list")
+        refused = daemon.ctl(*words)
+        assert (refused.status, text in refused.stderr) == (status, True), refused
+        assert daemon.ask("list") == before
+        if status == 1:
+            persisted = daemon.ctl(*words, "--persist")
+            assert (persisted.status, text in persisted.stderr) == (status, True), persisted
+            assert "error" in daemon.ctl("--json", *words).json
+
+
+# --- swap --------------------------------------------------------------------------------------
+
+
+async def test_swap_exchanges_the_backing_of_a_live_export(scene: Scene, engine: str) -> None:
+    disk = scene.disk()
+    larger, smaller = scene.disk("larger", 2 * DISK_BYTES), scene.disk("smaller", DISK_BYTES // 2)
+    larger.write_bytes(b"L" * 2 * DISK_BYTES)
+    with scene.serving(engine, device()) as daemon:
+        async with scene.initiator(timing=PATIENT) as initiator:
+            remote = await initiator.open(0, 1)
+            await round_trip(initiator, disk)
+            refused = daemon.ctl("swap", "disk", str(smaller))
+            assert refused.status == 1
+            assert "2 MiB" in refused.stderr
+            assert "--force" in refused.stderr
+            await asyncio.to_thread(daemon.ask, "swap", "disk", str(larger))
+            assert await remote.read(DISK_SECTORS - 1, 1) == b"L" * SECTOR_BYTES
+            assert (await remote.identify()).size_sectors == 2 * DISK_SECTORS
+            await round_trip(initiator, larger)
+            assert daemon.listed("disk")["path"] == str(larger)
+            await asyncio.to_thread(daemon.ask, "swap", "disk", str(smaller), "--force")
+            assert (await remote.identify()).size_sectors == DISK_SECTORS // 2
+            new = scene.disk("new")
+            new.write_bytes(b"N" * DISK_BYTES)
+            new.replace(smaller)  # another file with the same name
+            await asyncio.to_thread(daemon.ask, "swap", "disk", str(smaller))
+            assert await remote.read(0, 1) == b"N" * SECTOR_BYTES
+
+
+def test_swap_persisted_takes_the_place_of_a_uuid(scene: Scene) -> None:
+    disk = scene.disk()
+    free = "[defaults]\nlandlock = false\n"
+    with scene.serving(free, device(path=None, uuid="1234-ABCD")) as daemon:
+        daemon.ask("swap", "disk", str(disk), "--persist")
+        assert daemon.listed("disk")["state"] == "serving"
+        text = daemon.config.read_text()
+        assert "uuid" not in text
+        assert f"path = {disk}\n" in text
+        assert daemon.ask("reload")["changes"] == []
+
+
+# --- with the file -----------------------------------------------------------------------------
+
+
+def test_persisted_changes_are_in_the_file_and_in_force(scene: Scene, engine: str) -> None:
+    for name in ("disk", "more"):
+        scene.disk(name)
+    with scene.serving(engine, "# the disk\n", device(), "# the end\n") as daemon:
+        before = daemon.config.read_text()
+        answer = daemon.ask("set", "disk", "queue-length=9", "--persist")
+        assert answer["files"] == [str(daemon.config)]
+        assert daemon.config.read_text() == before.replace(
+            "slot = 1\n", "slot = 1\nqueue-length = 9\n"
+        )
+        daemon.ask("set", "disk", "trace-io=true")
+        path = f"path={scene.directory}/more"
+        assert "written to" in daemon.ctl("add", "more", path, "slot=2", "--persist").stdout
+        assert daemon.ask("list")["unsaved"] == ["change disk (e0.1): trace-io false → true"]
+        assert daemon.ask("reload")["changes"] == ["change disk (e0.1): trace-io true → false"]
+        assert set(rows(daemon)) == {"disk", "more"}
+        daemon.ask("remove", "more", "--persist")
+        daemon.ask("set", "disk", "--unset", "queue-length", "--persist")
+        assert daemon.config.read_text().rstrip() == before.rstrip()
+        assert daemon.ask("reload")["changes"] == []
+
+
+def test_persisted_in_toml(scene: Scene) -> None:
+    pytest.importorskip("tomlkit")
+    scene.disk()
+    daemon = scene.daemon()
+    daemon.config = daemon.config.with_suffix(".toml")
+    text = (
+        '[defaults]\ninterfaces = ["far*"]\nstate-directory = "state"\n'
+        'control-socket = "ctl"\npid-file = "pid"\n\n'
+        '[devices.disk] # mine\npath = "disk"\nshelf = 0\nslot = 1\n'
+    )
+    daemon.config.write_text(text)
+    daemon.start()
+    daemon.ask("set", "disk", "queue-length=9", "--persist")
+    assert daemon.config.read_text() == f"{text}queue-length = 9\n"
+    assert daemon.ask("reload")["changes"] == []
+    assert daemon.stop() == 0
+
+
+def test_file_that_cannot_have_it_keeps_all_as_it_is(scene: Scene) -> None:
+    scene.disk()
+    with scene.serving(device()) as daemon:
+        broken = daemon.config.read_text() + "nonsense\n"
+        daemon.config.write_text(broken)
+        refused = daemon.ctl("set", "disk", "queue-length=9", "--persist")
+        assert refused.status == 1
+        assert "nonsense" in refused.stderr
+        assert "nothing was changed: the file cannot have it" in refused.stderr
+        assert daemon.config.read_text() == broken
+        assert daemon.ask("show", "disk")["devices"][0]["queue_length"] == 64
+
+
+def test_export_without_a_file_can_be_changed_but_not_persisted(scene: Scene) -> None:
+    disk, socket = scene.disk(), str(scene.directory / "socket")
+    argv = ("export", str(disk), "--interface", "far0", "--slot", "1", "--control-socket", socket)
+    daemon = scene.daemon()
+    with daemon.log.open("ab") as log:
+        daemon.process = scene.target.spawn(*GGAOE, *argv, stdout=log, stderr=log)
+    daemon.wait_for_log("ready: ")
+    assert daemon.ctl("--socket", socket, "set", "disk", "queue-length=9").status == 0
+    refused = daemon.ctl("--socket", socket, "set", "disk", "queue-length=9", "--persist")
+    assert refused.status == 1
+    assert "no configuration file" in refused.stderr
+    assert daemon.stop() == 0
+
+
+# --- check --diff ------------------------------------------------------------------------------
+
+
+def test_check_tells_what_a_reload_would_do(scene: Scene) -> None:
+    scene.disk()
+    with scene.serving(device()) as daemon:
+        same = scene.ggaoe("check", "-c", str(daemon.config), "--diff")
+        assert (same.status, same.stdout) == (0, "no changes\n")
+        daemon.ask("set", "disk", "queue-length=9")
+        daemon.configure(device(read_only=True), device("new", 2), "[defaults]\npid-file = pid2\n")
+        told = scene.ggaoe("check", "-c", str(daemon.config), "--diff")
+        assert told.stdout.splitlines() == daemon.ask("reload", "--dry-run")["changes"]
+        pid = scene.directory / "pid"
+        assert told.stdout.splitlines() == [
+            "reopen disk (e0.1): read-only false → true, queue-length 9 → 64",
+            "add new (e0.2)",
+            f"needs a restart: pid-file {pid} → {pid}2; {pid} stays",
+        ]
+        plan = scene.ggaoe("check", "-c", str(daemon.config), "--diff", "--json").json["plan"]
+        assert plan["added"] == [{"name": "new", "address": "e0.2"}]
+        assert plan["changed"][0]["how"] == "reopen"
+        assert {"key": "queue-length", "old": "9", "new": "64"} in plan["changed"][0]["options"]
+        assert plan == daemon.ask("reload", "--dry-run")["plan"]
+    alone = scene.ggaoe("check", "-c", str(daemon.config), "--diff")
+    assert alone.status == 1
+    assert "cannot reach the daemon" in alone.stderr
+
+
+# --- several files, templates, automatic slots -------------------------------------------------
+
+
+def test_included_files_are_read_by_a_confined_daemon(scene: Scene, engine: str) -> None:
+    for name in ("a", "b"):
+        scene.disk(name)
+    files, main = scene.directory / "files", "[defaults]\ninclude = files/*.conf\n"
+    files.mkdir()
+    (files / "a.conf").write_text(device("a", 1, path="../a"))
+    with scene.serving(engine, main) as daemon:
+        assert rows(daemon) == {"a": ("serving", "e0.1")}
+        (files / "b.conf").write_text(device("b", 2, path="../b"))
+        assert daemon.ask("reload")["changes"] == ["add b (e0.2)"]
+        assert rows(daemon)["b"] == ("serving", "e0.2")
+        (files / "b.conf").write_text(device("b", 2, path="../b") + "queue-lenght = 3\n")
+        refused = daemon.ctl("reload")
+        assert refused.status == 1
+        assert f"{files}/b.conf:5:1: unknown option 'queue-lenght'" in refused.stderr
+        (files / "b.conf").unlink()
+        daemon.ask("set", "a", "queue-length=3", "--persist")
+        assert (files / "a.conf").read_text().endswith("queue-length = 3\n")
+        assert daemon.ask("reload")["changes"] == ["remove b (e0.2)"]
+
+
+def test_what_landlock_keeps_from_a_reload_is_said(scene: Scene, tmp_path_factory: Any) -> None:
+    scene.disk()
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "more.conf").write_text("")
+    with scene.serving(device()) as daemon:
+        if daemon.ask("show", "daemon")["daemon"]["landlock"]["reason"] is not None:
+            pytest.skip("no Landlock here")
+        for name in ("more.conf", "*.conf"):
+            daemon.configure(device(), f"[defaults]\ninclude = {elsewhere}/{name}\n")
+            refused = daemon.ctl("reload")
+            assert refused.status == 1
+            assert "Permission denied; give access; a daemon that was confined" in refused.stderr
+        assert list(rows(daemon)) == ["disk"]
+
+
+async def test_template_exports_what_matches_with_stable_slots(scene: Scene, engine: str) -> None:
+    volumes = scene.directory / "vg"
+    volumes.mkdir()
+    for name in ("a", "b"):
+        scene.disk(f"vg/{name}")
+    template = "[template vms]\npath = vg/*\nshelf = 0\n"
+    with scene.serving(engine, template) as daemon:
+        assert rows(daemon) == {"vms-a": ("serving", "e0.0"), "vms-b": ("serving", "e0.1")}
+        scene.disk("vg/aa")
+        assert len(rows(daemon)) == 2  # not before a reload
+        assert daemon.ask("reload")["changes"] == ["add vms-aa (e0.2)"]
+        async with scene.initiator() as initiator:
+            await round_trip(initiator, volumes / "aa", slot=2)
+        (volumes / "a").unlink()
+        assert daemon.ask("reload")["changes"] == ["remove vms-a (e0.0)"]
+        refused = daemon.ctl("set", "vms-b", "queue-length=3", "--persist")
+        assert refused.status == 1
+        assert "comes of template [vms]" in refused.stderr
+        daemon.ask("set", "vms-b", "queue-length=3")
+    scene.disk("vg/0")
+    daemon.start()
+    assert {name: row[1] for name, row in rows(daemon).items()} == {
+        "vms-0": "e0.3",
+        "vms-aa": "e0.2",
+        "vms-b": "e0.1",
+    }
+    assert daemon.stop() == 0
+
+
+def test_damaged_memory_of_slots_is_told(scene: Scene) -> None:
+    scene.disk()
+    with scene.serving("[defaults]\nshelf = 0\n", device(shelf=None, slot="auto")) as daemon:
+        assert rows(daemon) == {"disk": ("serving", "e0.0")}
+        memory = scene.directory / "state" / "slots.map"
+        good = memory.read_bytes()
+        memory.write_bytes(good[:-9])
+        refused = daemon.ctl("reload")
+        assert refused.status == 1
+        assert f"{memory}: is damaged or not ours" in refused.stderr
+        assert rows(daemon) == {"disk": ("serving", "e0.0")}
+        memory.write_bytes(good)
+        assert daemon.ask("reload")["changes"] == []
