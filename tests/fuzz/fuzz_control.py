@@ -21,6 +21,7 @@ from ggaoe.config import ReloadPlan, diff, load_async
 from ggaoe.engine.base import Hooks
 from ggaoe.net.link import Interface, LinkSettings
 from ggaoe.server import control
+from ggaoe.server.changes import Changes
 from ggaoe.server.control import ControlServer
 from ggaoe.server.export import Export
 from ggaoe.server.state import StateStore, decode, encode
@@ -45,6 +46,8 @@ WORDS = (
     *('"jsonrpc":"2.0"', '"id":', '"method":', '"params":{', '"names":["', '"dry_run":true'),
     *("version", "reload", "list", "show", "stats", "show-config", "show-macmask", "show-reserve"),
     *("clear-stats", "clear-config", "clear-macmask", "clear-reserve", "disk", "gone", "eth0"),
+    *("add", "remove", "start", "stop", "set", "diff", '"name":"disk"', '"persisted":true'),
+    *('"options":{"', "queue-length", "slot", "auto", '"settings":{"devices":{', "defaults"),
     *("why", '"mac":"02:00:00:00:00:01"', '"device":"disk"'),
     *("NaN", "1e999", "null", "\\ud800", "[!-]", "}\n{"),
 )
@@ -62,8 +65,19 @@ class _Daemon(SimpleNamespace):
     async def reload(self, *, dry_run: bool) -> ReloadPlan:
         return diff(self.config, await load_async(self.source))
 
+    async def apply(self, plan: ReloadPlan, cause: str) -> None:
+        """Plans are made, and not carried out."""
+
+    async def start(self, names: list[str]) -> None:
+        assert set(names) <= self.stopped
+
+    async def stop(self, names: list[str]) -> None:
+        assert set(names) <= set(self.exports)
+
     def handlers(self) -> Mapping[str, control.Handler]:
-        return Verbs(self).handlers()  # type: ignore[arg-type]
+        changes = dict(Changes(self).handlers())  # type: ignore[arg-type]
+        del changes["swap"]  # opens whatever file is named
+        return {**Verbs(self).handlers(), **changes}  # type: ignore[arg-type]
 
 
 async def _started() -> tuple[_Daemon, ControlServer]:
@@ -74,8 +88,14 @@ async def _started() -> tuple[_Daemon, ControlServer]:
     engine = PortableOnMemory(Hooks(changed=lambda *_: None, conflict=lambda *_: None))
     interface = Interface(1, "eth0", bytes(6), 1500, is_up=True)
     port = engine.open_link(interface, LinkSettings())
+    config = await load_async(directory / "ggaoed.conf")
     daemon = _Daemon(
-        config=await load_async(directory / "ggaoed.conf"),
+        config=config,
+        filed=config,
+        stopped=set(),
+        confinement=None,
+        store=StateStore(directory),
+        changing=asyncio.Lock(),
         source=directory / "ggaoed.conf",
         started_s=time.monotonic(),
         engine=engine,
@@ -84,9 +104,8 @@ async def _started() -> tuple[_Daemon, ControlServer]:
         ),
         kept=kept,
     )
-    store = StateStore(directory)
     daemon.exports = {
-        name: Export(engine, store, config, lambda _: None)
+        name: Export(engine, daemon.store, config, lambda _: None)
         for name, config in daemon.config.devices.items()
     }
     for export in daemon.exports.values():

@@ -1,4 +1,4 @@
-"""State files: what hosts have set of a device.
+"""State files: what hosts have set of a device, and which device has which automatic slot.
 
 Invariant: any bytes are a state, or a ValueError that says what is wrong, which the store makes a
 StateError; never another exception. A state obeys the limits of the protocol, and what is saved of
@@ -7,6 +7,9 @@ it and read again is the same.
 
 from __future__ import annotations
 
+from contextlib import suppress
+
+from ggaoe.config import slots
 from ggaoe.server.state import decode, encode
 
 CORPUS = "state"
@@ -14,6 +17,7 @@ MAX_BYTES = 4096
 WORDS = (
     *(
         '"format": "ggaoe-state"',
+        '{"format": "ggaoe-slots", "version": 1, "shelves": {"',
         '"version": 1',
         '"config_string": "',
         '"mask": [',
@@ -25,6 +29,9 @@ WORDS = (
 
 
 def one_input(data: bytes) -> None:
+    with suppress(ValueError):
+        memory = slots.decode(data)
+        assert slots.decode(slots.encode(memory)) == memory
     try:
         state = decode(data)
     except ValueError:

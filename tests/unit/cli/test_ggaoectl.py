@@ -406,6 +406,7 @@ def test_it_starts_without_asyncio_and_without_the_daemon(daemon: Daemon) -> Non
     )
     assert sorted(ran.stdout.splitlines()[-1].split()) == [
         "ggaoe.cli",
+        "ggaoe.cli.changing",
         "ggaoe.cli.ggaoectl",
         "ggaoe.cli.rates",
         "ggaoe.cli.render",

@@ -68,3 +68,37 @@ def test_a_file_gets_no_colour(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_config_strings_are_bytes(content: bytes, shown: str) -> None:
     assert render.config_string(content.hex()) == shown
+
+
+def test_what_is_not_in_the_file_is_marked() -> None:
+    row = {
+        "name": "disk",
+        "address": "e0.1",
+        "state": "stopped",
+        "reason": None,
+        "size_bytes": None,
+        "path": "/x",
+        "read_only": False,
+        "interfaces": [],
+    }
+    listed = {"devices": [row, {**row, "name": "same"}], "interfaces": []}
+    unsaved = {"unsaved": ["change disk (e0.1): slot 1 → 2\x1b"], "unsaved_devices": ["disk"]}
+    lines = render.listing({**listed, **unsaved}, colour=False)
+    assert [line.split()[0] for line in lines[1:3]] == ["disk*", "same"]
+    assert lines[-2:] == [
+        "* not in the configuration file, a reload takes it back:",
+        "  change disk (e0.1): slot 1 → 2\\x1b",
+    ]
+    assert not any("*" in line for line in render.listing(listed, colour=False))
+
+
+def test_changes() -> None:
+    result = {"changes": ["add a (e0.1)"], "applied": True, "files": ["/etc/ggaoed.conf"]}
+    assert render.changed(result, colour=False) == ["add a (e0.1)", "written to /etc/ggaoed.conf"]
+    result = {"changes": [], "started": ["a", "b"], "already": ["c"], "applied": False}
+    assert render.changed(result, colour=False) == [
+        "started: a, b",
+        "already: c",
+        "nothing of this was applied",
+    ]
+    assert render.changed({"changes": [], "applied": True}, colour=False) == ["no changes"]

@@ -1,0 +1,129 @@
+"""The verbs that change something: what reaches the daemon, and the order with --persist."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from ggaoe.errors import ControlError
+from ggaoe.server.control import REFUSED, Params
+from unit.cli.answering import answering, ggaoectl
+
+CONFIG = "# mine\n[disk]\npath = /x\nshelf = 0\nslot = 1\n"
+
+
+class Asked:
+    """A daemon that takes every change, and what it was asked; `refuse` says no to the last one."""
+
+    def __init__(self, config: Path | None, refuse: bool = False) -> None:
+        self.config = config
+        self.refuse = refuse
+        self.calls: list[tuple[str, Params]] = []
+        self.file_then = ""
+
+    async def version(self, params: Params) -> object:
+        return {"config": str(self.config) if self.config else None}
+
+    def verb(self, name: str) -> Callable[[Params], Awaitable[object]]:
+        async def called(params: Params) -> object:
+            self.calls.append((name, params))
+            if not params.get("dry_run"):
+                self.file_then = self.config.read_text() if self.config else ""
+                if self.refuse:
+                    raise ControlError(REFUSED, "not now")
+            plan = {"removed": [{"name": "disk", "address": "e0.1"}]}
+            applied = not params.get("dry_run", False)
+            names = {"started": ["disk"], "stopped": ["disk"], "already": []}
+            return {"applied": applied, "changes": ["done"], "plan": plan, **names}
+
+        return called
+
+    @contextmanager
+    def listening(self, socket: Path) -> Iterator[None]:
+        verbs = ("add", "remove", "set", "swap", "start", "stop")
+        with answering(socket, {"version": self.version, **{v: self.verb(v) for v in verbs}}):
+            yield
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "f.conf"
+    path.write_text(CONFIG)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("words", "params"),
+    [
+        (
+            ("set", "disk", "queue-length = 3", "accept=a, b", "--unset", "slot"),
+            {"name": "disk", "options": {"queue-length": "3", "accept": "a, b", "slot": None}},
+        ),
+        (
+            ("add", "new", "path=/x y", "slot=auto"),
+            {"name": "new", "options": {"path": "/x y", "slot": "auto"}},
+        ),
+        (("remove", "d*", "e"), {"names": ["d*", "e"]}),
+        (("stop", "disk"), {"names": ["disk"]}),
+        (("swap", "disk", "/y"), {"name": "disk", "path": "/y", "force": False}),
+        (("swap", "disk", "/y", "--force"), {"name": "disk", "path": "/y", "force": True}),
+    ],
+)
+def test_what_the_daemon_is_asked(tmp_path: Path, words: tuple[str, ...], params: Params) -> None:
+    asked = Asked(None)
+    with asked.listening(tmp_path / "ctl"):
+        assert ggaoectl("--socket", tmp_path / "ctl", *words).status == 0
+        assert ggaoectl("--socket", tmp_path / "ctl", *words, "--dry-run").status == 0
+    assert asked.calls == [
+        (words[0], {**params, "dry_run": False}),
+        (words[0], {**params, "dry_run": True}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("set", "disk", "slot=3"), CONFIG.replace("slot = 1", "slot = 3")),
+        (("remove", "d*"), "# mine\n"),
+        (("start", "*"), f"{CONFIG}auto = true\n"),
+        (("stop", "*"), f"{CONFIG}auto = false\n"),
+        (("swap", "disk", "/y"), CONFIG.replace("/x", "/y")),
+        (
+            ("add", "new", "path=/y", "shelf=0", "slot=2"),
+            f"{CONFIG}\n[new]\npath = /y\nshelf = 0\nslot = 2\n",
+        ),
+    ],
+)
+def test_the_file_has_it_before_the_daemon(
+    tmp_path: Path, config: Path, words: tuple[str, ...], text: str
+) -> None:
+    asked = Asked(config)
+    with asked.listening(tmp_path / "ctl"):
+        ran = ggaoectl("--socket", tmp_path / "ctl", *words, "--persist")
+    assert ran.status == 0
+    assert f"written to {config}" in ran.out
+    assert config.read_text() == asked.file_then == text
+    assert [(p.get("dry_run", False), p["persisted"]) for _, p in asked.calls] == [
+        (True, True),
+        (False, True),
+    ]
+
+
+def test_what_the_daemon_refuses_after_all_is_put_back(tmp_path: Path, config: Path) -> None:
+    asked = Asked(config, refuse=True)
+    with asked.listening(tmp_path / "ctl"):
+        ran = ggaoectl("--socket", tmp_path / "ctl", "set", "disk", "slot=3", "--persist")
+    assert (ran.status, ran.err) == (1, "ggaoectl: not now\n")
+    assert "slot = 3" in asked.file_then
+    assert config.read_text() == CONFIG
+
+
+def test_there_has_to_be_a_file(tmp_path: Path) -> None:
+    asked = Asked(None)
+    with asked.listening(tmp_path / "ctl"):
+        ran = ggaoectl("--socket", tmp_path / "ctl", "set", "disk", "slot=3", "--persist")
+    assert (ran.status, asked.calls) == (1, [])
+    assert "no configuration file: do without --persist" in ran.err
