@@ -12,7 +12,7 @@ import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -39,6 +39,7 @@ class Rewriting:
 
     texts: Mapping[Path, str]
     _before: Mapping[Path, tuple[_Stamp, bytes]]
+    _written: list[Path] = field(default_factory=list)
 
     def write(self) -> list[Path]:
         """Replace the files durably, and return which; ConfigError where one cannot be, or was
@@ -46,11 +47,18 @@ class Rewriting:
         for path, text in self.texts.items():
             stamp, old = self._before[path]
             mark = _BOM if old.startswith(_BOM.encode()) else ""
-            _replace(path, (mark + text).encode(), stamp)
+            try:
+                _replace(path, (mark + text).encode(), stamp)
+            except ConfigError:
+                self.undo()
+                raise
+            self._written.append(path)
         return list(self.texts)
 
     def undo(self) -> None:
-        for path in self.texts:
+        """Put back what `write` has replaced."""
+        while self._written:
+            path = self._written.pop()
             _replace(path, self._before[path][1], None)
 
 
@@ -300,7 +308,7 @@ def _stamp(path: Path) -> _Stamp:
 def _replace(path: Path, content: bytes, expected: _Stamp | None) -> None:
     """Put `content` in the place of the file, or of what a link names, durably."""
     real = Path(os.path.realpath(path))
-    new = real.with_name(f".{real.name}.new")
+    new = real.with_name(f".{real.name}.{os.getpid()}.new")
     _guarded(path, lambda: _write(real, new, content))
     if expected is not None and _guarded(path, lambda: _stamp(path)) != expected:
         new.unlink()
@@ -310,7 +318,7 @@ def _replace(path: Path, content: bytes, expected: _Stamp | None) -> None:
 
 def _write(real: Path, new: Path, content: bytes) -> None:
     status = real.stat()
-    handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)

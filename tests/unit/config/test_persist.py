@@ -245,6 +245,19 @@ def test_somebody_else_has_changed_it(keyfile: Path, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [keyfile]
 
 
+def test_of_several_files_all_or_none_are_written(keyfile: Path, tmp_path: Path) -> None:
+    more = tmp_path / "more.conf"
+    more.write_text("[new]\npath = /n\nshelf = 1\nslot = 5\n")
+    text = KEYFILE.replace("[defaults]", "[defaults]\ninclude = more.conf")
+    keyfile.write_text(text)
+    changes = [Edit("set", name, {"auto": "false"}) for name in ("disk", "new")]
+    rewriting = rewrite(keyfile, changes)
+    more.write_text("# by somebody else\n")
+    with pytest.raises(ConfigError, match="was changed by somebody else"):
+        rewriting.write()
+    assert keyfile.read_text() == text
+
+
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
