@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+from ggaoe.engine.histogram import LATENCY_BUCKETS, SIZE_BUCKETS
+
 INITIATORS_MAX = 256
 """Hosts remembered per device; the one that was silent longest gives way."""
 
@@ -39,6 +41,12 @@ class DeviceCounters:
     """Vectors that were taken apart or continued."""
     ata_errors: int = 0
     aoe_errors: int = 0
+    read_latency: list[int] = field(default_factory=lambda: [0] * LATENCY_BUCKETS)
+    """Histograms are described in engine/histogram.py."""
+    write_latency: list[int] = field(default_factory=lambda: [0] * LATENCY_BUCKETS)
+    flush_latency: list[int] = field(default_factory=lambda: [0] * LATENCY_BUCKETS)
+    read_sectors: list[int] = field(default_factory=lambda: [0] * SIZE_BUCKETS)
+    write_sectors: list[int] = field(default_factory=lambda: [0] * SIZE_BUCKETS)
     drops: Counter[str] = field(default_factory=Counter)
 
 

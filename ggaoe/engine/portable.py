@@ -19,6 +19,7 @@ from typing import ClassVar, cast
 from ggaoe.backend.base import Backend, Transfer
 from ggaoe.engine.base import STALE_AGE_NS, SYSTEM_CLOCK, Clock, Device, Engine, Hooks, Port
 from ggaoe.engine.counters import InitiatorCounters
+from ggaoe.engine.histogram import latency_bucket, size_bucket
 from ggaoe.net.buffers import BufferPool, Lease
 from ggaoe.net.link import Frame, Interface, Link, LinkSettings
 from ggaoe.net.plain import PlainLink
@@ -417,16 +418,21 @@ class PortableEngine(Engine):
                 counters.read_requests += 1
                 counters.read_bytes += request.length_bytes
                 counters.read_ns += duration_ns
+                counters.read_latency[latency_bucket(duration_ns)] += 1
+                counters.read_sectors[size_bucket(request.io.sectors)] += 1
                 initiator.read_requests += 1
                 initiator.read_bytes += request.length_bytes
             case Op.WRITE:
                 counters.write_requests += 1
                 counters.write_bytes += request.length_bytes
                 counters.write_ns += duration_ns
+                counters.write_latency[latency_bucket(duration_ns)] += 1
+                counters.write_sectors[size_bucket(request.io.sectors)] += 1
                 initiator.write_requests += 1
                 initiator.write_bytes += request.length_bytes
             case Op.FLUSH:
                 counters.flush_requests += 1
+                counters.flush_latency[latency_bucket(duration_ns)] += 1
                 initiator.other_requests += 1
             case Op.VERIFY:
                 counters.verify_requests += 1

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from ggaoe import __version__
 from ggaoe.engine.base import Port, sectors_of
 from ggaoe.engine.counters import DeviceCounters, InitiatorCounters, Initiators
+from ggaoe.engine.histogram import latencies, sizes
 from ggaoe.errors import ControlError
 from ggaoe.net.link import LinkCounters
 from ggaoe.proto.frame import SECTOR_BYTES
@@ -290,8 +291,14 @@ def _reasons(export: Export, host: bytes) -> Json:
 
 def _counters(export: Export) -> Json:
     device = export.device
+    counters = device.counters
     return {
-        **_numbers(device.counters),
+        **_numbers(counters),
+        "read_latency": latencies(counters.read_latency),
+        "write_latency": latencies(counters.write_latency),
+        "flush_latency": latencies(counters.flush_latency),
+        "read_sectors": sizes(counters.read_sectors),
+        "write_sectors": sizes(counters.write_sectors),
         "in_flight": device.in_flight,
         "waiting": device.waiting,
     }

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Iterable, Sequence
+from operator import add
 from typing import ClassVar
 
 from ggaoe.backend.base import Backend, FileAccess, Transfer
@@ -99,10 +100,13 @@ class NativeDevice(Device):
 
     @property
     def counters(self) -> DeviceCounters:
-        values, queue_full = self.core.counters()
+        values, queue_full, histograms = self.core.counters()
         for name, value in values.items():
             if value:
                 setattr(self._counters, name, getattr(self._counters, name) + value)
+        for name, counts in (histograms or {}).items():
+            sums: list[int] = getattr(self._counters, name)
+            sums[:] = map(add, sums, counts)
         if queue_full:
             self._counters.drops[DropReason.QUEUE_FULL.value] += queue_full
         return self._counters

@@ -19,6 +19,7 @@ from ggaoe.engine.native.kernel cimport *
 
 include "structs.pxi"
 
+include "histogram.pxi"
 include "order.pxi"
 include "queue.pxi"
 include "disk.pxi"
@@ -377,15 +378,22 @@ cdef class CoreDevice:
                 for i in range(count)], lost
 
     def counters(self):
-        """What has happened since the last call, by counter's name, and drops of a full queue."""
+        """What has happened since the last call, by counter's name; drops of a full queue; and
+        histograms by name, None where no request has finished."""
         cdef Stats stats
+        cdef Histograms histograms
+        cdef bint any_finished
         hold_lock(self.core.c)
         stats = self.c.stats
+        any_finished = stats.read_requests + stats.write_requests + stats.flush_requests > 0
         memset(&self.c.stats, 0, sizeof(Stats))
+        if any_finished:
+            histograms = self.c.histograms
+            memset(&self.c.histograms, 0, sizeof(Histograms))
         leave(self.core.c)
         values = dict(stats)
         queue_full = values.pop("queue_full")
-        return values, queue_full
+        return values, queue_full, dict(histograms) if any_finished else None
 
     def initiators(self):
         """What hosts have done since the last call, in order of when they were seen last."""

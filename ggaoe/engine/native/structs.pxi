@@ -31,6 +31,10 @@ cdef enum:
     SEND_RETRY_NS = 1000000          # a packet socket can be writable though its queue is full
     SLOW_FRAMES_MAX = 1024           # that wait for Python; the newest is dropped
     SLOW_FRAMES_PER_CALL = 64
+    LATENCY_SHIFT_MIN = 10
+    LATENCY_SHIFT_MAX = 34
+    LATENCY_BUCKETS = 97
+    SIZE_BUCKETS = 8
 
 cdef enum Op:
     READ = 0
@@ -153,6 +157,13 @@ ctypedef struct Stats:
     uint64_t ata_errors
     uint64_t queue_full
 
+ctypedef struct Histograms:
+    uint64_t read_latency[97]
+    uint64_t write_latency[97]
+    uint64_t flush_latency[97]
+    uint64_t read_sectors[8]
+    uint64_t write_sectors[8]
+
 cdef enum:                           # lists of a device
     LIST_ACCEPT = 0
     LIST_DENY = 1
@@ -221,6 +232,7 @@ ctypedef struct Device:
     Pool readers
     Pool writers
     Stats stats
+    Histograms histograms
     Failure failures[64]
     uint32_t failure_count
     uint64_t failures_lost
