@@ -20,6 +20,7 @@ from typing import ClassVar
 from ggaoe.backend.base import Backend
 from ggaoe.engine import limit
 from ggaoe.engine.counters import DeviceCounters, InitiatorCounters, Initiators
+from ggaoe.events import Event, about
 from ggaoe.net.link import Frame, Interface, Link, LinkSettings
 from ggaoe.proto.frame import (
     MTU_BYTES_MIN,
@@ -39,6 +40,8 @@ from ggaoe.units import format_mac
 STALE_AGE_NS = 5_000_000_000
 """A frame that waited longer in a socket is thrown away: its host has sent it again or given up."""
 CONFLICTS_REMEMBERED_MAX = 256
+REFUSALS = (DropReason.ACCESS_LIST, DropReason.MASK_LIST, DropReason.DISCOVER_LIST)
+"""What is dropped because of its sender: told of once for each."""
 
 _log = logging.getLogger("ggaoe.engine")
 _trace = logging.getLogger("ggaoe.trace")
@@ -83,8 +86,9 @@ class Device:
         self.backend: Backend | None = None
         self.ports: frozenset[Port] = frozenset()
         self.counters = DeviceCounters()
-        self.initiators = Initiators()
+        self.initiators = Initiators(self._greet)
         self.limit = limit.SourceLimit()
+        self._news = limit.Bucket(limit.NEWS_RATE_PER_S, limit.NEWS_BURST)
 
     @property
     def in_flight(self) -> int:
@@ -95,6 +99,21 @@ class Device:
     def waiting(self) -> int:
         """Requests that have arrived and not started."""
         return 0
+
+    def _greet(self, mac: bytes, interface: str, now_s: float) -> None:
+        if self._news.take(now_s):
+            peer = format_mac(mac)
+            extra = about(Event.HOST_SEEN, device=self.name, interface=interface, peer=peer)
+            text = "%s: %s has been seen for the first time, on %s"
+            _log.info(text, self.name, peer, interface, extra=extra)
+
+    def refuse(self, mac: bytes, interface: str, now_s: float, reason: DropReason) -> None:
+        """Tell of a host that a list refuses."""
+        if self._news.take(now_s):
+            peer = format_mac(mac)
+            extra = about(Event.HOST_REFUSED, device=self.name, interface=interface, peer=peer)
+            text = "%s: %s is refused, %s: to see why: ggaoectl why %s %s"
+            _log.info(text, self.name, peer, reason.value, peer, self.name, extra=extra)
 
     def clear_counters(self) -> None:
         self.counters = DeviceCounters()
@@ -313,6 +332,8 @@ class Engine(ABC):
                     _count_drop(device, initiator, reason)
                 continue
             if isinstance(outcome, Dropped):
+                if outcome.reason in REFUSALS and not initiator.drops[outcome.reason.value]:
+                    device.refuse(source, port.name, now_s, outcome.reason)
                 _count_drop(device, initiator, outcome.reason)
                 continue
             device.counters.other_requests += 1
@@ -337,6 +358,7 @@ class Engine(ABC):
                 port.name,
                 device.name,
                 format_mac(source) if is_source else "many hosts",
+                extra=about(Event.RATE_LIMITED, device=device.name, interface=port.name),
             )
         return False
 

@@ -17,6 +17,9 @@ can be somebody else's. When power returns, 250 hosts find 200 devices by two re
 SOURCES_MAX = 256
 """Sources remembered per device; the one that was silent longest gives way."""
 LOG_PAUSE_S = 60.0
+NEWS_RATE_PER_S = 1
+NEWS_BURST = 300
+"""Log lines of one device about hosts that were not known, or are refused."""
 
 
 class Bucket:

@@ -20,6 +20,7 @@ from ggaoe.backend.base import Backend, Transfer
 from ggaoe.engine.base import STALE_AGE_NS, SYSTEM_CLOCK, Clock, Device, Engine, Hooks, Port
 from ggaoe.engine.counters import InitiatorCounters
 from ggaoe.engine.histogram import latency_bucket, size_bucket
+from ggaoe.events import Event, about
 from ggaoe.net.buffers import BufferPool, Lease
 from ggaoe.net.link import Frame, Interface, Link, LinkSettings
 from ggaoe.net.plain import PlainLink
@@ -32,6 +33,7 @@ from ggaoe.sched.commit import GroupCommit
 from ggaoe.sched.merge import Vector, settle
 from ggaoe.sched.queue import Arrival, DeviceQueue, Policy
 from ggaoe.sched.request import Request
+from ggaoe.units import format_mac
 
 FRAMES_PER_TURN_MAX = 64
 """Per link and wake, so that a flood cannot starve completions and the control plane."""
@@ -362,7 +364,9 @@ class PortableEngine(Engine):
             for request in device.commit.done():
                 self._finish(device, request, 0)
             return
-        _log.error("%s: flush of the store failed: %s", device.name, strerror(-result))
+        extra = about(Event.DEVICE_FAILED, device=device.name)
+        reason = strerror(-result)
+        _log.error("%s: flush of the store failed: %s", device.name, reason, extra=extra)
         failed = device.commit.failed()
         for request in device.queue.active:
             if request.started and request.op is Op.WRITE:
@@ -403,6 +407,9 @@ class PortableEngine(Engine):
             request.io.sector,
             request.io.sectors,
             strerror(error_number),
+            extra=about(
+                Event.DEVICE_FAILED, device=device.name, peer=format_mac(request.header.source)
+            ),
         )
         reply = device.target.io_failure(request.header, request.io, request.path, register)
         device.counters.ata_errors += 1

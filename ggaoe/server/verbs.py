@@ -60,6 +60,7 @@ class Verbs:
             "show": self._show,
             "why": self._why,
             "stats": self._stats,
+            "events": self._events,
             "show-config": self._show_config,
             "show-macmask": self._show_macmask,
             "show-reserve": self._show_reserve,
@@ -85,6 +86,10 @@ class Verbs:
             "uptime_s": round(time.monotonic() - daemon.started_s, 3),
             "config": str(daemon.source) if daemon.source else None,
         }
+
+    async def _events(self, params: Params) -> object:
+        events = self._daemon.events
+        return events.follow() if flag(params, "follow") else {"events": events.recent()}
 
     async def _reload(self, params: Params) -> Json:
         dry_run = flag(params, "dry_run")

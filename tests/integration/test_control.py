@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import stat
 
 from ggaoe import __version__
-from ggaoe.proto.frame import SECTOR_BYTES
+from ggaoe.proto.frame import SECTOR_BYTES, Command
 from integration.load import PATIENT
 from integration.scene import DISK_BYTES, Scene, device
 
@@ -131,3 +132,24 @@ async def test_clients_that_neither_send_nor_read_do_not_disturb(scene: Scene) -
         finally:
             for one in silent:
                 one.close()
+
+
+def test_events_tell_what_happens(scene: Scene) -> None:
+    disk = scene.disk()
+    stranger = "02:00:00:00:00:aa"
+    with scene.serving(device("disk", accept=stranger)) as daemon:
+        with scene.wire() as wire:
+            wire.send(wire.request(Command.CONFIG, bytes(8), 1))
+            daemon.wait_for_log("is refused, access_list")
+        os.truncate(disk, 2 * DISK_BYTES)
+        daemon.wait_for_log("size changed")
+        events = daemon.ask("events", "--recent")["events"]
+        kinds = [event["event"] for event in events]
+        assert kinds[:3] == ["interface-serving", "device-serving", "started"]
+        assert {"host-seen", "host-refused", "device-resized"} <= set(kinds)
+        refused = events[kinds.index("host-refused")]
+        assert refused["peer"] == scene.host.mac("near0").hex(":")
+        assert (refused["device"], refused["interface"]) == ("disk", "far0")
+        lines = daemon.ctl("events", "--count", "3").stdout.splitlines()
+        assert len(lines) == 3
+        assert "device-serving" in lines[1]

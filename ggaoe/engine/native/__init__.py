@@ -19,6 +19,7 @@ from ggaoe.engine.base import STALE_AGE_NS, SYSTEM_CLOCK, Clock, Device, Engine,
 from ggaoe.engine.counters import DeviceCounters, InitiatorCounters, Initiators
 from ggaoe.engine.native.core import Core, CoreDevice, CoreLink
 from ggaoe.engine.portable import strerror
+from ggaoe.events import Event, about
 from ggaoe.net.link import Frame, Interface, Link, LinkCounters, LinkSettings
 from ggaoe.net.plain import PlainLink, Role
 from ggaoe.net.ring import ReceiveRing
@@ -296,7 +297,8 @@ class NativeEngine(Engine):
         for op, sector, sectors, error_number in failures:
             if op == COMMIT:
                 reason = strerror(error_number)
-                _log.error("%s: flush of the store failed: %s", device.name, reason)
+                extra = about(Event.DEVICE_FAILED, device=device.name)
+                _log.error("%s: flush of the store failed: %s", device.name, reason, extra=extra)
                 continue
             _log.error(
                 "%s: %s of sector %d+%d failed: %s",
@@ -305,6 +307,7 @@ class NativeEngine(Engine):
                 sector,
                 sectors,
                 strerror(error_number),
+                extra=about(Event.DEVICE_FAILED, device=device.name),
             )
         if lost:
             _log.error("%s: %d more requests failed", device.name, lost)
