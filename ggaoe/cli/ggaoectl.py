@@ -16,7 +16,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -31,6 +31,7 @@ MESSAGE_BYTES_MAX = 1 << 20
 """Longest line either way, without its newline, as the daemon has it."""
 ANSWER_TIMEOUT_S = 60.0
 INTERVAL_S = 1.0
+TRACE_S = 10.0
 INTERVAL_S_MIN = 0.1
 INTERVAL_S_MAX = 86400.0
 
@@ -74,6 +75,7 @@ VERBS = (
     Verb("stats", "counters since the start or the last clear-stats", render.stats),
     Verb("monitor", "rates, once per interval", render.monitor),
     Verb("events", "what has happened, and what happens", render.events, "none"),
+    Verb("trace", "requests and replies of a device as they pass", render.events, "required"),
     Verb("show-config", "config strings, as hosts have set them", render.config_strings),
     Verb("show-macmask", "MAC mask lists, as hosts have set them", render.mask_lists),
     Verb("show-reserve", "reservations", render.reservations),
@@ -121,6 +123,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
     if verb.name == "monitor":
         return _monitor(arguments, call)
+    if verb.name == "trace":
+        return _trace(arguments, path)
     if verb.name == "events" and not arguments.recent:
         return _events(arguments, path)
     if verb.name == "reload":
@@ -167,6 +171,47 @@ def _events(arguments: argparse.Namespace, path: Path) -> int:
             _print([json.dumps(event)] if arguments.json else render.events([event], colour))
     except KeyboardInterrupt:
         pass  # the way to end it
+    return DONE
+
+
+def _trace(arguments: argparse.Namespace, path: Path) -> int:
+    """Print frames, or write them to a file, until the time is over."""
+    from ggaoe.cli.dissect import Dissector, Passed
+    from ggaoe.cli.pcapng import Capture
+    from ggaoe.engine.trace import SNAP_BYTES
+
+    params = {"names": arguments.names, "seconds": arguments.seconds}
+    dissector = Dissector()
+    frames = lost = 0
+    with ExitStack() as stack:
+        capture = None
+        if arguments.pcap:
+            try:
+                file = stack.enter_context(arguments.pcap.open("xb"))
+            except OSError as error:
+                hint = "name a file that is not there yet"
+                raise UsageError(f"{arguments.pcap}: {error.strerror}: {hint}") from None
+            capture = Capture(file, SNAP_BYTES)
+        stack.enter_context(suppress(KeyboardInterrupt))  # the way to end it early
+        for item in _items(path, "trace", params):
+            lost += item["lost"]
+            for found in item["frames"]:
+                frames += 1
+                passed = Passed(
+                    found["time_ns"],
+                    found["interface"],
+                    found["length_bytes"],
+                    bytes.fromhex(found["frame"]),
+                )
+                if capture is not None:
+                    capture.add(*passed)
+                elif arguments.json:
+                    print(json.dumps(found))
+                else:
+                    print(dissector.line(passed))
+            sys.stdout.flush()
+    note = f", {lost} more came too fast" if lost else ""
+    print(f"{frames} frames{note}", file=sys.stderr)
     return DONE
 
 
@@ -346,6 +391,11 @@ def _parser() -> argparse.ArgumentParser:
             text = "only tell what would change"
             one.add_argument("--dry-run", action="store_true", help=text)
         elif verb.names != "none":
+            if verb.name == "trace":
+                text = f"how long ({TRACE_S:g} if none)"
+                one.add_argument("--seconds", type=float, default=TRACE_S, metavar="S", help=text)
+                text = "write a pcapng file, for Wireshark and the like"
+                one.add_argument("--pcap", type=Path, metavar="FILE", help=text)
             if verb.name == "why":
                 one.add_argument("host", type=_mac, metavar="MAC", help="as in 02:00:00:00:00:01")
             count = "+" if verb.names == "required" else "*"

@@ -20,6 +20,7 @@ from ggaoe.backend.base import Backend, Transfer
 from ggaoe.engine.base import STALE_AGE_NS, SYSTEM_CLOCK, Clock, Device, Engine, Hooks, Port
 from ggaoe.engine.counters import InitiatorCounters
 from ggaoe.engine.histogram import latency_bucket, size_bucket
+from ggaoe.engine.trace import Trace
 from ggaoe.events import Event, about
 from ggaoe.net.buffers import BufferPool, Lease
 from ggaoe.net.link import Frame, Interface, Link, LinkSettings
@@ -382,6 +383,8 @@ class PortableEngine(Engine):
             self._fail(device, request, error_number)
         else:
             head = device.target.ata_head(request.header, request.io.taskfile, request.path)
+            if device.trace is not None:
+                self._watch_reply(device.trace, request, head)
             if request.op is Op.READ:
                 self._queue_reply(request.port, [head, request.payload], request.lease)
                 request.lease = None
@@ -414,7 +417,14 @@ class PortableEngine(Engine):
         reply = device.target.io_failure(request.header, request.io, request.path, register)
         device.counters.ata_errors += 1
         request.initiator.errors += 1
+        if device.trace is not None:
+            self._watch_reply(device.trace, request, reply.frame)
         self._queue_reply(request.port, [reply.frame])
+
+    def _watch_reply(self, trace: Trace, request: IoRequest, head: bytes) -> None:
+        length_bytes = len(head) + len(request.payload) if request.op is Op.READ else 60
+        frame = head.ljust(60, b"\0")
+        trace.add(self._clock.wall_ns(), request.port.name, max(length_bytes, 60), frame)
 
     def _account(self, device: PortableDevice, request: IoRequest) -> None:
         counters, initiator = device.counters, request.initiator
@@ -455,7 +465,7 @@ class PortableEngine(Engine):
 
     # --- send ------------------------------------------------------------------------------
 
-    def send(self, port: Port, frame: bytes) -> None:
+    def _send(self, port: Port, frame: bytes) -> None:
         self._queue_reply(port, [frame])
         if not self._push_scheduled:
             self._push_scheduled = True

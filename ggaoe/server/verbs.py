@@ -8,14 +8,15 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from ggaoe import __version__
-from ggaoe.engine.base import Port, sectors_of
+from ggaoe.engine.base import Device, Port, sectors_of
 from ggaoe.engine.counters import DeviceCounters, InitiatorCounters, Initiators
 from ggaoe.engine.histogram import latencies, sizes
+from ggaoe.engine.trace import Traced
 from ggaoe.errors import ControlError
 from ggaoe.net.link import LinkCounters
 from ggaoe.proto.frame import SECTOR_BYTES
@@ -25,6 +26,7 @@ from ggaoe.proto.target import Finding
 from ggaoe.server.control import (
     INVALID_PARAMS,
     PROTOCOL_VERSION,
+    REFUSED,
     Handler,
     Params,
     flag,
@@ -45,6 +47,13 @@ DAEMON = "daemon"
 """What stands for the daemon among the names of devices, unless one has this name."""
 
 
+TRACE_S = 10.0
+TRACE_S_MAX = 3600.0
+TRACE_INTERVAL_S = 0.1
+TRACE_FRAMES_MAX = 1000
+"""In one item, so that it is short enough."""
+
+
 class Verbs:
     """The handlers of one daemon."""
 
@@ -61,6 +70,7 @@ class Verbs:
             "why": self._why,
             "stats": self._stats,
             "events": self._events,
+            "trace": self._trace,
             "show-config": self._show_config,
             "show-macmask": self._show_macmask,
             "show-reserve": self._show_reserve,
@@ -90,6 +100,44 @@ class Verbs:
     async def _events(self, params: Params) -> object:
         events = self._daemon.events
         return events.follow() if flag(params, "follow") else {"events": events.recent()}
+
+    async def _trace(self, params: Params) -> object:
+        (export, *others), _ = self._selected(params, required=True)
+        if others:
+            raise ControlError(INVALID_PARAMS, "one device at a time can be traced")
+        seconds = params.get("seconds", TRACE_S)
+        if not isinstance(seconds, int | float) or not 0 < seconds <= TRACE_S_MAX:
+            text = f"seconds is no number between 0 and {TRACE_S_MAX:g}"
+            raise ControlError(INVALID_PARAMS, text)
+        if export.device.trace is not None:
+            raise ControlError(REFUSED, f"{export.name} is being traced already: one at a time")
+        return self._traced(export.device, seconds)
+
+    async def _traced(self, device: Device, seconds: float) -> AsyncGenerator[Json, None]:
+        """What passes, a batch at a time, and how many frames came too fast to be kept."""
+        engine = self._daemon.engine
+        end_s = time.monotonic() + seconds
+        engine.watch(device, True)
+        try:
+            while device.trace is not None and time.monotonic() < end_s:
+                await asyncio.sleep(min(TRACE_INTERVAL_S, max(0.0, end_s - time.monotonic())))
+                records, lost = device.traced()
+                for batch in _batches(records):
+                    yield {
+                        "frames": [
+                            {
+                                "time_ns": record.time_ns,
+                                "interface": record.interface,
+                                "length_bytes": record.length_bytes,
+                                "frame": record.frame.hex(),
+                            }
+                            for record in batch
+                        ],
+                        "lost": lost,
+                    }
+                    lost = 0
+        finally:
+            engine.watch(device, False)
 
     async def _reload(self, params: Params) -> Json:
         dry_run = flag(params, "dry_run")
@@ -248,6 +296,11 @@ def _detail(export: Export) -> Json:
         "counters": _counters(export),
         "initiators": _initiators(export.device.initiators),
     }
+
+
+def _batches(records: list[Traced]) -> Iterator[list[Traced]]:
+    for start in range(0, max(1, len(records)), TRACE_FRAMES_MAX):
+        yield records[start : start + TRACE_FRAMES_MAX]
 
 
 def _rules(export: Export, operation: Operation) -> list[str] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import socket
@@ -153,3 +154,34 @@ def test_events_tell_what_happens(scene: Scene) -> None:
         lines = daemon.ctl("events", "--count", "3").stdout.splitlines()
         assert len(lines) == 3
         assert "device-serving" in lines[1]
+
+
+async def test_trace_shows_what_passes(scene: Scene) -> None:
+    scene.disk()
+    capture = scene.directory / "capture.pcapng"
+    with scene.serving(DISK) as daemon:
+        async with scene.initiator(timing=PATIENT) as initiator:
+            remote = await initiator.open(0, 1)
+            for options in ((), ("--pcap", str(capture))):
+                tracing = asyncio.create_task(
+                    asyncio.to_thread(daemon.ctl, "trace", "disk", "--seconds", "1.5", *options)
+                )
+                while not tracing.done():
+                    await remote.write(8, bytes(2 * SECTOR_BYTES))
+                    await remote.read(8, 2)
+                outcome = await tracing
+                lines = outcome.stdout.splitlines()
+                if not options:
+                    assert f"{len(lines)} frames" in outcome.stderr
+                    replies = [line for line in lines if " ok, " in line]
+                    assert 2 * len(replies) - 2 <= len(lines) <= 2 * len(replies) + 2
+                    assert any(" WRITE_SECTORS_EXT 8+2" in line for line in lines)
+                    assert any(" READ_SECTORS_EXT 8+2" in line for line in lines)
+                else:
+                    assert lines == []
+        again = daemon.ctl("trace", "disk", "--pcap", str(capture))
+        assert again.status == 2
+        assert "name a file that is not there yet" in again.stderr
+    shown = scene.run("tshark", "-r", str(capture), "-Y", "aoe").stdout.splitlines()
+    frames = int(outcome.stderr.split()[0])
+    assert len(shown) == frames > 100

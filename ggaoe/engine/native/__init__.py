@@ -19,6 +19,7 @@ from ggaoe.engine.base import STALE_AGE_NS, SYSTEM_CLOCK, Clock, Device, Engine,
 from ggaoe.engine.counters import DeviceCounters, InitiatorCounters, Initiators
 from ggaoe.engine.native.core import Core, CoreDevice, CoreLink
 from ggaoe.engine.portable import strerror
+from ggaoe.engine.trace import Traced
 from ggaoe.events import Event, about
 from ggaoe.net.link import Frame, Interface, Link, LinkCounters, LinkSettings
 from ggaoe.net.plain import PlainLink, Role
@@ -133,6 +134,17 @@ class NativeDevice(Device):
     def initiators(self, initiators: Initiators) -> None:
         self._initiators = initiators
 
+    def watch(self, wanted: bool) -> None:
+        super().watch(wanted)
+        self.core.watch(wanted)
+
+    def traced(self) -> tuple[list[Traced], int]:
+        found, lost = super().traced()
+        records, more_lost = self.core.traced()
+        for time_ns, index, length_bytes, frame in records:
+            found.append(Traced(time_ns, self._interfaces.get(index, ""), length_bytes, frame))
+        return sorted(found), lost + more_lost
+
     def give_up(self, core: Core) -> None:
         """Begin anew, without what is still under way."""
         for transfer in self.transfers:
@@ -143,6 +155,7 @@ class NativeDevice(Device):
         self._counters = self.counters
         self.core.give_up()
         self.core = CoreDevice(core)
+        self.core.watch(self.trace is not None)
 
     def name_interfaces(self) -> None:
         """Remember what the ports' interfaces are called."""
@@ -240,7 +253,7 @@ class NativeEngine(Engine):
                     ]
                 )
 
-    def send(self, port: Port, frame: bytes) -> None:
+    def _send(self, port: Port, frame: bytes) -> None:
         link = self._core_links.get(port)
         if link is not None:
             link.send(frame)

@@ -20,6 +20,7 @@ from ggaoe.engine.native.kernel cimport *
 include "structs.pxi"
 
 include "histogram.pxi"
+include "trace.pxi"
 include "order.pxi"
 include "queue.pxi"
 include "disk.pxi"
@@ -224,6 +225,8 @@ cdef class CoreDevice:
             place[0] = self.c.holding_next
         self.c.owner = NULL
         leave(self.c.engine)
+        free(self.c.trace)
+        self.c.trace = NULL
         if self.c.is_given_up or self.c.is_attached:
             return  # the kernel or a thread may still use what it points to
         for i in range(SOURCES):
@@ -337,6 +340,45 @@ cdef class CoreDevice:
         self.c.is_given_up = True
         self.c.is_attached = False
         leave(self.core.c)
+
+    def watch(self, bint wanted):
+        """Keep frames from and to the device from now on, or keep none."""
+        cdef Trace *unused = NULL
+        if wanted:
+            unused = <Trace *>calloc(1, sizeof(Trace))
+            if unused == NULL:
+                raise MemoryError
+        hold_lock(self.core.c)
+        self.c.trace, unused = unused, self.c.trace
+        leave(self.core.c)
+        free(unused)
+
+    def traced(self):
+        """(wall_ns, interface index, length, first bytes) of frames since the last call while it is
+        watched, and how many more were lost."""
+        cdef Trace *records
+        cdef Trace *fresh
+        if self.c.trace == NULL:
+            return [], 0
+        fresh = <Trace *>calloc(1, sizeof(Trace))
+        if fresh == NULL:
+            raise MemoryError
+        hold_lock(self.core.c)
+        records = self.c.trace
+        self.c.trace = fresh
+        leave(self.core.c)
+        found = [
+            (
+                records.records[i].time_ns,
+                records.records[i].link_index,
+                records.records[i].length,
+                records.records[i].frame[:min(<uint32_t>SNAP_BYTES, records.records[i].length)],
+            )
+            for i in range(records.count)
+        ]
+        lost = records.lost
+        free(records)
+        return found, lost
 
     @property
     def load(self):

@@ -309,6 +309,10 @@ cdef void answer(Device *device, Request *request, int error) noexcept nogil:
     if request.op != READ or error:
         request.send_bytes = PADDING_BYTES
         memset(request.data, 0, PADDING_BYTES)
+    if device.trace != NULL:
+        trace(
+            device, request.link, real_ns(device.engine), head, HEAD_BYTES + request.send_bytes
+        )
     queue_send(request.link, request)
 
 

@@ -224,6 +224,7 @@ cdef void dispatch(Engine *engine, Link *link, Request *request, int64_t now_ns)
     # A flawless READ, WRITE or FLUSH goes to its device's queue, everything else to Python.
     cdef Device *device = flawless(link, request)
     if device != NULL:
+        trace(device, link, request.arrival_ns, request.head, request.length)
         if not arrive(device, request, now_ns):
             slot_free(request)
         return

@@ -35,6 +35,8 @@ cdef enum:
     LATENCY_SHIFT_MAX = 34
     LATENCY_BUCKETS = 97
     SIZE_BUCKETS = 8
+    SNAP_BYTES = 60
+    TRACED_MAX = 4096
 
 cdef enum Op:
     READ = 0
@@ -164,6 +166,17 @@ ctypedef struct Histograms:
     uint64_t read_sectors[8]
     uint64_t write_sectors[8]
 
+ctypedef struct Traced:
+    int64_t time_ns
+    int link_index
+    uint32_t length                  # of the whole frame
+    uint8_t frame[60]
+
+ctypedef struct Trace:
+    uint32_t count
+    uint64_t lost
+    Traced records[4096]
+
 cdef enum:                           # lists of a device
     LIST_ACCEPT = 0
     LIST_DENY = 1
@@ -233,6 +246,7 @@ ctypedef struct Device:
     Pool writers
     Stats stats
     Histograms histograms
+    Trace *trace                     # NULL: nobody watches
     Failure failures[64]
     uint32_t failure_count
     uint64_t failures_lost
