@@ -46,8 +46,8 @@ class Bucket:
 
 
 class SourceLimit:
-    """A bucket for each source of one device, the one that was silent longest first. Only a full one
-    is forgotten: otherwise whoever takes turns with enough addresses would never find one empty."""
+    """A bucket for each source of one device, the one that was silent longest first. Only a full
+    one is forgotten: otherwise whoever uses enough addresses in turn would never find one empty."""
 
     def __init__(self) -> None:
         self._buckets: dict[bytes, Bucket] = {}

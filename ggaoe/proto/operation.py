@@ -18,8 +18,8 @@ class Operation(StrEnum):
     """The values are the names of the lists that say who may."""
 
     DISCOVER = "discover"
-    """Learn that the target is there and what it is: IDENTIFY, whatever only reads of config string,
-    mask list and reservation, and all that is not one of the others, since any answer tells."""
+    """Learn that the target is there and what it is: IDENTIFY, whatever only reads of config
+    string, mask list and reservation, and all that is no other operation: any answer tells."""
     READ = "read"
     """READ, VERIFY, and what SMART reads."""
     WRITE = "write"

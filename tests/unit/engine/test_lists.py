@@ -284,12 +284,10 @@ async def test_what_is_refused_takes_nobodys_place(rig: Rig, lists: dict[str, Ru
     permit(rig, waiting, **lists)
     friend, now_ns = Host(ports[0], MAC_A), time.time_ns()
     strangers = [Host(port, MAC_B) for port in ports]
-    for number in range(FRAMES_PER_LINK // 6):
+    for number in range(FRAMES_PER_LINK // 4):
         for stranger in strangers:
             stranger.read(number, at=now_ns)
             stranger.write(number, "w", at=now_ns)
-            stranger.verify(number, at=now_ns)
-            stranger.read(number, at=now_ns, slot=ANY_SLOT)
             stranger.read(number, at=now_ns, slot=1)
             if lists.keys() & {"accept", "deny", "discover"}:
                 stranger.send(1, config_argument(0), at=now_ns, slot=1)
