@@ -216,7 +216,7 @@ def _facts(device: Result) -> list[str]:
         ("interfaces", _joined(device["interfaces"])),
         ("accept", _permitted(device["accept"])),
         ("deny", _joined(device["deny"]) or "nobody"),
-        *((name, _permitted(device[name])) for name in _OPERATIONS),
+        *((name, _permitted(device.get(name))) for name in _OPERATIONS),  # an older daemon has none
         ("mask list", _joined(device["mask"])),
         ("reserved for", _joined(device["reserved"])),
         ("config string", config_string(device["config_string"]) or None),

@@ -393,7 +393,7 @@ class Engine(ABC):
                 "counted as rate_limited",
                 port.name,
                 device.name,
-                format_mac(source) if is_source else "many hosts",
+                format_mac(source) if is_source and source in device.limit else "many hosts",
                 extra=about(Event.RATE_LIMITED, device=device.name, interface=port.name),
             )
         return False

@@ -42,9 +42,11 @@ ID_CHARACTERS_MAX = 128
 ERROR_CHARACTERS_MAX = 4096
 ID_MAX = 1 << 63
 QUOTED_CHARACTERS_MAX = 60
+PATTERNS_MAX = 256
+"""Globs of a request that are nobody's name: to read one takes the loop some hundred microseconds,
+and each is compared with all names."""
 PATTERN_CHARACTERS_MAX = 16384
-"""Of all globs of a request that are nobody's name: to read a glob takes the loop some microseconds
-per character."""
+"""Of all of them: each adds some microseconds."""
 
 # JSON-RPC 2.0, Error object
 PARSE_ERROR = -32700
@@ -255,19 +257,30 @@ def select(
         if required:
             raise ControlError(INVALID_PARAMS, "names are required: '*' stands for all")
         return names, []
+    chosen, missing = matching(globs, names)
+    if not chosen:
+        text = f"nothing matches {', '.join(map(_quoted, missing))}: the list verb shows the names"
+        raise ControlError(NOT_FOUND, text)
+    return chosen, missing
+
+
+def matching(globs: list[str], names: list[str]) -> tuple[list[str], list[str]]:
+    """(those of `names` that `globs` match, in their order; the globs that match nothing).
+    ControlError where there are too many globs."""
     asked = set(globs)
     patterns = asked.difference(names)
+    if len(patterns) > PATTERNS_MAX:
+        text = f"more than {PATTERNS_MAX} of the names are globs or unknown: ask for fewer names"
+        raise ControlError(INVALID_PARAMS, text)
     if sum(map(len, patterns)) > PATTERN_CHARACTERS_MAX:
         text = f"the globs have more than {PATTERN_CHARACTERS_MAX} characters: ask for fewer names"
         raise ControlError(INVALID_PARAMS, text)
     matched = {glob: {name for name in names if fnmatchcase(name, glob)} for glob in patterns}
     found = asked.intersection(names).union(*matched.values())
-    chosen = [name for name in names if name in found]
-    missing = [glob for glob in globs if not matched.get(glob, True)]
-    if not chosen:
-        text = f"nothing matches {', '.join(map(_quoted, missing))}: the list verb shows the names"
-        raise ControlError(NOT_FOUND, text)
-    return chosen, missing
+    return (
+        [name for name in names if name in found],
+        [glob for glob in globs if not matched.get(glob, True)],
+    )
 
 
 def _parse(line: bytes) -> _Request:

@@ -30,6 +30,7 @@ from ggaoe.server.control import (
     Handler,
     Params,
     flag,
+    matching,
     select,
     string_list,
 )
@@ -185,14 +186,19 @@ class Verbs:
 
     async def _show(self, params: Params) -> Json:
         """Devices, and what is not one of them: the daemon itself, by its name in full."""
-        if DAEMON not in string_list(params, "names") or DAEMON in self._daemon.exports:
+        asked = string_list(params, "names")
+        if DAEMON not in asked or DAEMON in self._daemon.exports:
             exports, rest = self._selected(params)
             return {"devices": [_detail(export) for export in exports], **rest}
-        others = [name for name in string_list(params, "names") if name != DAEMON]
-        devices = await self._show({"names": others}) if others else {"devices": []}
+        others = [name for name in asked if name != DAEMON]
+        names, missing = matching(others, list(self._daemon.exports))
         confinement = self._daemon.confinement
         facts = await self._version({})
-        return {"daemon": {**facts, **(confinement.facts() if confinement else {})}, **devices}
+        return {
+            "daemon": {**facts, **(confinement.facts() if confinement else {})},
+            "devices": [_detail(self._daemon.exports[name]) for name in names],
+            **({"missing": missing} if missing else {}),
+        }
 
     async def _why(self, params: Params) -> Json:
         host = _host(params)

@@ -175,8 +175,7 @@ class NativeEngine(Engine):
         self._devices_of_core: dict[CoreDevice, NativeDevice] = {}
         self._io_engine = "threads"
         self._is_refused = False
-        """Of the frame that is being dispatched: when it came, the core would have taken it, had it
-        been flawless and its device had a store."""
+        """Of the frame that is being dispatched: when it came, no device would have queued it."""
         self._fences: list[tuple[NativeDevice, int, asyncio.Future[bool]]] = []
         self._loop.add_reader(self._core.python_fd, self._on_event)
 
@@ -239,6 +238,7 @@ class NativeEngine(Engine):
         super().set_ports(device, ports)
         assert isinstance(device, NativeDevice)
         device.name_interfaces()
+        self.refresh(device)
         self._route(before | device.ports)
 
     def _route(self, ports: Iterable[Port]) -> None:
@@ -247,7 +247,7 @@ class NativeEngine(Engine):
             if port in self._core_links:
                 self._core_links[port].route(
                     [
-                        (address, device.core if device.is_serving else None)
+                        (address, device.core)
                         for address, device in port.devices.items()
                         if isinstance(device, NativeDevice)
                     ]
@@ -367,6 +367,7 @@ class NativeEngine(Engine):
         device.target.physical_sector_bytes = backend.granule_bytes
         device.target.is_failing = False
         device.backend = backend
+        self.refresh(device)
         access = _file_of(backend)
         if access is None:
             backend.complete = self._on_complete
@@ -382,7 +383,6 @@ class NativeEngine(Engine):
             )
         device.is_serving = True
         self._devices_of_core[device.core] = device
-        self.refresh(device)
         self._route(device.ports)
 
     def describe(self, backend: Backend) -> str:
@@ -441,6 +441,8 @@ class NativeEngine(Engine):
                 (state.reserved, not state.reserved),
                 (settings.read.exceptions, settings.read.others),
                 (settings.write.exceptions, settings.write.others),
+                (settings.discover.exceptions, settings.discover.others),
+                (settings.change.exceptions, settings.change.others),
             ],
             settings.read_only,
             settings.write_cache,

@@ -64,8 +64,7 @@ cdef class CoreLink:
         )
 
     def route(self, routes):
-        """Serve exactly these devices: ((shelf, slot), CoreDevice) pairs, or (…, None) where every
-        frame is Python's."""
+        """Serve exactly these devices: ((shelf, slot), CoreDevice) pairs."""
         cdef CoreDevice device
         cdef uint32_t count = len(routes)
         cdef Route *table = <Route *>malloc(sizeof(Route) * (count or 1))
@@ -73,7 +72,7 @@ cdef class CoreLink:
             raise MemoryError
         for i, ((shelf, slot), device) in enumerate(sorted(routes, key=_address_of)):
             table[i].address = <uint32_t>shelf << 8 | <uint32_t>slot
-            table[i].device = device.c if device is not None else NULL
+            table[i].device = device.c
         hold_lock(self.core.c)
         free(self.c.routes)
         self.c.routes = table
@@ -241,8 +240,8 @@ cdef class CoreDevice:
 
     def admit(self, int shelf, int slot, lists, bint read_only, bint write_cache, bint fast):
         """What the checks of a flawless request need to know. `lists` are those of accept, deny,
-        mask, reservation, read and write, each as (MACs of 6 bytes, whether others are permitted);
-        for a MAC in it the opposite holds."""
+        mask, reservation, read, write, discover and change, each as (MACs of 6 bytes, whether
+        others are permitted); for a MAC in it the opposite holds."""
         cdef MacSet new[LISTS]
         cdef MacSet old[LISTS]
         cdef int i = 0
@@ -670,7 +669,7 @@ cdef class Core:
 
     def take(self):
         """What Python has to look at, once `python_fd` is readable: frames, (CoreLink, frame,
-        arrival_ns, whether a device has refused it here) each; transfers of devices that are no files, (CoreDevice, handle, op, offset,
+        arrival_ns, whether it has been refused here) each; transfers of devices that are no files, (CoreDevice, handle, op, offset,
         length, buffers) each; and whether requests have failed. `resume` is due afterwards."""
         cdef Request *first
         cdef Request *request
@@ -686,17 +685,21 @@ cdef class Core:
         self.c.attention = False
         vector = self.c.for_python.head
         self.c.for_python.head = NULL
-        first = request = self.c.slow_head
-        while request != NULL and count < SLOW_FRAMES_PER_CALL - 1 and request.next != NULL:
-            request = request.next
-            count += 1
-        if request != NULL:
-            self.c.slow_count -= count + 1
+        first = self.c.slow_head
+        request = NULL
+        while self.c.slow_head != NULL and count < SLOW_FRAMES_PER_CALL:
+            request = self.c.slow_head
             self.c.slow_head = request.next
-            if request.next == NULL:
-                self.c.slow_tail = NULL
+            count += 1
+            if request.is_refused:
+                self.c.slow_refused -= 1
             else:
-                tell_python(self.c)
+                self.c.slow_count -= 1
+        if self.c.slow_head != NULL:
+            tell_python(self.c)
+        else:
+            self.c.slow_tail = NULL
+        if request != NULL:
             request.next = NULL
         leave(self.c)
         frames = []

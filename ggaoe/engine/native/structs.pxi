@@ -30,6 +30,7 @@ cdef enum:
     CAREFUL_TIMES = 10               # for so many times as long its device writes by worker threads
     SEND_RETRY_NS = 1000000          # a packet socket can be writable though its queue is full
     SLOW_FRAMES_MAX = 1024           # that wait for Python; the newest is dropped
+    SLOW_REFUSED_MAX = 128           # beside them, what is refused, so that it keeps nobody else out
     SLOW_FRAMES_PER_CALL = 64
     LATENCY_SHIFT_MIN = 10
     LATENCY_SHIFT_MAX = 34
@@ -64,7 +65,7 @@ ctypedef struct Request:
     int64_t received_ns
     uint64_t sequence
     int op
-    bint is_refused                  # by a device that takes flawless frames here, or has no store
+    bint is_refused                  # by every device that it is for, or by what a host is
     bint started
     int lost                         # errno of a flush that failed while this write was under way
     int blockers
@@ -184,7 +185,9 @@ cdef enum:                           # lists of a device
     LIST_RESERVED = 3
     LIST_READ = 4
     LIST_WRITE = 5
-    LISTS = 6
+    LIST_DISCOVER = 6
+    LIST_CHANGE = 7
+    LISTS = 8
 
 ctypedef struct MacSet:
     bint others                      # whether those are permitted that are not in it
@@ -221,7 +224,7 @@ ctypedef struct Device:
     bint write_cache
     bint read_only
     bint has_operation_lists         # LIST_READ or LIST_WRITE refuses somebody
-    MacSet lists[6]
+    MacSet lists[8]
     Request *active_head
     Request *active_tail
     uint32_t active_count
@@ -254,7 +257,7 @@ ctypedef struct Device:
 
 ctypedef struct Route:
     uint32_t address                 # shelf and slot
-    Device *device                   # NULL: Python answers for it
+    Device *device
 
 ctypedef struct LinkStats:
     uint64_t rx_frames
@@ -347,7 +350,8 @@ ctypedef struct Engine:
     Device *holding
     Request *slow_head
     Request *slow_tail
-    uint32_t slow_count
+    uint32_t slow_count              # of them that are not refused
+    uint32_t slow_refused            # and that are
     bint waits_for_python            # no frame is looked at before Python has dealt with the slow ones
     bint attention                   # Python has something else to look after
     bint is_fenced                   # Python wants to know when requests finish

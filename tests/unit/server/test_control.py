@@ -461,7 +461,12 @@ def test_globs_are_bounded_and_names_are_not() -> None:
     """A megabyte of globs would keep the loop for seconds."""
     known = [f"disk{number}" for number in range(5000)]
     assert select({"names": known}, known) == (known, [])
-    for globs in (["*a" * control.PATTERN_CHARACTERS_MAX], [f"{name}*" for name in known]):
+    enough = ["disk1?", *(f"{number}*" for number in range(control.PATTERNS_MAX - 1))]
+    assert select({"names": enough}, known) == (known[10:20], enough[1:])
+    for globs in (
+        ["*a" * control.PATTERN_CHARACTERS_MAX],
+        [f"{number}*" for number in range(control.PATTERNS_MAX + 1)],
+    ):
         with pytest.raises(ControlError, match="more than") as caught:
             select({"names": globs}, known)
         assert caught.value.code == control.INVALID_PARAMS
