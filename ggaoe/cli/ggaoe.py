@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ggaoe import __version__
+from ggaoe.cli.importing import add_import_parser
 from ggaoe.cli.tools import add_tool_parsers
 from ggaoe.config import Config, effective, from_mapping, load
 from ggaoe.errors import ConfigError, GgaoeError
@@ -58,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     check.set_defaults(run=_check)
     _add_export_parser(commands)
+    add_import_parser(commands)
     add_tool_parsers(commands)
     return parser
 
