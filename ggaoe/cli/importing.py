@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from ggaoe.config import parse
 from ggaoe.config.load import ETHERS, load_hosts
@@ -22,8 +22,10 @@ from ggaoe.importer import ggaoed, kvblade, persist, qaoed, vblade, writer
 from ggaoe.importer.model import Imported, sections_of
 from ggaoe.importer.report import Place, Report
 from ggaoe.proto.target import TargetState
-from ggaoe.server.state import StateStore
 from ggaoe.units import printable
+
+if TYPE_CHECKING:
+    from ggaoe.server.state import StateStore
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 Reader: TypeAlias = Callable[[Path, Report], Imported]
@@ -114,8 +116,11 @@ def _import_ggaoed(options: argparse.Namespace) -> int:
     report = Report()
     with _readable():
         copied = ggaoed.read(options.source, report)
-    states, store = copied.states, None
+    states: Mapping[str, TargetState] = copied.states
+    store = None
     if options.state_directory is not None:
+        from ggaoe.server.state import StateStore
+
         store = StateStore(options.state_directory)
     elif states:
         text = f"state of {', '.join(sorted(states))} is not carried over: add"

@@ -104,7 +104,7 @@ def _tell_differences(config: Config, source: Path, report: Report) -> None:
         )
     for name, device in config.devices.items():
         if rest_bytes := _not_exported_bytes(device):
-            file, _, line = config.settings[name, "path"].origin.rpartition(":")
+            file, _, line = config.settings[f"devices.{name}", "path"].origin.rpartition(":")
             report.note(
                 Place(file, int(line), 1),
                 f"the last {rest_bytes} bytes of {device.path} would not be exported any more: "
