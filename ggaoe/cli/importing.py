@@ -87,9 +87,11 @@ def _import_foreign(options: argparse.Namespace) -> int:
     with _readable():
         sections = sections_of(read(options.source, report), report)
     title = f"Imported from {options.foreign} ({printable(str(options.source))}) by ggaoe import."
-    text = (writer.toml if options.toml else writer.key_file)(sections, title)
+    toml = options.toml or (options.output is not None and options.output.suffix == ".toml")
+    text = (writer.toml if toml else writer.key_file)(sections, title)
     if not report.failed:  # else what is wrong there would be told a second time, for ours
-        _check(text, "the result.toml" if options.toml else "the result", report)
+        name = f"the result{'.toml' if toml else ''}"
+        _check(text, str(options.output or name), report)
     return _finish(options, report, text, {}, None)
 
 

@@ -173,7 +173,7 @@ class _Import:
             elif mac := mac_of(one.value, self.report):
                 decided.setdefault(mac, one.key.text)
         macs = tuple(mac for mac, verdict in decided.items() if verdict != policy)
-        return name, _Acl(_plain(name.text if name else "", taken), policy == "accept", macs)
+        return name, _Acl(plain_name(name.text if name else "", taken), policy == "accept", macs)
 
     def _rules(self, device: _Block, options: Options) -> None:
         for operation in ("discover", "read", "write", "change"):
@@ -268,7 +268,7 @@ class _Import:
         return {"mtu": MTU_BYTES}
 
 
-def _plain(name: str, taken: Sequence[str]) -> str:
+def plain_name(name: str, taken: Sequence[str]) -> str:
     """`name` without what has a meaning in our lists, and unlike the names that are taken."""
     plain = re.sub(r"[^\w .@+-]", "_", name).strip() or "_"
     found, count = plain, 1
