@@ -124,6 +124,10 @@ def _import_ggaoed(options: argparse.Namespace) -> int:
         from ggaoe.server.state import StateStore
 
         store = StateStore(options.state_directory)
+        theirs = copied.state_directory
+        if theirs is not None and theirs.resolve() != store.directory.resolve():
+            text = f"the configuration names {theirs} as its state-directory: change it to"
+            report.note(Place(str(options.source)), f"{text} {store.directory.absolute()}")
     elif states:
         text = f"state of {', '.join(sorted(states))} is not carried over: add"
         report.note(Place(str(options.source)), f"{text} --state-directory DIR")

@@ -11,7 +11,7 @@ import glob
 import os
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeAlias
@@ -54,7 +54,20 @@ def add_vblade_parser(commands: Subparsers, run: Callable[[argparse.Namespace], 
     parser.add_argument("netif", help="interface to serve")
     parser.add_argument("file", type=Path, metavar="filename", help="file or block device")
     parser.error = partial(_wrong_usage, parser)  # type: ignore[method-assign]
+    # What a command does not know would be its parent's error, with the parent's status.
+    parser.parse_known_args = partial(_all_args, parser)  # type: ignore[assignment,method-assign]
     parser.set_defaults(run=run, daemon=False, debug=False, syslog=False)
+
+
+def _all_args(
+    parser: argparse.ArgumentParser,
+    arguments: Sequence[str] | None = None,
+    namespace: argparse.Namespace | None = None,
+) -> tuple[argparse.Namespace, list[str]]:
+    found, rest = argparse.ArgumentParser.parse_known_args(parser, arguments, namespace)
+    if rest:
+        parser.error(f"unknown arguments: {' '.join(rest)}")
+    return found, rest
 
 
 def _wrong_usage(parser: argparse.ArgumentParser, message: str) -> NoReturn:

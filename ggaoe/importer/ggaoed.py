@@ -36,16 +36,18 @@ _UNIT_BYTES = 4096
 
 @dataclass
 class Copied:
-    """A configuration's text, None where only states were read, and states by device."""
+    """A configuration's text and where it keeps states, None where only states were read, and
+    states by device."""
 
     text: str | None = None
     states: dict[str, TargetState] = field(default_factory=dict)
+    state_directory: Path | None = None
 
 
 def read(source: Path, report: Report) -> Copied:
     """`source` is a ggaoed.conf, of which the states are read, too, or a state directory."""
     if source.is_dir():
-        return Copied(None, read_states(source, report))
+        return Copied(states=read_states(source, report))
     text = read_text(source, report)
     if text is None:
         return Copied()
@@ -69,7 +71,7 @@ def read(source: Path, report: Report) -> Copied:
     lines = text.split("\n")
     for number in obsolete:
         lines[number - 1] = f"#{lines[number - 1]}"
-    return Copied("\n".join(lines), states)
+    return Copied("\n".join(lines), states, config.state_directory)
 
 
 def _obsolete_lines(text: str, source: str, report: Report) -> list[int]:

@@ -88,6 +88,7 @@ def test_states_are_converted(imports: Import, tmp_path: Path, order: str) -> No
     expected = TargetState(config_string=b"hello", reserved=(ONE, TWO))
     assert loaded(tmp_path / "new", "disk") == expected
     assert result.told("states/gone: warning: state of a device that")
+    assert result.told("names", "states as its state-directory: change it to", "/new")
     assert [one.name for one in (tmp_path / "new").iterdir()] == ["disk.json"]
 
 
