@@ -125,7 +125,7 @@ def _import_ggaoed(options: argparse.Namespace) -> int:
 
         store = StateStore(options.state_directory)
         theirs = copied.state_directory
-        if theirs is not None and theirs.resolve() != store.directory.resolve():
+        if theirs is not None and theirs != store.directory.absolute():
             text = f"the configuration names {theirs} as its state-directory: change it to"
             report.note(Place(str(options.source)), f"{text} {store.directory.absolute()}")
     elif states:

@@ -74,7 +74,9 @@ class Report:
         errors."""
         found = sorted(self._errors + self._notes)
         if self._dropped:
-            found.append(Problem("", 0, 0, f"{self._dropped} more are not shown", warning=True))
+            found.append(
+                Problem("ggaoe import", 0, 0, f"{self._dropped} more are not shown", warning=True)
+            )
         if self._errors:
             raise ConfigError(found)
         return found
