@@ -22,7 +22,7 @@ LAYERS = [
     {"proto"},
     {"sched"},
     {"config"},
-    {"backend", "net"},
+    {"backend", "net", "importer"},
     {"engine", "client"},
     {"server"},
     {"cli"},
