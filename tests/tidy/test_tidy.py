@@ -18,7 +18,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 FUNCTION_LINES_MAX = 70
 
 LAYERS = [
-    {"__init__", "errors", "units"},
+    {"__init__", "errors", "events", "units"},
     {"proto"},
     {"sched"},
     {"config"},
