@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Coroutine, Sequence
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from ggaoe.server.process import Readiness
 
 DEFAULT_CONFIG = Path("/etc/ggaoed.conf")
+CONFINEMENTS = ("landlock", "seccomp")
+"""Options of [defaults] that `ggaoe export` can switch off."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -109,6 +112,13 @@ def _add_export_parser(commands: argparse._SubParsersAction[argparse.ArgumentPar
     )
     export.add_argument("--state-directory", type=Path, metavar="DIR")
     export.add_argument("--control-socket", type=Path, metavar="PATH", help="for ggaoectl")
+    export.add_argument(
+        "--user", metavar="NAME", help="become this user, who may open the file, once started"
+    )
+    for name in CONFINEMENTS:
+        export.add_argument(
+            f"--no-{name}", dest=name, action="store_false", help=f"do not confine it by {name}"
+        )
     _add_daemon_options(export)
     export.set_defaults(run=_run_export)
 
@@ -167,6 +177,8 @@ def _run_export(options: argparse.Namespace) -> int:
             name = stack.enter_context(tempfile.TemporaryDirectory(prefix="ggaoe-export-"))
             state_directory = Path(name)
             removed = [state_directory]
+            if config.user is not None:
+                _give(state_directory, config.user)
         else:
             removed = []
         socket = options.control_socket.absolute() if options.control_socket else None
@@ -197,6 +209,14 @@ def _run_vblade(options: argparse.Namespace) -> int:
         )
 
 
+def _give(directory: Path, name: str) -> None:
+    """The directory, which we have made, becomes that user's."""
+    from ggaoe.server.capabilities import user_called
+
+    user = user_called(name)
+    os.chown(directory, user.pw_uid, user.pw_gid)
+
+
 def _export_mapping(options: argparse.Namespace) -> dict[str, object]:
     device: dict[str, object] = {
         "path": str(options.file.absolute()),
@@ -212,7 +232,10 @@ def _export_mapping(options: argparse.Namespace) -> dict[str, object]:
         value = getattr(options, key)
         if value is not None:
             device[key.replace("_", "-")] = value
-    return {"devices": {options.file.name: device}}
+    defaults = {name: getattr(options, name) for name in CONFINEMENTS}
+    if options.user is not None:
+        defaults["user"] = options.user
+    return {"defaults": defaults, "devices": {options.file.name: device}}
 
 
 def _serve(

@@ -291,6 +291,10 @@ class Engine(ABC):
         """Wait until every request that is active now has been answered or dropped; False where one
         was given up instead, and so may still take effect."""
 
+    @abstractmethod
+    def drop_waiting(self, device: Device) -> None:
+        """Drop every request that has not started."""
+
     async def remove_device(self, device: Device, timeout_s: float | None) -> Backend | None:
         """Forget `device`, so that nobody puts it on a port again, and detach it."""
         self.set_ports(device, ())

@@ -525,12 +525,7 @@ class PortableEngine(Engine):
         assert isinstance(device, PortableDevice)
         device.is_serving = False
         device.target.size_sectors = None
-        for request in device.queue.drop_unstarted():
-            assert isinstance(request, IoRequest)
-            request.release()
-            request.initiator.in_flight -= 1
-            device.counters.drops[DropReason.NOT_SERVING.value] += 1
-            self._pass_fences(device, request)
+        self.drop_waiting(device)
         try:
             async with asyncio.timeout(timeout_s):
                 await self.fence(device)
@@ -569,6 +564,15 @@ class PortableEngine(Engine):
         device.queue.policy = device.policy
         self._active[device] = None
         self._push()
+
+    def drop_waiting(self, device: Device) -> None:
+        assert isinstance(device, PortableDevice)
+        for request in device.queue.drop_unstarted():
+            assert isinstance(request, IoRequest)
+            request.release()
+            request.initiator.in_flight -= 1
+            device.counters.drops[DropReason.NOT_SERVING.value] += 1
+            self._pass_fences(device, request)
 
     async def fence(self, device: Device) -> bool:
         assert isinstance(device, PortableDevice)

@@ -90,6 +90,7 @@ CALLS: dict[str, tuple[int | None, int | None]] = {
     "getppid": (110, 173), "gettid": (186, 178), "getuid": (102, 174), "geteuid": (107, 175),
     "getgid": (104, 176), "getegid": (108, 177), "getresuid": (118, 148), "getresgid": (120, 150),
     "getgroups": (115, 158), "getpgid": (121, 155), "getpgrp": (111, None), "getsid": (124, 156),
+    "capget": (125, 90),
     "getrlimit": (97, 163), "prlimit64": (302, 261), "uname": (63, 160), "sysinfo": (99, 179),
     # With conditions.
     "socket": (41, 198), "clone": (56, 220), "clone3": (435, 435),

@@ -395,9 +395,8 @@ class NativeEngine(Engine):
         assert isinstance(device, NativeDevice)
         device.is_serving = False
         device.target.size_sectors = None
-        dropped = device.core.stop()
-        device.counters.drops[DropReason.NOT_SERVING.value] += dropped
-        self._pass_fences()
+        device.core.stop()
+        self.drop_waiting(device)
         try:
             async with asyncio.timeout(timeout_s):
                 await self.fence(device)
@@ -452,6 +451,11 @@ class NativeEngine(Engine):
         policy = device.policy
         device.core.limit(policy.queue_length, policy.max_delay_ns, policy.merge_delay_ns)
         self._core.kick()
+
+    def drop_waiting(self, device: Device) -> None:
+        assert isinstance(device, NativeDevice)
+        device.counters.drops[DropReason.NOT_SERVING.value] += device.core.drop_waiting()
+        self._pass_fences()
 
     async def fence(self, device: Device) -> bool:
         assert isinstance(device, NativeDevice)

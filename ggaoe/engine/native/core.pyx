@@ -311,9 +311,14 @@ cdef class CoreDevice:
         leave(self.core.c)
 
     def stop(self):
-        """Serve nothing new, drop what has not started; returns how many requests that were."""
+        """Start nothing new, and take in nothing."""
         hold_lock(self.core.c)
         self.c.serving = False
+        leave(self.core.c)
+
+    def drop_waiting(self):
+        """Drop what has not started; returns how many requests that were."""
+        hold_lock(self.core.c)
         dropped = drop_unstarted(self.c)
         leave(self.core.c)
         return dropped
