@@ -73,9 +73,12 @@ class Path:
     mac: bytes
     sectors_max: int
     buffer_count: int
+    sectors_told: int = SECTORS_UNTOLD
+    """What the target says that it takes; what we can send is not considered."""
 
     def learn(self, buffer_count: int, sectors: int) -> None:
         """What a config reply by this way says."""
         self.buffer_count = buffer_count
         ours = sectors_advertised(self.port.link.mtu_bytes)
-        self.sectors_max = max(1, min(sectors or SECTORS_UNTOLD, ours))
+        self.sectors_told = sectors or SECTORS_UNTOLD
+        self.sectors_max = max(1, min(self.sectors_told, ours))
