@@ -98,9 +98,7 @@ async def probe_path(device: RemoteDevice, path: Path) -> PathSizes:
             inward = await _largest(most, is_inward)
         except ClientError as error:
             failure = str(error)
-    return PathSizes(
-        link.name, path.mac, link.mtu_bytes, ours, announced, outward, inward, failure
-    )
+    return PathSizes(link.name, path.mac, link.mtu_bytes, ours, announced, outward, inward, failure)
 
 
 async def _largest(most: int, passes: Callable[[int], Awaitable[bool]]) -> int:
