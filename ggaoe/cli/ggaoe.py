@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ggaoe import __version__
+from ggaoe.cli import doctor
 from ggaoe.cli.tools import add_tool_parsers
 from ggaoe.config import Config, effective, from_mapping, load
 from ggaoe.errors import ConfigError, GgaoeError
@@ -57,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
         "--effective", action="store_true", help="print every value in force, and where it is from"
     )
     check.set_defaults(run=_check)
+    doctor.add_parser(commands, DEFAULT_CONFIG)
     _add_export_parser(commands)
     add_tool_parsers(commands)
     return parser

@@ -1,6 +1,8 @@
 from collections.abc import Iterable
 from mmap import mmap
 
+AIO_EVENTS_MAX: int
+
 class CoreLink:
     def counters(self) -> tuple[dict[str, int], dict[str, int]]: ...
     def route(self, routes: list[tuple[tuple[int, int], CoreDevice | None]]) -> None: ...
