@@ -37,6 +37,8 @@ TIMEOUT_S = 30.0
 SCREEN_INTERVAL_S = 0.25
 LINE_INTERVAL_S = 1.0
 BAR_CHARS = 40
+CPU_SHARE_MAX = 0.9
+"""Beyond it a faster initiator would see a faster target."""
 PERCENTILES = (50.0, 90.0, 99.0, 99.9)
 
 
@@ -198,6 +200,8 @@ def _report(device: RemoteDevice, spec: LoadSpec, result: LoadResult, *, as_json
     times += [(f"p{percent:g}", latencies.percentile_s(percent)) for percent in PERCENTILES]
     times.append(("max", latencies.max_s))
     print("  latency: " + ", ".join(f"{name} {_time(seconds)}" for name, seconds in times))
+    if result.cpu_s > CPU_SHARE_MAX * elapsed_s:
+        print("  this tool had no processor time left: the target may be faster than that")
     rows = list(latencies.rows())
     most = max(amount for _, _, amount in rows)
     for low_us, high_us, amount in rows:
@@ -216,6 +220,7 @@ def _json(device: RemoteDevice, spec: LoadSpec, result: LoadResult) -> dict[str,
         "block_bytes": spec.block_bytes,
         "seed": spec.seed,
         "elapsed_s": round(result.elapsed_s, 6),
+        "cpu_s": round(result.cpu_s, 6),
         "blocks": result.blocks,
         "blocks_per_s": round(result.blocks / elapsed_s, 3),
         "bytes_per_s": round(result.blocks * spec.block_bytes / elapsed_s, 3),

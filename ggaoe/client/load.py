@@ -35,6 +35,8 @@ class LoadResult:
 
     started_s: float = 0.0
     elapsed_s: float = 0.0
+    cpu_s: float = 0.0
+    """Processor time of this process; near `elapsed_s`, it is what the speed is limited by."""
     blocks: int = 0
     flush_s: float = 0.0
     """What the flush after the writes took; not part of `elapsed_s`."""
@@ -61,6 +63,7 @@ class Load:
         if not self._blocks:
             raise ClientError(f"{self._device.name} has no room for a block of {spec.block_bytes}")
         result.started_s = time.monotonic()
+        cpu_s = time.process_time()
         end_s = result.started_s + spec.duration_s
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -70,6 +73,7 @@ class Load:
             raise group.exceptions[0] from None
         finally:
             result.elapsed_s = time.monotonic() - result.started_s
+            result.cpu_s = time.process_time() - cpu_s
         if spec.is_write:
             flush_s = time.monotonic()
             await self._device.flush()

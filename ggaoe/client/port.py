@@ -50,7 +50,9 @@ class Port:
 
     def _on_writable(self) -> None:
         waiting = list(self._pending)
-        taken = self.link.send(waiting)
+        # What a writable socket refuses is lost, as in a network: some devices refuse for good what
+        # is too large for the other end.
+        taken = max(1, self.link.send(waiting))
         for _ in range(taken):
             self._pending.popleft()
         if not self._pending and self._loop is not None:

@@ -44,6 +44,7 @@ class Pair:
     host: Namespace
     target: TargetUnderTest
     capture: pytest.CaptureFixture[str]
+    switch: Namespace | None = None
 
     def tool(self, *argv: str, status: int = 0) -> tuple[str, str]:
         """Output and errors of `ggaoe ARGV` in the host's namespace, which ends with `status`."""
@@ -80,6 +81,7 @@ def make(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Making]
             if name == "vblade":
                 requires_program(name)
             host, far = stack.enter_context(Namespace()), stack.enter_context(Namespace())
+            switch = None
             if between is None:
                 veth(host, "near0", far, "far0", mtu_bytes)
             else:
@@ -97,7 +99,7 @@ def make(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Making]
             stack.callback(lambda: print(target.log.read_text()))
             target.start()
             stack.callback(target.stop)
-            return Pair(host, target, capsys)
+            return Pair(host, target, capsys, switch)
 
         yield making
 
@@ -244,6 +246,15 @@ def test_sancheck_finds_a_switch_that_drops_large_frames(make: Making, name: str
     assert path["target_sectors"] == path["our_sectors"] == 17
     assert path["outward_sectors"] == path["inward_sectors"] == 5
     assert "frames of 3108 bytes are lost on the way" in path["limit"]
+
+
+def test_sancheck_where_our_own_device_refuses_large_frames(make: Making) -> None:
+    pair = make("ggaoe", 9000, between=9000)
+    assert pair.switch is not None
+    pair.switch.ip("link set port0 mtu 3000")  # a veth refuses what its other end does not take
+    (device,) = pair.json("sancheck", *QUICK, status=1)["devices"]
+    (path,) = device["paths"]
+    assert path["outward_sectors"] == path["inward_sectors"] == 5
 
 
 def test_sancheck_names_the_smaller_end(make: Making) -> None:
