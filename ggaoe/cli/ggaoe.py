@@ -14,14 +14,20 @@ import tempfile
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ggaoe import __version__
 from ggaoe.cli import doctor
+from ggaoe.cli.importing import add_import_parser
 from ggaoe.cli.tools import add_tool_parsers
+from ggaoe.cli.vblade import SOURCE, StartLine, add_vblade_parser, mapping_of
 from ggaoe.config import Config, effective, from_mapping, load
 from ggaoe.errors import ConfigError, GgaoeError
 from ggaoe.units import parse_size_bytes
+
+if TYPE_CHECKING:
+    from ggaoe.server.app import Daemon
+    from ggaoe.server.process import Readiness
 
 DEFAULT_CONFIG = Path("/etc/ggaoed.conf")
 
@@ -60,6 +66,8 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(run=_check)
     doctor.add_parser(commands, DEFAULT_CONFIG)
     _add_export_parser(commands)
+    add_vblade_parser(commands, _run_vblade)
+    add_import_parser(commands)
     add_tool_parsers(commands)
     return parser
 
@@ -175,6 +183,22 @@ def _run_export(options: argparse.Namespace) -> int:
         )
 
 
+def _run_vblade(options: argparse.Namespace) -> int:
+    config = from_mapping(mapping_of(options), SOURCE)
+    with tempfile.TemporaryDirectory(prefix="ggaoe-vblade-") as name:
+        return _serve(
+            options,
+            config,
+            source=None,
+            state_directory=Path(name),
+            control_socket=None,
+            pid_file=None,
+            removed=[Path(name)],
+            level=logging.WARNING,
+            readiness_of=StartLine,
+        )
+
+
 def _export_mapping(options: argparse.Namespace) -> dict[str, object]:
     device: dict[str, object] = {
         "path": str(options.file.absolute()),
@@ -202,22 +226,32 @@ def _serve(
     control_socket: Path | None,
     pid_file: Path | None,
     removed: Sequence[Path],
+    level: int = logging.INFO,
+    readiness_of: Callable[[Daemon], Readiness] | None = None,
 ) -> int:
-    """Become the daemon; returns when it has been stopped."""
+    """Become the daemon; returns when it has been stopped. `readiness_of` makes who is told how
+    the start went, of the daemon that starts."""
     from ggaoe.server import logs, process
 
     process.require_capability_net_raw()
     readiness = process.daemonise() if options.daemon else process.Readiness()
     try:
         syslog = options.syslog or (options.daemon and logs.has_syslog())
-        logs.configure("syslog" if syslog else "stderr", logging.INFO, options.debug)
+        logs.configure("syslog" if syslog else "stderr", level, options.debug)
         if options.daemon and not syslog:
             logging.getLogger("ggaoe").warning("no syslog listens: messages end with the start")
         with ExitStack() as stack:
             if pid_file is not None:
                 stack.enter_context(process.PidFile(pid_file))
             _run_loop(
-                _daemon(readiness, config, source, state_directory, control_socket, removed),
+                _daemon(
+                    readiness_of or (lambda _: readiness),
+                    config,
+                    source,
+                    state_directory,
+                    control_socket,
+                    removed,
+                ),
                 debug=options.debug,
             )
     except GgaoeError as error:
@@ -227,7 +261,7 @@ def _serve(
 
 
 async def _daemon(
-    readiness: Any,
+    readiness_of: Callable[[Daemon], Readiness],
     config: Config,
     source: Path | None,
     state_directory: Path,
@@ -243,7 +277,7 @@ async def _daemon(
         control_socket=control_socket,
         removed=removed,
     )
-    await daemon.run(readiness)
+    await daemon.run(readiness_of(daemon))
 
 
 def _run_loop(main_coroutine: Coroutine[object, object, None], *, debug: bool) -> None:

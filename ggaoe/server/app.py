@@ -15,10 +15,12 @@ from ggaoe.config import Config, DeviceConfig, ReloadPlan, diff, load_async
 from ggaoe.engine.base import Device, Hooks, Port
 from ggaoe.engine.select import create_engine
 from ggaoe.errors import ConfigError, ControlError, GgaoeError, StartError
+from ggaoe.events import Event, about
 from ggaoe.proto.frame import Header
 from ggaoe.server.advertise import Advertiser
 from ggaoe.server.confine import Confinement, confine, limits_of
 from ggaoe.server.control import REFUSED, ControlServer
+from ggaoe.server.events import Events
 from ggaoe.server.export import Export
 from ggaoe.server.interfaces import Interfaces
 from ggaoe.server.process import Readiness
@@ -68,6 +70,7 @@ class Daemon:
         self.engine.busy_poll(config.busy_poll_s)
         self.advertiser = Advertiser(self.engine, config.advertise_interval_s)
         self.interfaces = Interfaces(self.engine, config, self.advertiser.announce)
+        self.events = Events()
         handlers = Verbs(self).handlers()
         self._control = ControlServer(control_socket, handlers) if control_socket else None
         self._reloading = asyncio.Lock()
@@ -90,6 +93,7 @@ class Daemon:
                 len(self.exports),
                 len(self.engine.ports),
                 self.engine.name,
+                extra=about(Event.STARTED),
             )
             await self._stopping.wait()
         finally:
@@ -130,7 +134,8 @@ class Daemon:
     def _on_stop(self, number: signal.Signals) -> None:
         self._stop_signals += 1
         if self._stop_signals == 1:
-            _log.info("%s: finishing requests, then leaving", signal.Signals(number).name)
+            name = signal.Signals(number).name
+            _log.info("%s: finishing requests, then leaving", name, extra=about(Event.STOPPING))
             self._stopping.set()
         else:
             _log.warning("%s again: leaving at once", signal.Signals(number).name)
@@ -145,9 +150,11 @@ class Daemon:
         except ConfigError as error:
             for problem in error.problems:
                 _log.error("%s", problem)
-            _log.error("reload refused: the configuration has errors, the old one stays")
+            refused = about(Event.RELOAD_REFUSED)
+            text = "reload refused: the configuration has errors, the old one stays"
+            _log.error(text, extra=refused)
         except ControlError as error:
-            _log.error("reload refused: %s", error)
+            _log.error("reload refused: %s", error, extra=about(Event.RELOAD_REFUSED))
 
     async def _stop(self) -> None:
         """Requests that have started are finished, the rest is dropped; a second signal hurries."""
@@ -161,6 +168,7 @@ class Daemon:
         ]
         await self._wait_or_hurry([*closing, *self._behind])
         self.engine.close()
+        self.events.close()
 
     async def _wait_or_hurry(self, tasks: Iterable[asyncio.Task[None]]) -> None:
         done = asyncio.gather(*tasks, return_exceptions=True)
@@ -207,6 +215,12 @@ class Daemon:
             format_mac(header.source),
             header.shelf,
             header.slot,
+            extra=about(
+                Event.CONFLICT,
+                device=port.devices[header.shelf, header.slot].name,
+                interface=port.name,
+                peer=format_mac(header.source),
+            ),
         )
 
     # --- reload ----------------------------------------------------------------------------
@@ -249,7 +263,7 @@ class Daemon:
             self.advertiser.set_interval(plan.config.advertise_interval_s)
         self.interfaces.reconfigure(plan.config)
         await _first_attempts(opening)
-        _log.info("reload: done")
+        _log.info("reload: done", extra=about(Event.RELOADED))
 
     async def _drain(self, tasks: list[asyncio.Task[None]]) -> None:
         if not tasks:

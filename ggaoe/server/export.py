@@ -18,6 +18,7 @@ from ggaoe.backend.file import FileSpec, open_file
 from ggaoe.config import DeviceConfig
 from ggaoe.engine.base import Device, Engine, Port
 from ggaoe.errors import BackendError, GgaoeError, StateError
+from ggaoe.events import Event, about
 from ggaoe.proto.ata import serial_of
 from ggaoe.proto.frame import SECTOR_BYTES, Header
 from ggaoe.proto.target import Change, Reply, Settings, Target, TargetState
@@ -113,7 +114,8 @@ class Export:
 
     def _wait(self, reason: str) -> None:
         if reason != self.reason:
-            _log.error("%s: waiting: %s", self.name, reason)
+            extra = about(Event.DEVICE_WAITING, device=self.name)
+            _log.error("%s: waiting: %s", self.name, reason, extra=extra)
         self.reason = reason
         self.first_attempt.set()
 
@@ -132,6 +134,7 @@ class Export:
             self.config.address,
             format_size(backend.size_bytes),
             self.description,
+            extra=about(Event.DEVICE_SERVING, device=self.name),
         )
         self._announce(self.device)
 
@@ -157,6 +160,7 @@ class Export:
             format_size(before_bytes),
             format_size(now_bytes),
             self.config.address,
+            extra=about(Event.DEVICE_RESIZED, device=self.name),
         )
         self.device.target.size_sectors = now_bytes // SECTOR_BYTES
         self._engine.refresh(self.device)
@@ -171,6 +175,8 @@ class Export:
         await self._finish_changes()
         if backend is not None:
             await backend.close()
+        extra = about(Event.DEVICE_STOPPED, device=self.name)
+        _log.info("%s: not served any more", self.name, extra=extra)
 
     async def reopen(self, config: DeviceConfig) -> None:
         """Drain, close, and open again as `config` says; hosts find it not available meanwhile.

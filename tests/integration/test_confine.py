@@ -211,6 +211,13 @@ async def test_every_thread_of_the_daemon(scene: Scene, engine: str, io_engine: 
         assert re.search(r"seccomp +\d+ system calls", text), text
         assert "confined: user root, CAP_NET_RAW, Landlock (ABI " in daemon.log_text()
         assert [one["name"] for one in daemon.ask("show", "daemon", "disk")["devices"]] == ["disk"]
+        ran = daemon.ctl("show", "daemon", "nosuch", "dis*", "--json")
+        shown = json.loads(ran.stdout)
+        assert (ran.status, shown["missing"]) == (4, ["nosuch"])
+        assert ("daemon" in shown, [one["name"] for one in shown["devices"]]) == (True, ["disk"])
+        ran = daemon.ctl("show", "daemon", "nosuch")
+        assert (ran.status, "seccomp" in ran.stdout) == (4, True)
+        assert "nothing matches 'nosuch'" in ran.stderr
     assert not (scene.directory / "pid").exists()
     assert not (scene.directory / "ctl").exists()
 
