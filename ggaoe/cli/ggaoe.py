@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ggaoe import __version__
+from ggaoe.cli import doctor
 from ggaoe.cli.importing import add_import_parser
 from ggaoe.cli.tools import add_tool_parsers
 from ggaoe.cli.vblade import SOURCE, StartLine, add_vblade_parser, mapping_of
@@ -66,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
         "--effective", action="store_true", help="print every value in force, and where it is from"
     )
     check.set_defaults(run=_check)
+    doctor.add_parser(commands, DEFAULT_CONFIG)
     _add_export_parser(commands)
     add_vblade_parser(commands, _run_vblade)
     add_import_parser(commands)

@@ -100,11 +100,16 @@ CALLS: dict[str, tuple[int | None, int | None]] = {
 # fmt: on
 
 
+def has_list() -> bool:
+    """Whether the numbers of this machine's calls are known here."""
+    return platform.machine() in _ARCHITECTURES and struct.calcsize("P") == 8
+
+
 def restrict() -> int:
     """From now on this thread, and those it makes, have only these calls; returns how many. Needs
     no_new_privs. Raises OSError where the kernel has no filters, or ours has no numbers for it."""
     machine = platform.machine()
-    if machine not in _ARCHITECTURES or struct.calcsize("P") != 8:
+    if not has_list():
         raise OSError(errno.ENOSYS, f"no list of system calls for {machine}")
     architecture, column, own_number = _ARCHITECTURES[machine]
     lines = program(architecture, column)

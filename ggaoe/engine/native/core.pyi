@@ -1,6 +1,8 @@
 from collections.abc import Iterable
 from mmap import mmap
 
+AIO_EVENTS_MAX: int
+
 def latency_bucket_of(duration_ns: int) -> int: ...
 def size_bucket_of(sectors: int) -> int: ...
 

@@ -30,6 +30,9 @@ include "memory.pxi"
 include "link.pxi"
 include "carrier.pxi"
 
+AIO_EVENTS_MAX = AIO_EVENTS
+"""Requests of an engine that Linux AIO has room for, as counted by the system."""
+
 
 @cython.no_gc_clear
 cdef class CoreLink:
