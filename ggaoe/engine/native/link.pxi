@@ -465,12 +465,11 @@ cdef void transmit(Link *link) noexcept nogil:
             request = request.next
         sent = sendmmsg(link.fd, link.send_messages, count, MSG_DONTWAIT)
         if sent < 0:
-            if errno == EAGAIN or errno == ENOBUFS:
+            if errno == EAGAIN or errno == ENOBUFS and may_be_full(link):
                 link.stats.tx_held += 1
                 link.blocked_until_ns = monotonic_ns(link.engine) + SEND_RETRY_NS
                 return
             link.stats.tx_refused += 1
-            sent = 0
             release_sent(link)
             continue
         link.stats.tx_batches += 1
@@ -480,8 +479,17 @@ cdef void transmit(Link *link) noexcept nogil:
             release_sent(link)
 
 
+cdef bint may_be_full(Link *link) noexcept nogil:
+    # Whether there may soon be room for the first frame.
+    cdef int64_t now_ns = monotonic_ns(link.engine)
+    if link.refused_since_ns == 0:
+        link.refused_since_ns = now_ns
+    return now_ns - link.refused_since_ns < REFUSED_NS_MAX
+
+
 cdef inline void release_sent(Link *link) noexcept nogil:
     cdef Request *request = link.send_head
+    link.refused_since_ns = 0
     link.send_head = request.next
     if link.send_head == NULL:
         link.send_tail = NULL

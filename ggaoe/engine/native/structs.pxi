@@ -29,6 +29,7 @@ cdef enum:
     STALL_NS = 1000000               # a call that takes longer is waited for by nobody else
     CAREFUL_TIMES = 10               # for so many times as long its device writes by worker threads
     SEND_RETRY_NS = 1000000          # a packet socket can be writable though its queue is full
+    REFUSED_NS_MAX = 20000000        # as REFUSED_S_MAX in net/plain.py has it
     SLOW_FRAMES_MAX = 1024           # that wait for Python; the newest is dropped
     SLOW_REFUSED_MAX = 128           # beside them, what is refused, so that it keeps nobody else out
     SLOW_FRAMES_PER_CALL = 64
@@ -317,6 +318,7 @@ ctypedef struct Link:
     Request *send_tail
     uint32_t send_count
     int64_t blocked_until_ns         # the kernel had no room; 0: it has
+    int64_t refused_since_ns         # the first of send_head, which it may never take; 0: it was not
     Route *routes
     uint32_t route_count
     LinkStats stats
