@@ -252,12 +252,12 @@ class Daemon:
             _log.info("stop %s (%s)", name, self.config.devices[name].address)
             self.advertiser.set_broadcast(name, False)
         closing = [self.exports.pop(name).close(None) for name in chosen]
-        await self._drain([asyncio.create_task(coroutine) for coroutine in closing])
+        await self._drain([asyncio.create_task(coroutine) for coroutine in closing], "stop")
 
     async def reopen(self, name: str) -> None:
         """Exchange the backing of an export for what its path names now; `changing` is held."""
         export = self.exports[name]
-        await self._drain([asyncio.create_task(export.reopen(export.config))])
+        await self._drain([asyncio.create_task(export.reopen(export.config))], "swap")
         await _first_attempts([export])
 
     # --- reload ----------------------------------------------------------------------------
@@ -300,7 +300,7 @@ class Daemon:
             if change.how == "live":
                 self.exports[change.name].apply(change.new)
         busy += [self.exports[change.name].reopen(change.new) for change in reopened]
-        await self._drain([asyncio.create_task(coroutine) for coroutine in busy])
+        await self._drain([asyncio.create_task(coroutine) for coroutine in busy], cause)
         if self._stopping.is_set():
             return
         added = self._automatic(device.name for device in plan.added)
@@ -310,11 +310,12 @@ class Daemon:
         if any(change.key == "advertise-interval" for change in plan.daemon):
             self.advertiser.set_interval(plan.config.advertise_interval_s)
         self.interfaces.reconfigure(plan.config)
-        await self._settle(
+        settling = [
             self.exports[change.name]
             for change in changed
             if change not in replaced and rules_of(change.old) != rules_of(change.new)
-        )
+        ]
+        await self._settle(settling, cause)
         await _first_attempts(opening)
         _log.info("%s: done", cause, extra=about(Event.RELOADED))
 
@@ -323,13 +324,15 @@ class Daemon:
         if config.slots is not None:
             await self.store.save_slots(config.slots)
 
-    async def _settle(self, exports: Iterable[Export]) -> None:
+    async def _settle(self, exports: Iterable[Export], cause: str) -> None:
         """Nothing that other rules have let in is begun after a reload has been reported."""
         settling = {asyncio.create_task(export.settle()): export for export in exports}
-        for task in await self._drain(settling):
+        for task in await self._drain(settling, cause):
             settling[task].drop_waiting()
 
-    async def _drain(self, tasks: Collection[asyncio.Task[None]]) -> set[asyncio.Task[None]]:
+    async def _drain(
+        self, tasks: Collection[asyncio.Task[None]], cause: str
+    ) -> set[asyncio.Task[None]]:
         """Wait a while; returns those that go on behind the reload."""
         if not tasks:
             return set()
@@ -337,7 +340,7 @@ class Daemon:
             self._follow(task)
         _, pending = await asyncio.wait(tasks, timeout=RELOAD_DRAIN_TIMEOUT_S)
         if pending:
-            _log.warning("%d devices are still finishing requests", len(pending))
+            _log.warning("%s: %d devices are still finishing requests", cause, len(pending))
         return pending
 
 
