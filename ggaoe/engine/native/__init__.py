@@ -18,8 +18,9 @@ from ggaoe.engine.base import STALE_AGE_NS, SYSTEM_CLOCK, Clock, Device, Engine,
 from ggaoe.engine.counters import DeviceCounters, InitiatorCounters, Initiators
 from ggaoe.engine.native.core import Core, CoreDevice, CoreLink
 from ggaoe.engine.portable import strerror
+from ggaoe.net.filters import Role
 from ggaoe.net.link import Frame, Interface, Link, LinkCounters, LinkSettings
-from ggaoe.net.plain import PlainLink, Role
+from ggaoe.net.plain import PlainLink
 from ggaoe.net.ring import ReceiveRing
 from ggaoe.proto.ata import Op
 from ggaoe.proto.frame import ATA_HEADER_BYTES, Header, sectors_that_fit
@@ -58,9 +59,9 @@ class NativeLink(PlainLink):
                 )
         super()._set_up(settings, role)
 
-    def _check_receive_buffer(self, wanted_bytes: int) -> None:
-        if self.ring is None:  # otherwise frames wait in the ring
-            super()._check_receive_buffer(wanted_bytes)
+    @property
+    def _receives_otherwise(self) -> bool:
+        return self.ring is not None
 
     def close(self) -> None:
         if self.ring is not None:
