@@ -16,7 +16,7 @@ from ggaoe.net.link import Link
 USELESS_RATE_PER_S = 2000
 USELESS_BURST = 1000
 """Frames of one link that lead to nothing, until the kernel is asked: a few milliseconds' work."""
-NARROW_S = 1.0
+NARROW_S = 3.0
 SHED_MAX = 8
 """Hosts that are shed at a time."""
 

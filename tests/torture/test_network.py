@@ -258,10 +258,13 @@ async def test_honest_traffic_beside_a_flood(two: Scene) -> None:
         print(f"rounds on the flooded link and on the other one: {rounds}, {link}")
         assert sum(link["drops"].values()) > FLOOD_FRAMES
         assert other_link.remote.counters.resent == 0
-        # The portable engine has to look at every frame in Python: SECURITY.md says so.
-        if os.environ.get("GGAOE_TORTURE") and os.environ.get("GGAOE_ENGINE") != "portable":
-            assert rounds["flood0"][1] >= rounds["idle0"][1] / 2
-            assert sum(rounds["flood0"]) >= sum(rounds["idle0"]) / 2
+        assert link["narrowed"]
+        # Requests that read beyond the end look honest to the kernel: SECURITY.md says what
+        # they cost the portable engine.
+        share = 5 if os.environ.get("GGAOE_ENGINE") == "portable" else 2
+        if os.environ.get("GGAOE_TORTURE"):
+            assert sum(rounds["flood0"]) >= sum(rounds["idle0"]) / share
+            assert rounds["flood0"][1] >= rounds["idle0"][1] / share
 
 
 # --- frames that nobody should have sent -------------------------------------------------------
