@@ -310,8 +310,8 @@ def receive_buffer_limit_bytes() -> int:
 
 @pytest.mark.parametrize("engine", ENGINES)
 async def test_a_link_that_comes_back_has_what_the_system_gives(scene: Scene, engine: str) -> None:
-    """Without CAP_NET_ADMIN, the buffers (for receiving where there is no ring) are the system's, and
-    that is told."""
+    """Without CAP_NET_ADMIN, its buffers (for receiving where there is no ring) are the system's,
+    and that is told."""
     limit_bytes = receive_buffer_limit_bytes()
     if limit_bytes >= RECEIVE_BUFFER_BYTES:
         pytest.skip("needs a system with net.core.rmem_max below ours")
