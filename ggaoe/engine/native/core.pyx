@@ -638,10 +638,11 @@ cdef class Core:
         self.c.for_python.head = NULL
         first = request = self.c.slow_head
         while request != NULL and count < SLOW_FRAMES_PER_CALL - 1 and request.next != NULL:
+            self.c.slow_count -= slow_weight(request)
             request = request.next
             count += 1
         if request != NULL:
-            self.c.slow_count -= count + 1
+            self.c.slow_count -= slow_weight(request)
             self.c.slow_head = request.next
             if request.next == NULL:
                 self.c.slow_tail = NULL

@@ -29,7 +29,9 @@ cdef enum:
     STALL_NS = 1000000               # a call that takes longer is waited for by nobody else
     CAREFUL_TIMES = 10               # for so many times as long its device writes by worker threads
     SEND_RETRY_NS = 1000000          # a packet socket can be writable though its queue is full
-    SLOW_FRAMES_MAX = 1024           # that wait for Python; the newest is dropped
+    SLOW_FRAMES_MAX = 32768          # short ones that wait for Python; the newest is dropped
+    SHORT_BYTES = 64                 # such a frame waits in a slot of its own size
+    LONG_AS_SHORT = 32               # as so many short ones counts a frame that is longer
     SLOW_FRAMES_PER_CALL = 64
 
 cdef enum Op:
@@ -58,6 +60,7 @@ ctypedef struct Request:
     int64_t received_ns
     uint64_t sequence
     int op
+    bint is_short                    # no slot of its link's: head and data have SHORT_BYTES
     bint is_refused                  # by a device that takes flawless frames here, or has no store
     bint started
     int lost                         # errno of a flush that failed while this write was under way
@@ -321,7 +324,7 @@ ctypedef struct Engine:
     Device *holding
     Request *slow_head
     Request *slow_tail
-    uint32_t slow_count
+    uint32_t slow_count              # in terms of short ones
     bint waits_for_python            # no frame is looked at before Python has dealt with the slow ones
     bint attention                   # Python has something else to look after
     bint is_fenced                   # Python wants to know when requests finish
