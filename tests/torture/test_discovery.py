@@ -90,6 +90,7 @@ class Hosts:
                 self.resent += 1
 
 
+@pytest.mark.usefixtures("engine")
 def test_all_hosts_find_all_devices_at_once(scene: Scene) -> None:
     names = [f"disk{slot}" for slot in range(DEVICES)]
     for name in names:
