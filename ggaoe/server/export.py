@@ -92,7 +92,7 @@ class Export:
                 if not has_state:
                     self.device.target.state = await self._store.load(self.name)
                     has_state = True
-                backend = await open_file(file_spec_of(self.config))
+                backend = await self._open()
             except (BackendError, StateError) as error:
                 self._wait(self._explain(self.config, error))
             except Exception:
@@ -110,6 +110,10 @@ class Export:
         while True:
             await asyncio.sleep(SIZE_POLL_S)
             await self._watch_size(backend)
+
+    async def _open(self) -> Backend:
+        """The store, opened; raises BackendError."""
+        return await open_file(file_spec_of(self.config))
 
     def _wait(self, reason: str) -> None:
         if reason != self.reason:
