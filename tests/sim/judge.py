@@ -214,7 +214,8 @@ class Judge:
         """The target says what a setting is: it acknowledges the change, or was asked."""
         possible = self._settings[told.command]
         if told.value not in possible:
-            raise BrokenPromiseError(f"{told} was told, and it can only be {possible}")
+            allowed = " or ".join(sorted(value.hex() or "nothing" for value in possible))
+            raise BrokenPromiseError(f"{told}, and it can only be {allowed}")
         self._settings[told.command] = {told.value}
         if told.command == RESERVE and is_change:
             for record in self._all_waiting():

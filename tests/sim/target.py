@@ -12,7 +12,6 @@ from pathlib import Path
 from ggaoe.backend.base import Backend
 from ggaoe.config import DeviceConfig
 from ggaoe.engine.base import Device, Engine
-from ggaoe.errors import StateError
 from ggaoe.proto.rules import EVERYBODY
 from ggaoe.proto.target import TargetState
 from ggaoe.server.export import Export
@@ -63,7 +62,7 @@ class SimStates(StateStore):
     async def save(self, name: str, state: TargetState) -> None:
         await asyncio.sleep(SLOW_S * self._chance.random())
         if self._is_stopped:
-            raise StateError("stopped")
+            raise asyncio.CancelledError
         self.content = encode(state)
         await asyncio.sleep(SLOW_S * self._chance.random())
 

@@ -104,6 +104,9 @@ class Told:
     value: bytes
     """The text, or the addresses one after the other."""
 
+    def __str__(self) -> str:
+        return f"reply {self.tag:x} to command {self.command}: {self.value.hex() or 'nothing'}"
+
 
 def setting(
     destination: bytes, source: bytes, tag: int, command: int, value: bytes | None, known: bytes

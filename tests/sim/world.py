@@ -22,6 +22,7 @@ from ggaoe.errors import BackendError
 from ggaoe.net.link import Interface, LinkSettings
 from ggaoe.testing.clock import ManualClock, ManualLoop
 from ggaoe.testing.engine import ENGINES_ON_MEMORY, link_of
+from ggaoe.testing.link import MemoryLink
 from sim.disk import Ills, SimDisk
 from sim.hosts import Habits, Host, probes, wishes
 from sim.judge import Judge, Presence, Record
@@ -34,6 +35,7 @@ from sim.wire import (
     CONFIG,
     MASK,
     RESERVE,
+    SETTINGS,
     Asked,
     answered_of,
     asked_of,
@@ -123,6 +125,8 @@ class World:
         self._backlog: list[tuple[int, bytes, int, Record | Asked | None]] | None = None
         """What came while the target did not look; None: it looks."""
         self._ports: list[Port | None] = [None] * PATHS
+        self._links: list[tuple[int, MemoryLink]] = []
+        """Of the ports, by their paths."""
         self._engine: Engine
         self._export: SimExport
         self._start()
@@ -176,7 +180,8 @@ class World:
 
     def _open(self, path: int) -> None:
         interface = Interface(path + 1, f"eth{path}", _mac(path), self._mtu_bytes, is_up=True)
-        self._ports[path] = self._engine.open_link(interface, LinkSettings())
+        self._ports[path] = port = self._engine.open_link(interface, LinkSettings())
+        self._links.append((path, link_of(port)))
         if self._export.device.is_known:
             self._announce(self._export.device)
 
@@ -185,6 +190,7 @@ class World:
         if port is not None:
             self.pump()
             self._engine.close_link(port)
+            self._links = [entry for entry in self._links if entry[0] != path]
             self._judge.silenced(path)
 
     # --- frames --------------------------------------------------------------------------------
@@ -192,13 +198,11 @@ class World:
     def pump(self) -> bool:
         """Show the judge what has left the target, and send it on its way."""
         left = []
-        for path, port in enumerate(self._ports):
-            if port is not None:
-                link = link_of(port)
-                sent = link.sent
-                if sent:
-                    link.sent = []
-                    left += [(path, frame) for frame in sent]
+        for path, link in self._links:
+            sent = link.sent
+            if sent:
+                link.sent = []
+                left += [(path, frame) for frame in sent]
         if not left:
             return False
         for path, frame in left:
@@ -274,7 +278,8 @@ class World:
         await befalling
         await self._calm_down()
         await self._restart(power_is_cut=self._chance.random() < 0.5)
-        await self._ask(RESERVE, None)
+        for command in SETTINGS:
+            await self._ask(command, None)
         await self._export.close(None)
         self._engine.close()
 
@@ -282,7 +287,7 @@ class World:
         """Nothing befalls the target any more: it settles, and serves everybody by every path."""
         self._network.weather = Weather()
         self._cannot_open_rate = 0.0
-        await self._heal()
+        self._cure()
         await asyncio.sleep(CALM_S)
         self.pump()
         self._judge.calm()
@@ -350,6 +355,9 @@ class World:
     async def _heal(self) -> None:
         """The disk recovers."""
         self._events["heal"] += 1
+        self._cure()
+
+    def _cure(self) -> None:
         self._disk.ills = Ills()
         self._judge.healed()
 
