@@ -66,7 +66,7 @@ class Record:
     flush_failures: int
     seen_ns: int | None = None
     """When the target looked at it; None: it still waits for that."""
-    refusals: frozenset[int] = frozenset()
+    refusals: set[int] = field(default_factory=set)
     """The AoE errors that may answer it."""
     outcome: str | None = None
     data: bytes = b""
@@ -85,6 +85,9 @@ REFUSED = "refused"
 """It has no effect, now or later."""
 SILENT = "silent"
 """It will not be answered: it has taken effect in its turn, or never will."""
+
+DOUBTFUL = "doubtful"
+"""A copy that came at the moment of the reply: it counts as answered, or is still to be."""
 
 
 class _Sector:
@@ -168,13 +171,10 @@ class Judge:
         """The target looks at a request, unless its link has been closed."""
         record.seen_ns = now_ns
         locked_out = [_locks_out(owners, record) for owners in self._settings[RESERVE]]
-        if self.presence is Presence.DISK and not any(locked_out):
-            return
-        if self.presence is not Presence.NOTHING:
-            record.refusals = frozenset(
-                ([RESERVED] if any(locked_out) else [])
-                + ([UNAVAILABLE] if self.presence is Presence.NO_DISK else [])
-            )
+        if self.presence is not Presence.NOTHING and any(locked_out):
+            record.refusals.add(RESERVED)
+        if self.presence is Presence.NO_DISK and not all(locked_out):
+            record.refusals.add(UNAVAILABLE)
         if self.presence is not Presence.DISK or all(locked_out):
             record.outcome = record.outcome or REFUSED
 
@@ -185,14 +185,9 @@ class Judge:
 
     def answered(self, answers: Iterable[Answered], now_ns: int) -> None:
         """Replies that left the target at once."""
-        settled = [
-            (self._match(answer, now_ns), answer)
-            for answer in answers
-            if not self._is_for_damaged(answer, now_ns)
-        ]
-        settled.sort(key=lambda pair: pair[0].asked.op is not Op.WRITE)
-        for record, answer in settled:
-            self._settle(record, answer)
+        for answer in answers:
+            if not self._is_for_damaged(answer, now_ns):
+                self._settle(self._match(answer, now_ns), answer)
 
     def stale(self, record: Record) -> None:
         """It has waited for the target for so long that it must be thrown away."""
@@ -283,19 +278,21 @@ class Judge:
 
     def _match(self, answer: Answered, now_ns: int) -> Record:
         """The request that `answer` is for. Among copies an error is for the last that it may
-        answer, anything else for the first, and for those that were seen meanwhile."""
+        answer, anything else for the first; those that were seen meanwhile have no effect."""
         same = self._waiting.get(answer.key, ())
         if answer.error is not None:
             fitting = [r for r in same if answer.error in r.refusals]
         else:
-            fitting = [r for r in same if r.outcome is None]
+            fitting = [r for r in same if r.outcome in (None, DOUBTFUL)]
         if not fitting:
             raise BrokenPromiseError(f"{answer} answers nothing that waits for such an answer")
         self.answers += 1
         if answer.error is not None:
             return self._take(fitting[-1])
-        twins = [r for r in fitting[1:] if r.seen_ns is not None and r.seen_ns < now_ns]
-        self._give_up(twins, SILENT)
+        seen = [r for r in fitting[1:] if r.seen_ns is not None]
+        self._give_up([r for r in seen if r.seen_ns != now_ns], REFUSED)
+        for record in seen:
+            record.outcome = record.outcome or DOUBTFUL
         return self._take(fitting[0])
 
     def _take(self, record: Record) -> Record:

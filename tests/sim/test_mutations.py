@@ -75,6 +75,8 @@ MUTATIONS = [
         'self._queue_reply(request.port, [head.ljust(60, b"\\0")])',
         "if request.op is not Op.FLUSH or request.port.link.index == 1:\n"
         '                    self._queue_reply(request.port, [head.ljust(60, b"\\0")])'),
+    one("a FLUSH is lost at times", ENGINE, "PortableEngine._request", "if not device.is_serving:",
+        "if not device.is_serving or io.op is Op.FLUSH and self._clock.monotonic_ns() % 16 == 0:"),
     one("a restart forgets what was set", EXPORT, "Export._live",
         "self.device.target.state = await", "await"),
     one("reopening forgets what was set", EXPORT, "Export.reopen",
