@@ -18,7 +18,7 @@ from sim.wire import FLUSH, READ, SLOT, VERIFY, WRITE, Answered, request
 PATIENCE_S = 180.0
 """After that Linux takes a disk for dead (aoe_deadsecs). Nothing that befalls it takes so long."""
 TIMEOUT_S_MAX = 4.0
-PROBE_TIMEOUT_S = 1.0
+PROBE_TIMEOUT_S = 0.25
 ANY_PATH = -1
 OPCODES = (READ, READ, READ, WRITE, WRITE, WRITE, WRITE, VERIFY, FLUSH)
 

@@ -19,7 +19,8 @@ EVENTS = (
     *("clock-set", "change", "kill", "power-cut"),
 )
 REGRESSIONS = Path(__file__).with_name("regressions.txt")
-"""Seeds that have found something, one to a line, each with what it was."""
+"""Seeds that have found something, one to a line, each with what it was. A seed means the same life
+only as long as nobody changes what is drawn in it."""
 
 
 def batches() -> list[range]:
