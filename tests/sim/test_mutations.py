@@ -33,7 +33,7 @@ MUTATIONS = [
         "if frame.arrival_ns < oldest_ns:", "if False:"),
     Mutation("what has not started outlives its disk", (
         Edit(ENGINE, "PortableEngine.detach", {
-            "for request in device.queue.drop_unstarted():": "for request in ():",
+            "self.drop_waiting(device)": "pass",
             "await self.fence(device)":
                 "while device.in_flight:\n                await asyncio.sleep(0.001)",
         }),
