@@ -122,9 +122,13 @@ class Export:
             if not self._has_state:
                 self.device.target.state = await self._store.load(self.name)
                 self._has_state = True
-            return await open_file(file_spec_of(self.config))
+            return await self._open()
         finally:
             overdue.cancel()
+
+    async def _open(self) -> Backend:
+        """The store, opened; raises BackendError."""
+        return await open_file(file_spec_of(self.config))
 
     def _wait(self, reason: str) -> None:
         if reason != self.reason:
