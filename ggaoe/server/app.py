@@ -32,6 +32,8 @@ from ggaoe.units import format_mac
 RELOAD_DRAIN_TIMEOUT_S = 5.0
 """A reload waits so long for devices to finish what other rules have let in, or what they do before
 they are removed; slower ones finish what has started behind it."""
+LOOK_TIMEOUT_S = 2.0
+"""A reload waits so long to learn what is at the devices' paths."""
 STOP_DRAIN_TIMEOUT_S = 30.0
 """Requests that a store has not finished by then are given up at the end of the process."""
 
@@ -254,12 +256,6 @@ class Daemon:
         closing = [self.exports.pop(name).close(None) for name in chosen]
         await self._drain([asyncio.create_task(coroutine) for coroutine in closing], "stop")
 
-    async def reopen(self, name: str) -> None:
-        """Exchange the backing of an export for what its path names now; `changing` is held."""
-        export = self.exports[name]
-        await self._drain([asyncio.create_task(export.reopen(export.config))], "swap")
-        await _first_attempts([export])
-
     # --- reload ----------------------------------------------------------------------------
 
     async def reload(self, *, dry_run: bool = False) -> ReloadPlan:
@@ -269,11 +265,24 @@ class Daemon:
             raise ControlError(REFUSED, "there is no configuration file to read again")
         async with self.changing:
             new = await load_async(self.source, state_directory=self.store.directory)
-            plan = diff(self.config, new)
+            plan = diff(self.config, new).reopening(await self._replaced())
             if not dry_run:
                 await self.apply(plan)
                 self.filed = self.config
         return plan
+
+    async def _replaced(self) -> list[str]:
+        """The devices whose paths have come to mean another store; those that do not say are not
+        waited for."""
+        asked = {
+            asyncio.create_task(export.is_replaced()): name for name, export in self.exports.items()
+        }
+        if not asked:
+            return []
+        done, pending = await asyncio.wait(asked, timeout=LOOK_TIMEOUT_S)
+        for task in pending:
+            task.cancel()
+        return [asked[task] for task in done if task.result()]
 
     async def apply(self, plan: ReloadPlan, cause: str = "reload") -> None:
         """Change what a plan says; `changing` is held. Raises StateError, and then nothing has

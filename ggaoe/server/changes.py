@@ -118,16 +118,11 @@ class Changes:
             change = Edit("set", name, {"path": keyfile.escape(path), "uuid": None})
             plan, filed = await self._planned(params, [change])
             await self._check_backing(name, plan.config, force=flag(params, "force"))
+            if name in daemon.exports:  # the path may be the old one, with another file there
+                plan = plan.reopening([name])
             if not flag(params, "dry_run"):
                 await self._carry_out(plan, filed)
-                # The path may be the old one, with another file there.
-                if not any(change.name == name for change in plan.changed):
-                    await self._reopen(name)
         return self._answer(params, plan)
-
-    async def _reopen(self, name: str) -> None:
-        if name in self._daemon.exports:
-            await self._daemon.reopen(name)
 
     async def _check_backing(self, name: str, config: Config, *, force: bool) -> None:
         """ControlError where the new backing cannot take the place of what is served now."""

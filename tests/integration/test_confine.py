@@ -21,6 +21,7 @@ import pytest
 from ggaoe.engine.select import ENGINES
 from ggaoe.net.plain import RECEIVE_BUFFER_BYTES
 from ggaoe.proto.query import Ccmd
+from ggaoe.server.changes import Changes
 from ggaoe.server.verbs import Verbs
 from helpers.needs import requires_program
 from helpers.netns import wait_until
@@ -331,19 +332,23 @@ def receive_buffer_limit_bytes() -> int:
 
 @pytest.mark.parametrize("engine", ENGINES)
 async def test_a_link_that_comes_back_has_what_the_system_gives(scene: Scene, engine: str) -> None:
-    """Without CAP_NET_ADMIN and a ring, the receive buffer is the system's, and that is told."""
+    """Without CAP_NET_ADMIN, its buffers (for receiving where there is no ring) are the system's,
+    and that is told."""
     limit_bytes = receive_buffer_limit_bytes()
     if limit_bytes >= RECEIVE_BUFFER_BYTES:
         pytest.skip("needs a system with net.core.rmem_max below ours")
     disk = scene.disk()
-    with scene.serving(defaults(engine=engine), device()) as daemon:
-        assert "receive buffer" not in daemon.log_text()
+    sections = (defaults(engine=engine), device(), "[far0]\nsend-buffer-size = 32768\n")
+    with scene.serving(*sections) as daemon:
+        assert " buffer of " not in daemon.log_text()
         scene.target.ip("link set far0 down")
         daemon.wait_for_interface("far0", serving=False)
         scene.target.ip("link set far0 up")
         daemon.wait_for_interface("far0", serving=True)
         told = f"a receive buffer of {limit_bytes >> 10} KiB instead of 32768 KiB"
         assert (told in daemon.log_text()) == (engine == "portable")
+        assert "far0: a send buffer of " in daemon.log_text()
+        assert "instead of 32768 KiB: raise sysctl net.core.wmem_max" in daemon.log_text()
         async with scene.initiator() as initiator:
             await round_trip(initiator, disk)
 
@@ -411,6 +416,13 @@ VERBS = (
     *(["version"], ["list"], ["show", "daemon", "disk"], ["stats"], ["show-config"]),
     *(["show-macmask"], ["show-reserve"], ["why", "02:00:00:00:00:01", "disk"], ["clear-stats"]),
     *(["clear-config", "disk"], ["clear-macmask", "disk"], ["clear-reserve", "disk"]),
+    *(["events", "--recent"], ["trace", "disk", "--seconds", "0.1"]),
+    *(
+        ["set", "buffered", "queue-length=5"],
+        ["set", "disk", "read=02:00:00:00:00:01", "--dry-run"],
+    ),
+    *(["add", "new", "path=missing", "shelf=0", "slot=auto"], ["remove", "new"]),
+    *(["stop", "buffered"], ["start", "buffered"]),
     *(["reload", "--dry-run"], ["reload"]),
 )
 STRICT = Path(__file__).with_name("strict.py")
@@ -430,10 +442,15 @@ async def test_nothing_is_imported_later(scene: Scene, engine: str) -> None:
     scene.logs.append(daemon.log)
     daemon.configure(*sections, device(), device("missing", 3))
     daemon.start()
-    asked = set(Verbs(None).handlers())  # type: ignore[arg-type]
-    assert {verb for verb, *_ in VERBS} == asked
+    swap = ["swap", "buffered", str(scene.directory / "buffered"), "--dry-run"]
+    diff = scene.ggaoe("check", "-c", daemon.config, "--diff")
+    assert diff.status == 0
+    asked = {*Verbs(None).handlers(), *Changes(None).handlers()} - {"diff"}  # type: ignore[arg-type]
+    assert {verb for verb, *_ in (*VERBS, swap)} == asked
+    assert "in use" in daemon.ctl(*swap).stderr
     for verb in VERBS:
-        daemon.ask(*verb)
+        outcome = daemon.ctl(*verb)
+        assert outcome.status == 0, outcome
     async with scene.initiator() as initiator:
         await round_trip(initiator, disk)
         remote = await initiator.open(0, 1)
