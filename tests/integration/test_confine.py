@@ -447,7 +447,7 @@ async def test_nothing_is_imported_later(scene: Scene, engine: str) -> None:
     assert diff.status == 0
     asked = {*Verbs(None).handlers(), *Changes(None).handlers()} - {"diff"}  # type: ignore[arg-type]
     assert {verb for verb, *_ in (*VERBS, swap)} == asked
-    assert "in use" in daemon.ctl(*swap).stderr
+    assert "locked by" in daemon.ctl(*swap).stderr
     for verb in VERBS:
         outcome = daemon.ctl(*verb)
         assert outcome.status == 0, outcome
