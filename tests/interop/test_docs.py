@@ -16,14 +16,14 @@ from helpers.targets import REPOSITORY
 from interop.guest import Images, Wire, run_guest
 from interop.pages import (
     MTU_BYTES_MAX,
+    Machine,
     Step,
-    TargetMachine,
     guest_outputs,
     guest_script,
     is_shown,
     rename_to_eth1,
     steps_of,
-    wired,
+    two_machines,
 )
 
 GUEST_TIMEOUT_S = 180.0
@@ -36,31 +36,45 @@ PAGES = {
 pytestmark = pytest.mark.timeout(GUEST_TIMEOUT_S + 60)
 
 
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Images:
+    requires_user_mode_linux()
+    return Images.assemble(tmp_path_factory.mktemp("guest"))
+
+
 def test_every_page_of_a_task_has_commands() -> None:
     without = {path.stem for path in (REPOSITORY / "docs").glob("*.md")} - set(PAGES)
     assert without == {"README", "limits", "options"}
 
 
+def test_what_a_page_shows_is_compared() -> None:
+    output = "NAME   SIZE\nfirst  1 MiB\n\nsecond 2 MiB\n"
+    assert is_shown(output, ["first 1 MiB"])
+    assert is_shown(output, ["NAME SIZE", "…  2 MiB"])
+    assert not is_shown(output, ["second 2 MiB", "first 1 MiB"])
+    assert not is_shown(output, ["first  1"])
+    assert not is_shown("", [""])
+
+
 @pytest.mark.parametrize("page", PAGES)
-def test_a_page(page: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_page(page: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     requires_namespaces()
     steps = PAGES[page]
     if any(" type vlan " in step.command for step in steps):
         requires_vlan()
-    if all(step.machine == "target" for step in steps):
-        with wired(Namespace()) as namespace, TargetMachine(namespace, tmp_path) as target:
+    if not any(step.needs_kernel for step in steps):
+        with two_machines(tmp_path) as machines:
             for step in steps:
-                target.do(step)
+                machines[step.machine].do(step)
         return
-    requires_user_mode_linux()
-    images = Images.assemble(tmp_path_factory.mktemp("guest"))
+    images = request.getfixturevalue("images")
     with Wire([MTU_BYTES_MAX]) as wire:
         rename_to_eth1(wire.namespace, wire.interfaces[0])
-        with TargetMachine(wire.namespace, tmp_path) as target:
+        with Machine("target", wire.namespace, tmp_path / "target") as target:
             with_guest(images, wire, target, steps)
 
 
-def with_guest(images: Images, wire: Wire, target: TargetMachine, steps: list[Step]) -> None:
+def with_guest(images: Images, wire: Wire, target: Machine, steps: list[Step]) -> None:
     """Do `steps`, those of the host in a guest."""
     transcript = run_guest(
         images,
