@@ -158,8 +158,13 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _run_daemon(options: argparse.Namespace) -> int:
+    from ggaoe.server.state import StateStore
+
     source = options.config.absolute()
     config = load(source)
+    store = StateStore(config.state_directory)
+    if store.is_missing_default and store.make() and config.user is not None:
+        _give(store.directory, config.user)
     return _serve(
         options,
         config,

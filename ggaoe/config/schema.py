@@ -450,7 +450,8 @@ OPTIONS: tuple[Option, ...] = (
         Kind.PATH,
         Path("/var/lib/ggaoed"),
         "restart",
-        "Where config strings, MAC mask lists and reservations are kept, a file per device.",
+        "Where config strings, MAC mask lists and reservations are kept, a file per device. The "
+        "default is made at the first start; any other directory has to exist.",
         field="state_directory",
     ),
     # What the daemon may do once it has started
