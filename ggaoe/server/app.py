@@ -19,8 +19,9 @@ from ggaoe.proto.frame import Header
 from ggaoe.server.advertise import Advertiser
 from ggaoe.server.confine import Confinement, confine, limits_of
 from ggaoe.server.control import REFUSED, ControlServer
-from ggaoe.server.export import Export
+from ggaoe.server.export import Export, State
 from ggaoe.server.interfaces import Interfaces
+from ggaoe.server.notify import ServiceManager
 from ggaoe.server.process import Readiness
 from ggaoe.server.state import StateStore
 from ggaoe.server.verbs import Verbs
@@ -70,6 +71,7 @@ class Daemon:
         self.interfaces = Interfaces(self.engine, config, self.advertiser.announce)
         handlers = Verbs(self).handlers()
         self._control = ControlServer(control_socket, handlers) if control_socket else None
+        self._manager = ServiceManager(self._status)
         self._reloading = asyncio.Lock()
         self._behind: set[asyncio.Task[None]] = set()
         self._stop_signals = 0
@@ -85,6 +87,7 @@ class Daemon:
         try:
             await self._start()
             readiness.ready()
+            self._manager.ready()
             _log.info(
                 "ready: %d devices, %d interfaces, engine %s",
                 len(self.exports),
@@ -93,7 +96,9 @@ class Daemon:
             )
             await self._stopping.wait()
         finally:
+            self._manager.stopping()
             await self._stop()
+            self._manager.close()
         _log.info("stopped")
 
     async def _start(self) -> None:
@@ -120,6 +125,12 @@ class Daemon:
             self.engine.start()
         except OSError as error:
             raise StartError(f"engine {self.engine.name}: {error.strerror}") from None
+
+    def _status(self) -> str:
+        """The line that a service manager shows."""
+        serving = sum(export.state is State.SERVING for export in self.exports.values())
+        links = len(self.engine.ports)
+        return f"serving {serving} of {len(self.exports)} devices on {links} interfaces"
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -217,9 +228,19 @@ class Daemon:
         if self.source is None:
             raise ControlError(REFUSED, "there is no configuration file to read again")
         async with self._reloading:
-            plan = diff(self.config, await load_async(self.source))
-            if not dry_run and not self._stopping.is_set():
-                await self._apply(plan)
+            if dry_run:
+                return diff(self.config, await load_async(self.source))
+            self._manager.reloading()
+            refusal = ""
+            try:
+                plan = diff(self.config, await load_async(self.source))
+                if not self._stopping.is_set():
+                    await self._apply(plan)
+            except GgaoeError as error:
+                refusal = f"reload refused: {error}"
+                raise
+            finally:
+                self._manager.reloaded(refusal)
         return plan
 
     async def _apply(self, plan: ReloadPlan) -> None:
