@@ -22,7 +22,7 @@ from ggaoe.config import Config, effective, from_mapping, load
 from ggaoe.errors import ConfigError, GgaoeError
 from ggaoe.units import parse_size_bytes
 
-DEFAULT_CONFIG = Path("/etc/ggaoed.conf")
+DEFAULT_CONFIG = Path("/etc/ggaoe/ggaoed.conf")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -212,6 +212,9 @@ def _serve(
         if options.daemon and not syslog:
             logging.getLogger("ggaoe").warning("no syslog listens: messages end with the start")
         with ExitStack() as stack:
+            for path in (pid_file, control_socket):
+                if path is not None:
+                    process.make_directory(path)
             if pid_file is not None:
                 stack.enter_context(process.PidFile(pid_file))
             _run_loop(

@@ -26,7 +26,7 @@ from ggaoe.cli import rates, render
 from ggaoe.errors import ControlError, GgaoeError
 from ggaoe.units import format_mac, parse_duration_s, parse_mac, printable
 
-CONFIG = Path("/etc/ggaoed.conf")
+CONFIG = Path("/etc/ggaoe/ggaoed.conf")
 MESSAGE_BYTES_MAX = 1 << 20
 """Longest line either way, without its newline, as the daemon has it."""
 RECEIVE_BYTES = 1 << 16
