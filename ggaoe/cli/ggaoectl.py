@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `ggaoectl stats | head` ends in silence
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    arguments = _parser().parse_args(argv)
+    arguments = command_parser().parse_args(argv)
     try:
         return _run(arguments)
     except KeyboardInterrupt:
@@ -278,7 +278,8 @@ def _report_refusal(error: ControlError, as_json: bool) -> None:
     _complain(str(error))
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_parser() -> argparse.ArgumentParser:
+    """The whole command line; manual pages and completion are made from it, too."""
     parser = argparse.ArgumentParser(
         prog="ggaoectl",
         description="Control a running ggaoe.",
@@ -291,7 +292,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_options(parser)
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     for verb in VERBS:
-        one = verbs.add_parser(verb.name, help=verb.doc, description=f"{verb.doc.capitalize()}.")
+        one = verbs.add_parser(
+            verb.name, help=verb.doc, description=f"{verb.doc[0].upper()}{verb.doc[1:]}."
+        )
         one.set_defaults(verb=verb)
         _add_options(one)
         if verb.name == "monitor":

@@ -117,7 +117,8 @@ def test_what_needs_a_restart_keeps_its_old_value():
         "change advertise-interval 0 → 60",
         "needs a restart: engine auto → portable; auto stays",
         "needs a restart: pid-file /run/ggaoed/ggaoed.pid → /p; /run/ggaoed/ggaoed.pid stays",
-        "needs a restart: control-socket /run/ggaoed/ggaoed.sock → /c; /run/ggaoed/ggaoed.sock stays",
+        "needs a restart: control-socket /run/ggaoed/ggaoed.sock → /c; "
+        "/run/ggaoed/ggaoed.sock stays",
         "needs a restart: state-directory /var/lib/ggaoed → /s; /var/lib/ggaoed stays",
     ]
     assert plan.config.engine == "auto"
