@@ -109,6 +109,7 @@ def test_interfaces():
 
 
 def test_what_needs_a_restart_keeps_its_old_value():
+    run = "/run/ggaoed/ggaoed"
     old = config({"d": BASE})
     text = "[defaults]\npid-file = /p\ncontrol-socket = /c\nstate-directory = /s\n"
     new = config({"d": BASE}, text + "engine = portable\nadvertise-interval = 1min\n")
@@ -116,9 +117,8 @@ def test_what_needs_a_restart_keeps_its_old_value():
     assert plan.lines() == [
         "change advertise-interval 0 → 60",
         "needs a restart: engine auto → portable; auto stays",
-        "needs a restart: pid-file /run/ggaoed/ggaoed.pid → /p; /run/ggaoed/ggaoed.pid stays",
-        "needs a restart: control-socket /run/ggaoed/ggaoed.sock → /c; "
-        "/run/ggaoed/ggaoed.sock stays",
+        f"needs a restart: pid-file {run}.pid → /p; {run}.pid stays",
+        f"needs a restart: control-socket {run}.sock → /c; {run}.sock stays",
         "needs a restart: state-directory /var/lib/ggaoed → /s; /var/lib/ggaoed stays",
     ]
     assert plan.config.engine == "auto"
