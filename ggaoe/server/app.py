@@ -7,7 +7,6 @@ import logging
 import signal
 import time
 from collections.abc import Iterable
-from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
@@ -104,8 +103,11 @@ class Daemon:
     async def _start(self) -> None:
         async with self._reloading:  # a reload waits until there is something to change
             # Looks for its library by running programs: not possible later.
-            with suppress(ImportError, OSError):  # where the library is missing
+            try:
                 import_module("ggaoe.backend.aio")
+            except (ImportError, OSError) as error:  # the native engine does without the library
+                if self.engine.name == "portable":
+                    _log.warning("no Linux AIO, worker threads do all direct I/O: %s", error)
             if self._control is not None:
                 await self._control.start()
             self.interfaces.start()

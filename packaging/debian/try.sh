@@ -11,8 +11,9 @@ work=$(mktemp -d)
 root=$work/root
 cleanup() {
     local name
+    if [ -s "$root/run/ggaoed/ggaoed.pid" ]; then kill "$(cat "$root/run/ggaoed/ggaoed.pid")" || true; fi
     for name in host target; do ip netns del "try-$name-$$" 2>/dev/null || true; done
-    for name in dev/shm dev proc sys; do umount "$root/$name" 2>/dev/null || true; done
+    for name in dev proc; do umount "$root/$name" 2>/dev/null || true; done
     rm -rf --one-file-system "$work"
 }
 trap cleanup EXIT
@@ -38,9 +39,7 @@ make_root() {
     mmdebstrap --quiet --variant=apt "$suite" "$root" "${sources[@]}"
     cp /etc/resolv.conf "$root/etc/resolv.conf"
     mount -t proc proc "$root/proc"
-    mount --rbind --make-rslave /sys "$root/sys" 2>/dev/null || mount -t sysfs sysfs "$root/sys"
     mount -t tmpfs -o mode=755 dev "$root/dev"
-    mkdir "$root/dev/shm"
     for file in null zero full random urandom tty; do cp -a "/dev/$file" "$root/dev/$file"; done
     # No service manager runs there: services are not started.
     printf '#!/bin/sh\nexit 101\n' >"$root/usr/sbin/policy-rc.d"
@@ -71,7 +70,7 @@ start() { # as ggaoe.service does
 }
 
 stop() {
-    kill "$daemon"
+    kill "$(cat "$root/run/ggaoed/ggaoed.pid")"
     wait "$daemon" || fail "the daemon ended with $?"
 }
 
@@ -96,7 +95,6 @@ inside apt-get install -qq -y --no-install-recommends /root/old.deb >"$work/apt"
 inside id ggaoed >/dev/null || fail "no user"
 [ -L "$root/etc/systemd/system/multi-user.target.wants/ggaoe.service" ] || fail "not enabled"
 inside ggaoe --version | grep -q 'engine: native' || fail "no native engine"
-grep -vq '^#' "$root/etc/ggaoe/ggaoed.conf"
 if grep -v -e '^#' -e '^$' -e '^\[' "$root/etc/ggaoe/ggaoed.conf"; then fail "the configuration sets something"; fi
 
 say "an empty configuration"
