@@ -16,10 +16,10 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 from ggaoe import __version__
 from ggaoe.cli import rates, render
@@ -29,9 +29,9 @@ from ggaoe.units import format_mac, parse_duration_s, parse_mac, printable
 CONFIG = Path("/etc/ggaoe/ggaoed.conf")
 MESSAGE_BYTES_MAX = 1 << 20
 """Longest line either way, without its newline, as the daemon has it."""
-RECEIVE_BYTES = 1 << 16
 ANSWER_TIMEOUT_S = 60.0
 INTERVAL_S = 1.0
+TRACE_S = 10.0
 INTERVAL_S_MIN = 0.1
 INTERVAL_S_MAX = 86400.0
 
@@ -74,6 +74,8 @@ VERBS = (
     Verb("why", "what a host may do with devices, and which rule decides", render.why, "required"),
     Verb("stats", "counters since the start or the last clear-stats", render.stats),
     Verb("monitor", "rates, once per interval", render.monitor),
+    Verb("events", "what has happened, and what happens", render.events, "none"),
+    Verb("trace", "requests and replies of a device as they pass", render.events, "required"),
     Verb("show-config", "config strings, as hosts have set them", render.config_strings),
     Verb("show-macmask", "MAC mask lists, as hosts have set them", render.mask_lists),
     Verb("show-reserve", "reservations", render.reservations),
@@ -114,13 +116,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     verb: Verb = arguments.verb
-    path = arguments.socket or _control_socket(arguments.config)
+    path = arguments.socket or control_socket(arguments.config)
 
     def call(method: str, **params: object) -> Any:
-        return _call(path, method, params)
+        return ask(path, method, params)
 
     if verb.name == "monitor":
         return _monitor(arguments, call)
+    if verb.name == "trace":
+        return _trace(arguments, path)
+    if verb.name == "events" and not arguments.recent:
+        return _events(arguments, path)
     if verb.name == "reload":
         result = call("reload", dry_run=arguments.dry_run)
         for warning in result["warnings"]:
@@ -157,6 +163,58 @@ def _monitor(arguments: argparse.Namespace, call: Callable[..., Any]) -> int:
     return status
 
 
+def _events(arguments: argparse.Namespace, path: Path) -> int:
+    """Print what is remembered and what follows, until the daemon ends."""
+    colour = render.wants_colour(sys.stdout)
+    try:
+        for event in itertools.islice(_items(path, "events", {"follow": True}), arguments.count):
+            _print([json.dumps(event)] if arguments.json else render.events([event], colour))
+    except KeyboardInterrupt:
+        pass  # the way to end it
+    return DONE
+
+
+def _trace(arguments: argparse.Namespace, path: Path) -> int:
+    """Print frames, or write them to a file, until the time is over."""
+    from ggaoe.cli.dissect import Dissector, Passed
+    from ggaoe.cli.pcapng import Capture
+    from ggaoe.engine.trace import SNAP_BYTES
+
+    params = {"names": arguments.names, "seconds": arguments.seconds}
+    dissector = Dissector()
+    frames = lost = 0
+    with ExitStack() as stack:
+        capture = None
+        if arguments.pcap:
+            try:
+                file = stack.enter_context(arguments.pcap.open("xb"))
+            except OSError as error:
+                hint = "name a file that is not there yet"
+                raise UsageError(f"{arguments.pcap}: {error.strerror}: {hint}") from None
+            capture = Capture(file, SNAP_BYTES)
+        stack.enter_context(suppress(KeyboardInterrupt))  # the way to end it early
+        for item in _items(path, "trace", params):
+            lost += item["lost"]
+            for found in item["frames"]:
+                frames += 1
+                passed = Passed(
+                    found["time_ns"],
+                    found["interface"],
+                    found["length_bytes"],
+                    bytes.fromhex(found["frame"]),
+                )
+                if capture is not None:
+                    capture.add(*passed)
+                elif arguments.json:
+                    print(json.dumps(found))
+                else:
+                    print(dissector.line(passed))
+            sys.stdout.flush()
+    note = f", {lost} more came too fast" if lost else ""
+    print(f"{frames} frames{note}", file=sys.stderr)
+    return DONE
+
+
 def _ticks(interval_s: float, count: int | None) -> Iterator[int]:
     """Numbers from 0, each after one more interval; those missed are left out."""
     due_s = time.monotonic()
@@ -178,16 +236,42 @@ def _interval_and_names(words: list[str]) -> tuple[float, list[str]]:
     return interval_s, words[1:]
 
 
-def _call(path: Path, method: str, params: dict[str, object]) -> Any:
+def ask(path: Path, method: str, params: dict[str, object]) -> Any:
     """The result of one request on a connection of its own. ControlError: refused."""
+    with _reaching(path), _asked(path, method, params) as connection:
+        return _result(path, _line(connection.makefile("rb")))
+
+
+def _items(path: Path, method: str, params: dict[str, object]) -> Iterator[Any]:
+    """The items of a stream, until the daemon ends it. ControlError: refused."""
+    with _reaching(path), _asked(path, method, params) as connection:
+        lines = connection.makefile("rb")
+        _result(path, _line(lines))
+        connection.settimeout(None)
+        for line in lines:
+            yield json.loads(line)["params"]
+
+
+def _asked(path: Path, method: str, params: dict[str, object]) -> socket.socket:
+    """A connection on which `method` has been called."""
     request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.settimeout(ANSWER_TIMEOUT_S)
-            connection.connect(str(path))
-            with suppress(BrokenPipeError):  # it has answered already: why it hung up
-                connection.sendall(json.dumps(request).encode() + b"\n", socket.MSG_NOSIGNAL)
-            line = _line(connection)
+        connection.settimeout(ANSWER_TIMEOUT_S)
+        connection.connect(str(path))
+        with suppress(BrokenPipeError):  # it has answered already: why it hung up
+            connection.sendall(json.dumps(request).encode() + b"\n", socket.MSG_NOSIGNAL)
+    except OSError:
+        connection.close()
+        raise
+    return connection
+
+
+@contextmanager
+def _reaching(path: Path) -> Iterator[None]:
+    """What the system says of the socket becomes an UnreachableError."""
+    try:
+        yield
     except TimeoutError:
         text = f"{path}: no answer within {ANSWER_TIMEOUT_S:g} s: see the daemon's log"
         raise UnreachableError(text) from None
@@ -195,6 +279,10 @@ def _call(path: Path, method: str, params: dict[str, object]) -> Any:
         hint = _REACH_HINTS.get(error.errno or 0, "name the daemon's socket with --socket")
         reason = error.strerror or str(error)
         raise UnreachableError(f"{path}: cannot reach the daemon: {reason}: {hint}") from None
+
+
+def _result(path: Path, line: bytes) -> Any:
+    """The result that an answer holds."""
     try:
         answer = json.loads(line)
         if "error" not in answer:
@@ -207,19 +295,16 @@ def _call(path: Path, method: str, params: dict[str, object]) -> Any:
     raise refusal
 
 
-def _line(connection: socket.socket) -> bytes:
-    line = bytearray()
-    while not line.endswith(b"\n"):
-        piece = connection.recv(RECEIVE_BYTES)
-        if not piece:
-            raise OSError("it hung up without an answer")
-        line += piece
-        if len(line) > MESSAGE_BYTES_MAX + 1:
-            raise OSError(f"its answer is longer than {MESSAGE_BYTES_MAX} bytes")
-    return bytes(line)
+def _line(lines: BinaryIO) -> bytes:
+    line = lines.readline(MESSAGE_BYTES_MAX + 2)
+    if len(line) > MESSAGE_BYTES_MAX + 1:
+        raise OSError(f"its answer is longer than {MESSAGE_BYTES_MAX} bytes")
+    if not line.endswith(b"\n"):
+        raise OSError("it hung up without an answer")
+    return line
 
 
-def _control_socket(config: Path | None) -> Path:
+def control_socket(config: Path | None) -> Path:
     """The path of the control socket in a configuration file that may have errors elsewhere: the
     daemon that runs has read a better one, and `reload` is to reach it and hear what is wrong."""
     from ggaoe.config import document, keyfile, schema, toml
@@ -301,10 +386,19 @@ def command_parser() -> argparse.ArgumentParser:
             one.add_argument("--count", type=_count, metavar="N", help="end after N intervals")
             text = f"seconds, or a number with ms, s, min ({INTERVAL_S:g} if none), then names"
             one.add_argument("names", nargs="*", metavar="INTERVAL NAMES", help=text)
+        elif verb.name == "events":
+            text = "only what is remembered"
+            one.add_argument("--recent", action="store_true", help=text)
+            one.add_argument("--count", type=_count, metavar="N", help="end after N events")
         elif verb.name == "reload":
             text = "only tell what would change"
             one.add_argument("--dry-run", action="store_true", help=text)
         elif verb.names != "none":
+            if verb.name == "trace":
+                text = f"how long ({TRACE_S:g} if none)"
+                one.add_argument("--seconds", type=float, default=TRACE_S, metavar="S", help=text)
+                text = "write a pcapng file, for Wireshark and the like"
+                one.add_argument("--pcap", type=Path, metavar="FILE", help=text)
             if verb.name == "why":
                 one.add_argument("host", type=_mac, metavar="MAC", help="as in 02:00:00:00:00:01")
             count = "+" if verb.names == "required" else "*"

@@ -23,6 +23,7 @@ Column = tuple[Any, ...]
 
 _BOLD, _YELLOW, _PLAIN = "\x1b[1m", "\x1b[33m", "\x1b[0m"
 _CLEAR = "\x1b[H\x1b[J"
+_ALARMS = frozenset({"warning", "error", "critical"})
 _ALERTS = frozenset({"waiting", "draining", "down"})
 
 
@@ -85,6 +86,20 @@ def reload(result: Result, colour: bool) -> list[str]:
     if not changes:
         return ["no changes"]
     return changes if result["applied"] else [*changes, "nothing of this was applied"]
+
+
+def events(result: Result | Sequence[Result], colour: bool) -> list[str]:
+    """A line each, as the log has it, with the kind of event in front."""
+    found = result["events"] if isinstance(result, Mapping) else result
+    return [_event(event, colour) for event in found]
+
+
+def _event(event: Result, colour: bool) -> str:
+    if event["event"] == "lost":
+        return f"({event['count']} events came faster than they could be shown)"
+    stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event["time_s"]))
+    line = f"{stamp}  {printable(event['event']):18}  {printable(event['text'])}"
+    return f"{_YELLOW}{line}{_PLAIN}" if colour and event["level"] in _ALARMS else line
 
 
 def listing(result: Result, colour: bool) -> list[str]:
@@ -201,7 +216,7 @@ def _facts(device: Result) -> list[str]:
         ("interfaces", _joined(device["interfaces"])),
         ("accept", _permitted(device["accept"])),
         ("deny", _joined(device["deny"]) or "nobody"),
-        *((name, _permitted(device[name])) for name in _OPERATIONS),
+        *((name, _permitted(device.get(name))) for name in _OPERATIONS),  # an older daemon has none
         ("mask list", _joined(device["mask"])),
         ("reserved for", _joined(device["reserved"])),
         ("config string", config_string(device["config_string"]) or None),

@@ -208,7 +208,8 @@ OPTIONS: tuple[Option, ...] = (
         None,
         "live",
         "Of the hosts that may use the device, those that it answers when they look for it (config "
-        "queries, IDENTIFY) and announces itself to; it is silent to others who look.",
+        "queries, IDENTIFY) and announces itself to. Others hear nothing of it but answers to what "
+        "'read' and 'write' permit them, and may not change anything, either.",
         field="discover",
         unset="everybody",
         sample="lab, guests",
@@ -219,7 +220,8 @@ OPTIONS: tuple[Option, ...] = (
         Kind.RULES,
         None,
         "live",
-        "Of the hosts that may use the device, those that may read it; others get an I/O error.",
+        "Of the hosts that may use the device, those that may read it; others get an I/O error, "
+        "or no answer where they may not discover it.",
         field="read",
         unset="everybody",
         sample="lab, guests",
@@ -231,7 +233,7 @@ OPTIONS: tuple[Option, ...] = (
         None,
         "live",
         "Of the hosts that may use the device, those that may write to it; others get an I/O "
-        "error, as from a read-only one.",
+        "error, as from a read-only one, or no answer where they may not discover it.",
         field="write",
         unset="everybody",
         sample="!guests, lab",
@@ -243,7 +245,7 @@ OPTIONS: tuple[Option, ...] = (
         None,
         "live",
         "Of the hosts that may use the device, those that may set its config string, its MAC mask "
-        "list, its reservation and its SMART settings.",
+        "list, its reservation and its SMART settings; they have to be able to discover it, too.",
         field="change",
         unset="everybody",
         sample="02:00:00:00:00:01",

@@ -20,6 +20,8 @@ from typing import ClassVar
 from ggaoe.backend.base import Backend
 from ggaoe.engine import limit
 from ggaoe.engine.counters import DeviceCounters, InitiatorCounters, Initiators
+from ggaoe.engine.trace import SNAP_BYTES, Trace, Traced
+from ggaoe.events import Event, about
 from ggaoe.net.link import Frame, Interface, Link, LinkSettings
 from ggaoe.proto.frame import (
     MTU_BYTES_MIN,
@@ -39,6 +41,8 @@ from ggaoe.units import format_mac
 STALE_AGE_NS = 5_000_000_000
 """A frame that waited longer in a socket is thrown away: its host has sent it again or given up."""
 CONFLICTS_REMEMBERED_MAX = 256
+REFUSALS = (DropReason.ACCESS_LIST, DropReason.MASK_LIST, DropReason.DISCOVER_LIST)
+"""What is dropped because of its sender: told of once for each."""
 
 _log = logging.getLogger("ggaoe.engine")
 _trace = logging.getLogger("ggaoe.trace")
@@ -83,8 +87,10 @@ class Device:
         self.backend: Backend | None = None
         self.ports: frozenset[Port] = frozenset()
         self.counters = DeviceCounters()
-        self.initiators = Initiators()
+        self.initiators = Initiators(self._greet)
         self.limit = limit.SourceLimit()
+        self.trace: Trace | None = None
+        self._news = limit.Bucket(limit.NEWS_RATE_PER_S, limit.NEWS_BURST)
 
     @property
     def in_flight(self) -> int:
@@ -95,6 +101,29 @@ class Device:
     def waiting(self) -> int:
         """Requests that have arrived and not started."""
         return 0
+
+    def _greet(self, mac: bytes, interface: str, now_s: float) -> None:
+        if self._news.take(now_s):
+            peer = format_mac(mac)
+            extra = about(Event.HOST_SEEN, device=self.name, interface=interface, peer=peer)
+            text = "%s: %s has been seen for the first time, on %s"
+            _log.info(text, self.name, peer, interface, extra=extra)
+
+    def refuse(self, mac: bytes, interface: str, now_s: float, reason: DropReason) -> None:
+        """Tell of a host that a list refuses."""
+        if self._news.take(now_s):
+            peer = format_mac(mac)
+            extra = about(Event.HOST_REFUSED, device=self.name, interface=interface, peer=peer)
+            text = "%s: %s is refused, %s: to see why: ggaoectl why %s %s"
+            _log.info(text, self.name, peer, reason.value, peer, self.name, extra=extra)
+
+    def watch(self, wanted: bool) -> None:
+        """Keep frames from and to the device from now on, or keep none."""
+        self.trace = Trace() if wanted else None
+
+    def traced(self) -> tuple[list[Traced], int]:
+        """(frames since the last call while it is watched, in order, how many more were lost)."""
+        return self.trace.take() if self.trace is not None else ([], 0)
 
     def clear_counters(self) -> None:
         self.counters = DeviceCounters()
@@ -136,6 +165,7 @@ class Engine(ABC):
         self.devices: dict[str, Device] = {}
         self._sectors_offered_max: dict[bytes, int] = {}
         """By the address that hosts send to, which outlives an interface taken away and added."""
+        self._watched: set[Device] = set()
         self._conflicts: set[tuple[bytes, int, int]] = set()
         self._limit_logged_s = -limit.LOG_PAUSE_S
 
@@ -191,9 +221,21 @@ class Engine(ABC):
     def _port_closed(self, port: Port) -> None:
         """Stop receiving, forget replies that are held."""
 
-    @abstractmethod
     def send(self, port: Port, frame: bytes) -> None:
         """Send one frame (at least 60 bytes) soon; thrown away where the port has closed."""
+        for device in self._watched:
+            header = unpack_header(frame)
+            if (
+                device.trace is not None
+                and header
+                and (header.shelf, header.slot) == device.address
+            ):
+                device.trace.add(self._clock.wall_ns(), port.name, len(frame), frame)
+        self._send(port, frame)
+
+    @abstractmethod
+    def _send(self, port: Port, frame: bytes) -> None:
+        """The same."""
 
     # --- devices ---------------------------------------------------------------------------
 
@@ -214,6 +256,11 @@ class Engine(ABC):
             port.devices[device.address] = device
         if device.ports:
             device.target.mtu_bytes_min = min(port.path.mtu_bytes for port in device.ports)
+
+    def watch(self, device: Device, wanted: bool) -> None:
+        """Keep frames from and to `device` from now on for `Device.traced`, or keep none."""
+        device.watch(wanted)
+        (self._watched.add if wanted else self._watched.discard)(device)
 
     @abstractmethod
     def _new_device(self, name: str, target: Target, policy: Policy, *, trace_io: bool) -> Device:
@@ -244,9 +291,14 @@ class Engine(ABC):
         """Wait until every request that is active now has been answered or dropped; False where one
         was given up instead, and so may still take effect."""
 
+    @abstractmethod
+    def drop_waiting(self, device: Device) -> None:
+        """Drop every request that has not started."""
+
     async def remove_device(self, device: Device, timeout_s: float | None) -> Backend | None:
         """Forget `device`, so that nobody puts it on a port again, and detach it."""
         self.set_ports(device, ())
+        self.watch(device, False)
         if self.devices.get(device.name) is device:
             del self.devices[device.name]
         return await self.detach(device, timeout_s)
@@ -300,21 +352,30 @@ class Engine(ABC):
         raw = bytes(frame) if frame.payload else frame.head
         now_s = self._clock.monotonic_ns() / 1e9
         for device in devices:
-            initiator = device.initiators.seen(source, port.name, now_s)
-            outcome = device.target.receive(header, raw, port.path)
-            is_io = isinstance(outcome, Io)
-            is_limited = not isinstance(outcome, Dropped) and (not is_io or header.is_wildcard)
-            if is_limited and not self._is_within_rate(device, port, source, now_s):
-                _count_drop(device, initiator, DropReason.RATE_LIMITED)
-                continue
-            if isinstance(outcome, Io):
-                reason = self._request(device, port, initiator, header, outcome, frame)
-                if reason is not None:
-                    _count_drop(device, initiator, reason)
-                continue
-            if isinstance(outcome, Dropped):
-                _count_drop(device, initiator, outcome.reason)
-                continue
+            if device.trace is not None:
+                device.trace.add(frame.arrival_ns, port.name, len(raw), bytes(raw[:SNAP_BYTES]))
+            self._dispatch_to(device, port, header, frame, raw, now_s)
+
+    def _dispatch_to(
+        self, device: Device, port: Port, header: Header, frame: Frame, raw: bytes, now_s: float
+    ) -> None:
+        """The same for one of the devices that the frame is addressed to; `raw` is all of it."""
+        source = header.source
+        initiator = device.initiators.seen(source, port.name, now_s)
+        outcome = device.target.receive(header, raw, port.path)
+        is_io = isinstance(outcome, Io)
+        is_limited = not isinstance(outcome, Dropped) and (not is_io or header.is_wildcard)
+        if is_limited and not self._is_within_rate(device, port, source, now_s):
+            _count_drop(device, initiator, DropReason.RATE_LIMITED)
+        elif isinstance(outcome, Io):
+            reason = self._request(device, port, initiator, header, outcome, frame)
+            if reason is not None:
+                _count_drop(device, initiator, reason)
+        elif isinstance(outcome, Dropped):
+            if outcome.reason in REFUSALS and not initiator.drops[outcome.reason.value]:
+                device.refuse(source, port.name, now_s, outcome.reason)
+            _count_drop(device, initiator, outcome.reason)
+        else:
             device.counters.other_requests += 1
             initiator.other_requests += 1
             if isinstance(outcome, Change):
@@ -336,7 +397,8 @@ class Engine(ABC):
                 "counted as rate_limited",
                 port.name,
                 device.name,
-                format_mac(source) if is_source else "many hosts",
+                format_mac(source) if is_source and source in device.limit else "many hosts",
+                extra=about(Event.RATE_LIMITED, device=device.name, interface=port.name),
             )
         return False
 

@@ -6,7 +6,10 @@ Names are the ones that `ggaoectl stats --json` prints; `_ns` sums durations fro
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
+
+from ggaoe.engine.histogram import LATENCY_BUCKETS, SIZE_BUCKETS
 
 INITIATORS_MAX = 256
 """Hosts remembered per device; the one that was silent longest gives way."""
@@ -39,6 +42,12 @@ class DeviceCounters:
     """Vectors that were taken apart or continued."""
     ata_errors: int = 0
     aoe_errors: int = 0
+    read_latency: list[int] = field(default_factory=lambda: [0] * LATENCY_BUCKETS)
+    """Histograms are described in engine/histogram.py."""
+    write_latency: list[int] = field(default_factory=lambda: [0] * LATENCY_BUCKETS)
+    flush_latency: list[int] = field(default_factory=lambda: [0] * LATENCY_BUCKETS)
+    read_sectors: list[int] = field(default_factory=lambda: [0] * SIZE_BUCKETS)
+    write_sectors: list[int] = field(default_factory=lambda: [0] * SIZE_BUCKETS)
     drops: Counter[str] = field(default_factory=Counter)
 
 
@@ -62,9 +71,11 @@ class InitiatorCounters:
 
 
 class Initiators:
-    """The hosts of one device by MAC, the one seen last at the end."""
+    """The hosts of one device by MAC, the one seen last at the end. `greet` is called with the MAC
+    and the interface of each that was not known, and the time."""
 
-    def __init__(self) -> None:
+    def __init__(self, greet: Callable[[bytes, str, float], None]) -> None:
+        self._greet = greet
         self._by_mac: dict[bytes, InitiatorCounters] = {}
 
     def seen(self, mac: bytes, interface: str, now_s: float) -> InitiatorCounters:
@@ -74,6 +85,7 @@ class Initiators:
             if len(self._by_mac) >= INITIATORS_MAX:
                 del self._by_mac[next(iter(self._by_mac))]
             counters = InitiatorCounters(first_seen_s=now_s)
+            self._greet(mac, interface, now_s)
         self._by_mac[mac] = counters
         counters.last_seen_s = now_s
         counters.interface = interface

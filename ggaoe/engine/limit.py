@@ -15,8 +15,11 @@ LINK_BURST = 100_000
 """Answers by one link, to all sources together: a source can be varied, and every host's address
 can be somebody else's. When power returns, 250 hosts find 200 devices by two requests each."""
 SOURCES_MAX = 256
-"""Sources remembered per device; the one that was silent longest gives way."""
+"""Sources that have a bucket of their own, per device; beyond, all newcomers share one."""
 LOG_PAUSE_S = 60.0
+NEWS_RATE_PER_S = 1
+NEWS_BURST = 300
+"""Log lines of one device about hosts that were not known, or are refused."""
 
 
 class Bucket:
@@ -40,19 +43,32 @@ class Bucket:
         self._tokens -= 1
         return True
 
+    def is_full(self, now_s: float) -> bool:
+        """Whether it is as good as a new one by now."""
+        return self._tokens + (now_s - self._since_s) * self._rate_per_s >= self._burst
+
 
 class SourceLimit:
-    """A bucket for each source of one device."""
+    """A bucket for each source of one device, the one that was silent longest first. Only a full
+    one is forgotten: otherwise whoever uses enough addresses in turn would never find one empty."""
 
     def __init__(self) -> None:
         self._buckets: dict[bytes, Bucket] = {}
+        self._newcomers = Bucket(SOURCE_RATE_PER_S, SOURCE_BURST)
+
+    def __contains__(self, source: bytes) -> bool:
+        """Whether `source` has a bucket of its own."""
+        return source in self._buckets
 
     def take(self, source: bytes, now_s: float) -> bool:
         """Whether `source` may have one more answer now."""
         bucket = self._buckets.pop(source, None)
         if bucket is None:
             if len(self._buckets) >= SOURCES_MAX:
-                del self._buckets[next(iter(self._buckets))]
+                oldest = next(iter(self._buckets))
+                if not self._buckets[oldest].is_full(now_s):
+                    return self._newcomers.take(now_s)
+                del self._buckets[oldest]
             bucket = Bucket(SOURCE_RATE_PER_S, SOURCE_BURST)
         self._buckets[source] = bucket
         return bucket.take(now_s)

@@ -19,6 +19,9 @@ from typing import ClassVar, cast
 from ggaoe.backend.base import Backend, Transfer
 from ggaoe.engine.base import STALE_AGE_NS, SYSTEM_CLOCK, Clock, Device, Engine, Hooks, Port
 from ggaoe.engine.counters import InitiatorCounters
+from ggaoe.engine.histogram import latency_bucket, size_bucket
+from ggaoe.engine.trace import Trace
+from ggaoe.events import Event, about
 from ggaoe.net.buffers import BufferPool, Lease
 from ggaoe.net.link import Frame, Interface, Link, LinkSettings
 from ggaoe.net.plain import PlainLink
@@ -31,6 +34,7 @@ from ggaoe.sched.commit import GroupCommit
 from ggaoe.sched.merge import Vector, settle
 from ggaoe.sched.queue import Arrival, DeviceQueue, Policy
 from ggaoe.sched.request import Request
+from ggaoe.units import format_mac
 
 FRAMES_PER_TURN_MAX = 64
 """Per link and wake, so that a flood cannot starve completions and the control plane."""
@@ -361,7 +365,9 @@ class PortableEngine(Engine):
             for request in device.commit.done():
                 self._finish(device, request, 0)
             return
-        _log.error("%s: flush of the store failed: %s", device.name, strerror(-result))
+        extra = about(Event.DEVICE_FAILED, device=device.name)
+        reason = strerror(-result)
+        _log.error("%s: flush of the store failed: %s", device.name, reason, extra=extra)
         failed = device.commit.failed()
         for request in device.queue.active:
             if request.started and request.op is Op.WRITE:
@@ -377,6 +383,8 @@ class PortableEngine(Engine):
             self._fail(device, request, error_number)
         else:
             head = device.target.ata_head(request.header, request.io.taskfile, request.path)
+            if device.trace is not None:
+                self._watch_reply(device.trace, request, head)
             if request.op is Op.READ:
                 self._queue_reply(request.port, [head, request.payload], request.lease)
                 request.lease = None
@@ -402,11 +410,21 @@ class PortableEngine(Engine):
             request.io.sector,
             request.io.sectors,
             strerror(error_number),
+            extra=about(
+                Event.DEVICE_FAILED, device=device.name, peer=format_mac(request.header.source)
+            ),
         )
         reply = device.target.io_failure(request.header, request.io, request.path, register)
         device.counters.ata_errors += 1
         request.initiator.errors += 1
+        if device.trace is not None:
+            self._watch_reply(device.trace, request, reply.frame)
         self._queue_reply(request.port, [reply.frame])
+
+    def _watch_reply(self, trace: Trace, request: IoRequest, head: bytes) -> None:
+        length_bytes = len(head) + len(request.payload) if request.op is Op.READ else 60
+        frame = head.ljust(60, b"\0")
+        trace.add(self._clock.wall_ns(), request.port.name, max(length_bytes, 60), frame)
 
     def _account(self, device: PortableDevice, request: IoRequest) -> None:
         counters, initiator = device.counters, request.initiator
@@ -417,16 +435,21 @@ class PortableEngine(Engine):
                 counters.read_requests += 1
                 counters.read_bytes += request.length_bytes
                 counters.read_ns += duration_ns
+                counters.read_latency[latency_bucket(duration_ns)] += 1
+                counters.read_sectors[size_bucket(request.io.sectors)] += 1
                 initiator.read_requests += 1
                 initiator.read_bytes += request.length_bytes
             case Op.WRITE:
                 counters.write_requests += 1
                 counters.write_bytes += request.length_bytes
                 counters.write_ns += duration_ns
+                counters.write_latency[latency_bucket(duration_ns)] += 1
+                counters.write_sectors[size_bucket(request.io.sectors)] += 1
                 initiator.write_requests += 1
                 initiator.write_bytes += request.length_bytes
             case Op.FLUSH:
                 counters.flush_requests += 1
+                counters.flush_latency[latency_bucket(duration_ns)] += 1
                 initiator.other_requests += 1
             case Op.VERIFY:
                 counters.verify_requests += 1
@@ -442,7 +465,7 @@ class PortableEngine(Engine):
 
     # --- send ------------------------------------------------------------------------------
 
-    def send(self, port: Port, frame: bytes) -> None:
+    def _send(self, port: Port, frame: bytes) -> None:
         self._queue_reply(port, [frame])
         if not self._push_scheduled:
             self._push_scheduled = True
@@ -502,12 +525,7 @@ class PortableEngine(Engine):
         assert isinstance(device, PortableDevice)
         device.is_serving = False
         device.target.size_sectors = None
-        for request in device.queue.drop_unstarted():
-            assert isinstance(request, IoRequest)
-            request.release()
-            request.initiator.in_flight -= 1
-            device.counters.drops[DropReason.NOT_SERVING.value] += 1
-            self._pass_fences(device, request)
+        self.drop_waiting(device)
         try:
             async with asyncio.timeout(timeout_s):
                 await self.fence(device)
@@ -546,6 +564,15 @@ class PortableEngine(Engine):
         device.queue.policy = device.policy
         self._active[device] = None
         self._push()
+
+    def drop_waiting(self, device: Device) -> None:
+        assert isinstance(device, PortableDevice)
+        for request in device.queue.drop_unstarted():
+            assert isinstance(request, IoRequest)
+            request.release()
+            request.initiator.in_flight -= 1
+            device.counters.drops[DropReason.NOT_SERVING.value] += 1
+            self._pass_fences(device, request)
 
     async def fence(self, device: Device) -> bool:
         assert isinstance(device, PortableDevice)

@@ -55,7 +55,7 @@ DROP_REASONS = (
     "conflict",  # another target's claim to an address of ours
     "rate_limited",  # one more answer than all hosts together may have
     "replies_held",  # a reply for which there was no room
-    "slow_path_full",  # neither READ, WRITE nor FLUSH, and more such frames waited than can be kept
+    "slow_path_full",  # not READ, WRITE or FLUSH, or refused; more such waited than can be kept
 )
 """Keys of `LinkCounters.drops`."""
 

@@ -44,7 +44,10 @@ _ANCILLARY_BYTES = socket.CMSG_SPACE(_TIMESPEC.size) + socket.CMSG_SPACE(_AUXDAT
 _log = logging.getLogger("ggaoe.net")
 
 _NOTHING_LEFT = (errno.EAGAIN, errno.EBADF)
-_QUEUE_FULL = (errno.EAGAIN, errno.ENOBUFS)
+REFUSED_S_MAX = 0.02
+"""A device that has no room says ENOBUFS, and so do some of a frame that they will never take, as
+a veth of one that is larger than its peer's MTU. After so long such a frame is lost: it must not
+hold up those behind it."""
 
 # Classic BPF: (code, jump if true, jump if false, operand), jumps counted from the next line.
 _LOAD_HALF, _LOAD_BYTE, _JUMP_EQUAL, _JUMP_SET, _RETURN = 0x28, 0x30, 0x15, 0x45, 0x06
@@ -108,6 +111,8 @@ class PlainLink(Link):
         self._pool = BufferPool(max(1, self.frame_bytes_max - HEAD_BYTES))
         self._lease = self._pool.borrow()
         self._head = bytearray(HEAD_BYTES)
+        self._refused_since_s: float | None = None
+        """The first frame that is to be sent."""
         # Protocol 0 receives nothing: no frame gets in before filter and options are in place.
         self._socket = socket.socket(
             socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0
@@ -199,10 +204,11 @@ class PlainLink(Link):
             try:
                 size_bytes += send_vector(frame)
             except OSError as error:
-                if error.errno in _QUEUE_FULL:
+                if error.errno == errno.EAGAIN or self._may_be_full(error):
                     self.counters.tx_held += 1
                     break
                 refused += 1
+            self._refused_since_s = None
             taken += 1
         if taken > refused:
             self.counters.tx_batches += 1
@@ -210,6 +216,15 @@ class PlainLink(Link):
             self.counters.tx_bytes += size_bytes
         self.counters.drops["tx_refused"] += refused
         return taken
+
+    def _may_be_full(self, error: OSError) -> bool:
+        """Whether there may soon be room for the frame at the head of the queue."""
+        if error.errno != errno.ENOBUFS:
+            return False
+        now_s = time.monotonic()
+        if self._refused_since_s is None:
+            self._refused_since_s = now_s
+        return now_s - self._refused_since_s < REFUSED_S_MAX
 
     def refresh(self) -> LinkCounters:
         with suppress(OSError):

@@ -18,8 +18,8 @@ class Operation(StrEnum):
     """The values are the names of the lists that say who may."""
 
     DISCOVER = "discover"
-    """Learn that the target is there and what it is: IDENTIFY, and whatever only reads of config
-    string, mask list and reservation."""
+    """Learn that the target is there and what it is: IDENTIFY, whatever only reads of config
+    string, mask list and reservation, and all that is no other operation: any answer tells."""
     READ = "read"
     """READ, VERIFY, and what SMART reads."""
     WRITE = "write"
@@ -42,14 +42,13 @@ _OPERATION_OF_OPCODE: dict[int, Operation] = {
 _SMART_CHANGES = frozenset({ata.Smart.ENABLE, ata.Smart.DISABLE, ata.Smart.WRITE_LOG})
 
 
-def operation_of(command: int, frame: Buffer) -> Operation | None:
-    """What a request whose argument is whole wants to do; None for what neither tells nor changes
-    anything: the power commands, SET FEATURES, and what is not known."""
+def operation_of(command: int, frame: Buffer) -> Operation:
+    """What a request whose argument is whole wants to do."""
     if command == Command.ATA:
         opcode = frame[HEADER_BYTES + 3]
         if opcode == Opcode.SMART and frame[HEADER_BYTES + 1] in _SMART_CHANGES:
             return Operation.CHANGE
-        return _OPERATION_OF_OPCODE.get(opcode)
+        return _OPERATION_OF_OPCODE.get(opcode, Operation.DISCOVER)
     match command:
         case Command.CONFIG:
             is_change = frame[HEADER_BYTES + 5] & 0x0F in (Ccmd.SET, Ccmd.FORCE)
@@ -58,5 +57,5 @@ def operation_of(command: int, frame: Buffer) -> Operation | None:
         case Command.RESERVE:
             is_change = frame[HEADER_BYTES] in (Rcmd.SET, Rcmd.FORCE)
         case _:
-            return None
+            is_change = False
     return Operation.CHANGE if is_change else Operation.DISCOVER

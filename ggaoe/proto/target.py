@@ -199,25 +199,30 @@ class Target:
         """The outcome of one request addressed to this target.
 
         `header` is the unpacked header of `frame` (everything from the destination address on);
-        response flag, source and address were checked by the caller. The order of checks is the
-        protocol's: version, access list, mask list, command, argument, the operation's list, and
-        what the command needs.
+        response flag, source and address were checked by the caller. The order of checks: access
+        list, mask list, `discover` where the operation is not permitted without it, version,
+        command, argument, the operation's list, and what the command needs.
         """
-        if header.version != VERSION:
-            return self._error(header, frame, path, Error.VERSION)
         refusing = self._refusing(_ADMISSION, header.source)
         if refusing is not None:
             is_mask = refusing is _MASK
             return Dropped(DropReason.MASK_LIST if is_mask else DropReason.ACCESS_LIST)
-        handler = _HANDLERS.get(header.command)
-        if handler is None:
+        handle, argument_bytes = _HANDLERS.get(header.command, (None, HEADER_BYTES))
+        is_known = header.version == VERSION and handle is not None
+        is_whole = is_known and len(frame) >= argument_bytes
+        operation = operation_of(header.command, frame) if is_whole else Operation.DISCOVER
+        is_permitted = self._refusing(_LISTS[operation], header.source) is None
+        if not is_permitted and _DISCOVER.refuses(self, header.source):
+            # For a host that may not discover the target it is not there.
+            return Dropped(DropReason.DISCOVER_LIST)
+        if header.version != VERSION:
+            return self._error(header, frame, path, Error.VERSION)
+        if handle is None:
             return Reply(padded(self._respond(header, path, Error.COMMAND)), is_error=True)
-        handle, argument_bytes = handler
-        if len(frame) < argument_bytes:
+        if not is_whole:
             return Reply(padded(self._respond(header, path, Error.ARGUMENT)), is_error=True)
-        operation = operation_of(header.command, frame)
-        if operation and _LIST_OF[operation].refuses(self, header.source):
-            return self._not_permitted(operation, header, frame, path)
+        if not is_permitted:
+            return self._not_permitted(header, frame, path)
         outcome = handle(self, header, frame, path)
         frame_bytes_max = path.mtu_bytes + ETHERNET_BYTES
         if isinstance(outcome, Reply | Change) and len(outcome.frame) > frame_bytes_max:
@@ -225,13 +230,8 @@ class Target:
             return Dropped(DropReason.MTU)
         return outcome
 
-    def _not_permitted(
-        self, operation: Operation, header: Header, frame: Buffer, path: Path
-    ) -> Outcome:
-        """For a host that may not discover the target it is not there. Other refusals last, and
-        hosts give an ATA error to their users at once."""
-        if operation is Operation.DISCOVER:
-            return Dropped(DropReason.DISCOVER_LIST)
+    def _not_permitted(self, header: Header, frame: Buffer, path: Path) -> Reply:
+        """Such a refusal lasts, and hosts give an ATA error to their users at once."""
         if header.command != Command.ATA:
             return self._error(header, frame, path, Error.ARGUMENT)
         taskfile = unpack_taskfile(frame)
@@ -528,12 +528,32 @@ _READ_ONLY = Check(
     lambda target, _: target.settings.read_only,
     lambda target, _: "yes" if target.settings.read_only else None,
 )
+_PARTLY_RESERVED = Check(
+    "reservation",
+    lambda *_: False,
+    lambda target, mac: (
+        f"held by {_RESERVATION.rule(target, mac)}: no SMART, and no reservation but by force"
+        if _RESERVATION.refuses(target, mac)
+        else None
+    ),
+)
+"""Of what is a change, a reservation for others keeps a host from a part."""
 _LIST_OF = {operation: _list(operation.value) for operation in Operation}
+_DISCOVER = _LIST_OF[Operation.DISCOVER]
+_LISTS = {
+    Operation.DISCOVER: (_DISCOVER,),
+    Operation.READ: (_LIST_OF[Operation.READ],),
+    Operation.WRITE: (_LIST_OF[Operation.WRITE],),
+    Operation.CHANGE: (_DISCOVER, _LIST_OF[Operation.CHANGE]),
+}
 _ADMISSION = (_list("accept"), _list("deny"), _MASK)
 CHECKS: dict[Operation, tuple[Check, ...]] = {
-    Operation.DISCOVER: (*_ADMISSION, _LIST_OF[Operation.DISCOVER]),
-    Operation.READ: (*_ADMISSION, _LIST_OF[Operation.READ], _RESERVATION, _STORE),
-    Operation.WRITE: (*_ADMISSION, _LIST_OF[Operation.WRITE], _RESERVATION, _STORE, _READ_ONLY),
-    Operation.CHANGE: (*_ADMISSION, _LIST_OF[Operation.CHANGE]),
+    operation: (*_ADMISSION, *_LISTS[operation], *others)
+    for operation, others in (
+        (Operation.DISCOVER, ()),
+        (Operation.READ, (_RESERVATION, _STORE)),
+        (Operation.WRITE, (_RESERVATION, _STORE, _READ_ONLY)),
+        (Operation.CHANGE, (_PARTLY_RESERVED,)),
+    )
 }
 """What a host has to pass that wants to do something, in this order."""

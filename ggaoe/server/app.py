@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from importlib import import_module
 from pathlib import Path
 
@@ -14,11 +14,13 @@ from ggaoe.config import Config, DeviceConfig, ReloadPlan, diff, load_async
 from ggaoe.engine.base import Device, Hooks, Port
 from ggaoe.engine.select import create_engine
 from ggaoe.errors import ConfigError, ControlError, GgaoeError, StartError
+from ggaoe.events import Event, about
 from ggaoe.proto.frame import Header
 from ggaoe.server.advertise import Advertiser
 from ggaoe.server.confine import Confinement, confine, limits_of
 from ggaoe.server.control import REFUSED, ControlServer
-from ggaoe.server.export import Export, State
+from ggaoe.server.events import Events
+from ggaoe.server.export import FIRST_ATTEMPT_TIMEOUT_S, Export, State, rules_of
 from ggaoe.server.interfaces import Interfaces
 from ggaoe.server.notify import ServiceManager
 from ggaoe.server.process import Readiness
@@ -26,10 +28,9 @@ from ggaoe.server.state import StateStore
 from ggaoe.server.verbs import Verbs
 from ggaoe.units import format_mac
 
-FIRST_ATTEMPT_TIMEOUT_S = 10.0
-"""A start or reload waits so long for devices to open; slower ones are ready later."""
 RELOAD_DRAIN_TIMEOUT_S = 5.0
-"""A reload waits so long for removed devices to finish; slower ones finish behind it."""
+"""A reload waits so long for devices to finish what other rules have let in, or what they do before
+they are removed; slower ones finish what has started behind it."""
 STOP_DRAIN_TIMEOUT_S = 30.0
 """Requests that a store has not finished by then are given up at the end of the process."""
 
@@ -68,6 +69,7 @@ class Daemon:
         self.engine.busy_poll(config.busy_poll_s)
         self.advertiser = Advertiser(self.engine, config.advertise_interval_s)
         self.interfaces = Interfaces(self.engine, config, self.advertiser.announce)
+        self.events = Events()
         handlers = Verbs(self).handlers()
         self._control = ControlServer(control_socket, handlers) if control_socket else None
         self._manager = ServiceManager(self._status)
@@ -92,6 +94,7 @@ class Daemon:
                 len(self.exports),
                 len(self.engine.ports),
                 self.engine.name,
+                extra=about(Event.STARTED),
             )
             await self._stopping.wait()
         finally:
@@ -143,7 +146,8 @@ class Daemon:
     def _on_stop(self, number: signal.Signals) -> None:
         self._stop_signals += 1
         if self._stop_signals == 1:
-            _log.info("%s: finishing requests, then leaving", signal.Signals(number).name)
+            name = signal.Signals(number).name
+            _log.info("%s: finishing requests, then leaving", name, extra=about(Event.STOPPING))
             self._stopping.set()
         else:
             _log.warning("%s again: leaving at once", signal.Signals(number).name)
@@ -158,9 +162,11 @@ class Daemon:
         except ConfigError as error:
             for problem in error.problems:
                 _log.error("%s", problem)
-            _log.error("reload refused: the configuration has errors, the old one stays")
+            refused = about(Event.RELOAD_REFUSED)
+            text = "reload refused: the configuration has errors, the old one stays"
+            _log.error(text, extra=refused)
         except ControlError as error:
-            _log.error("reload refused: %s", error)
+            _log.error("reload refused: %s", error, extra=about(Event.RELOAD_REFUSED))
 
     async def _stop(self) -> None:
         """Requests that have started are finished, the rest is dropped; a second signal hurries."""
@@ -174,6 +180,7 @@ class Daemon:
         ]
         await self._wait_or_hurry([*closing, *self._behind])
         self.engine.close()
+        self.events.close()
 
     async def _wait_or_hurry(self, tasks: Iterable[asyncio.Task[None]]) -> None:
         done = asyncio.gather(*tasks, return_exceptions=True)
@@ -220,6 +227,12 @@ class Daemon:
             format_mac(header.source),
             header.shelf,
             header.slot,
+            extra=about(
+                Event.CONFLICT,
+                device=port.devices[header.shelf, header.slot].name,
+                interface=port.name,
+                peer=format_mac(header.source),
+            ),
         )
 
     # --- reload ----------------------------------------------------------------------------
@@ -271,17 +284,30 @@ class Daemon:
         if any(change.key == "advertise-interval" for change in plan.daemon):
             self.advertiser.set_interval(plan.config.advertise_interval_s)
         self.interfaces.reconfigure(plan.config)
+        await self._settle(
+            self.exports[change.name]
+            for change in plan.changed
+            if change not in replaced and rules_of(change.old) != rules_of(change.new)
+        )
         await _first_attempts(opening)
-        _log.info("reload: done")
+        _log.info("reload: done", extra=about(Event.RELOADED))
 
-    async def _drain(self, tasks: list[asyncio.Task[None]]) -> None:
+    async def _settle(self, exports: Iterable[Export]) -> None:
+        """Nothing that other rules have let in is begun after a reload has been reported."""
+        settling = {asyncio.create_task(export.settle()): export for export in exports}
+        for task in await self._drain(settling):
+            settling[task].drop_waiting()
+
+    async def _drain(self, tasks: Collection[asyncio.Task[None]]) -> set[asyncio.Task[None]]:
+        """Wait a while; returns those that go on behind the reload."""
         if not tasks:
-            return
+            return set()
         for task in tasks:
             self._follow(task)
         _, pending = await asyncio.wait(tasks, timeout=RELOAD_DRAIN_TIMEOUT_S)
         if pending:
             _log.warning("reload: %d devices are still finishing requests", len(pending))
+        return pending
 
 
 async def _first_attempts(exports: Iterable[Export]) -> None:

@@ -4,7 +4,9 @@ Owns the socket file, the connections with their bounds, and the errors of the p
 know what any method does. Whatever a client sends, or neither sends nor reads, the daemon goes on.
 
 Requests of one connection are answered in order, those of several connections side by side.
-Parameters are an object; a batch is refused, since a line per request does the same.
+Parameters are an object; a batch is refused, since a line per request does the same. What goes on
+(events, a trace) is a stream: after the answer its items follow, as notifications of the method
+"item", until the server hangs up at its end, or the client sends anything or hangs up.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import os
 import socket
 import stat
 import struct
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
@@ -40,9 +42,11 @@ ID_CHARACTERS_MAX = 128
 ERROR_CHARACTERS_MAX = 4096
 ID_MAX = 1 << 63
 QUOTED_CHARACTERS_MAX = 60
+PATTERNS_MAX = 256
+"""Globs of a request that are nobody's name: to read one takes the loop some hundred microseconds,
+and each is compared with all names."""
 PATTERN_CHARACTERS_MAX = 16384
-"""Of all globs of a request that are nobody's name: to read a glob takes the loop some microseconds
-per character."""
+"""Of all of them: each adds some microseconds."""
 
 # JSON-RPC 2.0, Error object
 PARSE_ERROR = -32700
@@ -63,9 +67,11 @@ ANSWER_TOO_LONG = -32005
 
 Params = dict[str, object]
 Handler = Callable[[Params], Awaitable[object]]
-"""From parameters to a JSON value. ControlError refuses; ConfigError and other GgaoeError become
-CONFIG_INVALID and REFUSED; anything else is logged and answered as an internal error."""
+"""From parameters to a JSON value, or to an AsyncGenerator of such. ControlError refuses;
+ConfigError and other GgaoeError become CONFIG_INVALID and REFUSED; anything else is logged and
+answered as an internal error."""
 
+_Items = AsyncGenerator[object, None] | None
 _UCRED = struct.Struct("3i")
 _log = logging.getLogger("ggaoe.control")
 
@@ -159,24 +165,58 @@ class ControlServer:
                 return
             finally:
                 self._idle.discard(task)
-            answer = await self._answer(line)
+            answer, items = await self._answer(line)
             if answer is not None:
                 await _send(writer, answer)
+            if items is not None:
+                await self._stream(task, reader, writer, items)
+                return
 
-    async def _answer(self, line: bytes) -> bytes | None:
-        """The line that answers a request; None where the request is a notification."""
+    async def _stream(
+        self,
+        task: asyncio.Task[None],
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        items: AsyncGenerator[object, None],
+    ) -> None:
+        async def forward() -> None:
+            async for item in items:
+                message: Params = {"jsonrpc": "2.0", "method": "item", "params": item}
+                await _send(writer, _encode(message))
+
+        forwarding = asyncio.create_task(forward())
+        ended = asyncio.create_task(reader.read(1))
+        self._idle.add(task)
+        try:
+            await asyncio.wait((forwarding, ended), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._idle.discard(task)
+            forwarding.cancel()
+            ended.cancel()
+            found, _ = await asyncio.gather(forwarding, ended, return_exceptions=True)
+            await items.aclose()
+        if isinstance(found, Exception) and not isinstance(found, OSError):
+            _log.error("a stream of the control socket failed", exc_info=found)
+
+    async def _answer(self, line: bytes) -> tuple[bytes | None, _Items]:
+        """The line that answers a request, None where the request is a notification; and what is
+        to be streamed behind it."""
+        items: _Items = None
         try:
             request = _parse(line)
         except ControlError as error:
-            return _failure(None, error)
+            return _failure(None, error), None
         try:
-            answer = _success(request.request_id, await self._call(request))
+            result = await self._call(request)
+            if isinstance(result, AsyncGenerator):
+                items, result = result, {"streams": True}
+            answer = _success(request.request_id, result)
         except Exception as error:
             refusal = _refusal(error)
             if refusal.code == INTERNAL_ERROR:
                 _log.exception("control method %s failed", request.method)
             answer = _failure(request.request_id, refusal)
-        return None if request.is_notification else answer
+        return None if request.is_notification else answer, items
 
     async def _call(self, request: _Request) -> object:
         handler = self._handlers.get(request.method)
@@ -217,19 +257,30 @@ def select(
         if required:
             raise ControlError(INVALID_PARAMS, "names are required: '*' stands for all")
         return names, []
+    chosen, missing = matching(globs, names)
+    if not chosen:
+        text = f"nothing matches {', '.join(map(_quoted, missing))}: the list verb shows the names"
+        raise ControlError(NOT_FOUND, text)
+    return chosen, missing
+
+
+def matching(globs: list[str], names: list[str]) -> tuple[list[str], list[str]]:
+    """(those of `names` that `globs` match, in their order; the globs that match nothing).
+    ControlError where there are too many globs."""
     asked = set(globs)
     patterns = asked.difference(names)
+    if len(patterns) > PATTERNS_MAX:
+        text = f"more than {PATTERNS_MAX} of the names are globs or unknown: ask for fewer names"
+        raise ControlError(INVALID_PARAMS, text)
     if sum(map(len, patterns)) > PATTERN_CHARACTERS_MAX:
         text = f"the globs have more than {PATTERN_CHARACTERS_MAX} characters: ask for fewer names"
         raise ControlError(INVALID_PARAMS, text)
     matched = {glob: {name for name in names if fnmatchcase(name, glob)} for glob in patterns}
     found = asked.intersection(names).union(*matched.values())
-    chosen = [name for name in names if name in found]
-    missing = [glob for glob in globs if not matched.get(glob, True)]
-    if not chosen:
-        text = f"nothing matches {', '.join(map(_quoted, missing))}: the list verb shows the names"
-        raise ControlError(NOT_FOUND, text)
-    return chosen, missing
+    return (
+        [name for name in names if name in found],
+        [glob for glob in globs if not matched.get(glob, True)],
+    )
 
 
 def _parse(line: bytes) -> _Request:

@@ -18,6 +18,7 @@ from ggaoe.backend.file import FileSpec, open_file
 from ggaoe.config import DeviceConfig
 from ggaoe.engine.base import Device, Engine, Port
 from ggaoe.errors import BackendError, GgaoeError, StateError
+from ggaoe.events import Event, about
 from ggaoe.proto.ata import serial_of
 from ggaoe.proto.frame import SECTOR_BYTES, Header
 from ggaoe.proto.target import Change, Reply, Settings, Target, TargetState
@@ -30,6 +31,8 @@ RETRY_S_MAX = 30.0
 SIZE_POLL_S = 2.0
 CHANGES_WAITING_MAX = 64
 """State changes that hosts asked for and that are being stored; a newer one is dropped."""
+FIRST_ATTEMPT_TIMEOUT_S = 10.0
+"""A start or reload waits so long for devices to open; slower ones are ready later."""
 MODEL = "ggaoe"
 
 _log = logging.getLogger("ggaoe.device")
@@ -64,6 +67,8 @@ class Export:
         self._store = store
         self._announce = announce
         self._explain = explain
+        self._has_state = False
+        """What initiators have set is known."""
         self._changing = asyncio.Lock()
         self._changes: set[asyncio.Task[None]] = set()
         self._ends = 0
@@ -86,13 +91,9 @@ class Export:
     async def _live(self) -> None:
         """Open the backing, as often as it takes, then watch its size."""
         retry_s = RETRY_S_MIN
-        has_state = self.device.is_known
         while True:
             try:
-                if not has_state:
-                    self.device.target.state = await self._store.load(self.name)
-                    has_state = True
-                backend = await open_file(file_spec_of(self.config))
+                backend = await self._opened()
             except (BackendError, StateError) as error:
                 self._wait(self._explain(self.config, error))
             except Exception:
@@ -101,21 +102,35 @@ class Export:
             else:
                 self._serve(backend)
                 break
-            # Not before the first attempt: hosts need not notice a restart, and would get errors.
-            if has_state and not self.device.is_known:
-                self.device.is_known = True
-                self._announce(self.device)
             await asyncio.sleep(retry_s)
             retry_s = min(retry_s * 2, RETRY_S_MAX)
         while True:
             await asyncio.sleep(SIZE_POLL_S)
             await self._watch_size(backend)
 
+    async def _opened(self) -> Backend:
+        """One attempt, which is left to itself where the store does not answer."""
+        overdue = asyncio.get_running_loop().call_later(
+            FIRST_ATTEMPT_TIMEOUT_S, self._wait, "the store does not answer"
+        )
+        try:
+            if not self._has_state:
+                self.device.target.state = await self._store.load(self.name)
+                self._has_state = True
+            return await open_file(file_spec_of(self.config))
+        finally:
+            overdue.cancel()
+
     def _wait(self, reason: str) -> None:
         if reason != self.reason:
-            _log.error("%s: waiting: %s", self.name, reason)
+            extra = about(Event.DEVICE_WAITING, device=self.name)
+            _log.error("%s: waiting: %s", self.name, reason, extra=extra)
         self.reason = reason
         self.first_attempt.set()
+        # Not before the first attempt: hosts need not notice a restart, and would get errors.
+        if self._has_state and not self.device.is_known:
+            self.device.is_known = True
+            self._announce(self.device)
 
     def _serve(self, backend: Backend) -> None:
         for warning in backend.warnings:
@@ -132,6 +147,7 @@ class Export:
             self.config.address,
             format_size(backend.size_bytes),
             self.description,
+            extra=about(Event.DEVICE_SERVING, device=self.name),
         )
         self._announce(self.device)
 
@@ -157,6 +173,7 @@ class Export:
             format_size(before_bytes),
             format_size(now_bytes),
             self.config.address,
+            extra=about(Event.DEVICE_RESIZED, device=self.name),
         )
         self.device.target.size_sectors = now_bytes // SECTOR_BYTES
         self._engine.refresh(self.device)
@@ -171,6 +188,8 @@ class Export:
         await self._finish_changes()
         if backend is not None:
             await backend.close()
+        extra = about(Event.DEVICE_STOPPED, device=self.name)
+        _log.info("%s: not served any more", self.name, extra=extra)
 
     async def reopen(self, config: DeviceConfig) -> None:
         """Drain, close, and open again as `config` says; hosts find it not available meanwhile.
@@ -208,6 +227,16 @@ class Export:
         tells = (config.queue_length, config.accept, config.deny, config.discover, config.broadcast)
         if told != tells:
             self._announce(device)
+
+    async def settle(self) -> None:
+        """Wait until all that hosts have asked for until now is done, refused or dropped: the next
+        that begins is one that the configuration of now permits."""
+        await self._engine.fence(self.device)
+        await self._finish_changes()
+
+    def drop_waiting(self) -> None:
+        """Drop what hosts have asked of the store and has not begun; they will ask again."""
+        self._engine.drop_waiting(self.device)
 
     # --- state set by initiators -----------------------------------------------------------
 
@@ -277,6 +306,19 @@ def settings_of(config: DeviceConfig) -> Settings:
         read=config.read,
         write=config.write,
         change=config.change,
+    )
+
+
+def rules_of(config: DeviceConfig) -> tuple[object, ...]:
+    """What decides about who may do what, and is changed while the device serves."""
+    return (
+        config.accept,
+        config.deny,
+        config.discover,
+        config.read,
+        config.write,
+        config.change,
+        config.interfaces,
     )
 
 

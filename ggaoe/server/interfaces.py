@@ -13,6 +13,7 @@ from fnmatch import fnmatchcase
 from ggaoe.config import Config, DeviceConfig, InterfaceConfig
 from ggaoe.engine.base import Device, Engine, Port
 from ggaoe.errors import StartError
+from ggaoe.events import Event, about
 from ggaoe.net.link import Interface, LinkSettings
 from ggaoe.net.netlink import InterfaceWatcher, list_interfaces
 
@@ -83,7 +84,8 @@ class Interfaces:
             wants(device, interface) for device in self._config.devices.values()
         )
         if port is not None and (not wanted or self._is_outdated(port, interface)):
-            _log.info("%s: closed%s", port.name, "" if wanted else _reason(interface))
+            extra = about(Event.INTERFACE_CLOSED, interface=port.name)
+            _log.info("%s: closed%s", port.name, "" if wanted else _reason(interface), extra=extra)
             self._engine.close_link(port)
             port = None
         if wanted and port is None:
@@ -95,7 +97,8 @@ class Interfaces:
         self.refused.pop(interface.name, None)
         port = self._engine.ports.get(interface.index)
         if port is not None:
-            _log.warning("%s: interface has gone", port.name)
+            extra = about(Event.INTERFACE_CLOSED, interface=port.name)
+            _log.warning("%s: interface has gone", port.name, extra=extra)
             self._engine.close_link(port)
 
     def _is_outdated(self, port: Port, interface: Interface) -> bool:
@@ -113,10 +116,13 @@ class Interfaces:
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             self.refused[interface.name] = reason or str(error)
-            _log.error("%s: not served: %s", interface.name, self.refused[interface.name])
+            extra = about(Event.INTERFACE_REFUSED, interface=interface.name)
+            text = self.refused[interface.name]
+            _log.error("%s: not served: %s", interface.name, text, extra=extra)
             return
         self.refused.pop(interface.name, None)
-        _log.info("%s: serving, MTU %d", port.name, port.path.mtu_bytes)
+        extra = about(Event.INTERFACE_SERVING, interface=port.name)
+        _log.info("%s: serving, MTU %d", port.name, port.path.mtu_bytes, extra=extra)
         self.bind()
 
     # --- devices ---------------------------------------------------------------------------
@@ -143,6 +149,7 @@ class Interfaces:
                         port.name,
                         owner,
                         config.address,
+                        extra=about(Event.DEVICE_UNSERVED, device=name, interface=port.name),
                     )
             gained = frozenset(ports) - device.ports
             if ports != device.ports:

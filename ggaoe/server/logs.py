@@ -12,11 +12,13 @@ import os
 import socket
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 from ggaoe.errors import StartError
+from ggaoe.events import FIELDS
 from ggaoe.units import printable
 
 LINE_CHARACTERS_MAX = 8192
@@ -27,6 +29,7 @@ LIMIT_TEMPLATES_MAX = 1024
 TRACE_LOGGER = "ggaoe.trace"
 """Lines of `trace-io`: asked for one by one, so never limited."""
 SYSLOG_SOCKET = "/dev/log"
+JOURNAL_SOCKET = "/run/systemd/journal/socket"
 
 _FACILITY_DAEMON = 3 << 3  # RFC 5424, Table 1
 
@@ -47,25 +50,18 @@ def configure(
     level: int = logging.INFO,
     debug: bool = False,
     syslog_socket: str = SYSLOG_SOCKET,
+    journal_socket: str = JOURNAL_SOCKET,
 ) -> None:
     """Send every log line of the process to `destination` from now on.
 
-    `debug` lowers the level to DEBUG and shows tracebacks on stderr as lines of their own. On
-    stderr, lines carry a `<priority>` where the journal reads it, and a time stamp elsewhere.
-    StartError where no syslog listens.
+    `debug` lowers the level to DEBUG and shows tracebacks on stderr as lines of their own. Where
+    the journal reads stderr, lines go to its socket, with the fields of events (GGAOE_EVENT,
+    GGAOE_DEVICE, GGAOE_INTERFACE, GGAOE_PEER). StartError where no syslog listens.
     """
-    handler: logging.Handler
     if destination == "syslog":
-        handler = _SyslogHandler(syslog_socket)
-        handler.setFormatter(_OneLine(_no_prefix))
+        handler = _to_syslog(syslog_socket)
     else:
-        handler = logging.StreamHandler(sys.stderr)
-        journal = _is_journal(sys.stderr.fileno())
-        handler.setFormatter(
-            _OneLine(_priority_prefix)
-            if journal
-            else _OneLine(_time_prefix, indent_tracebacks=debug)
-        )
+        handler = _to_stderr(journal_socket, indent_tracebacks=debug)
     handler.addFilter(RateLimit())
     root = logging.getLogger()
     for old in list(root.handlers):
@@ -75,6 +71,31 @@ def configure(
     root.setLevel(logging.DEBUG if debug else level)
     logging.getLogger("asyncio").setLevel(logging.WARNING)  # which selector it took: no news
     logging.captureWarnings(True)
+
+
+def _to_syslog(path: str) -> logging.Handler:
+    try:
+        handler = _SyslogHandler(path)
+    except OSError as error:
+        raise StartError(
+            f"no syslog at {path}: {error.strerror}: start one, or log to stderr"
+        ) from None
+    handler.setFormatter(_OneLine(_no_prefix))
+    return handler
+
+
+def _to_stderr(journal_socket: str, *, indent_tracebacks: bool) -> logging.Handler:
+    handler: logging.Handler = logging.StreamHandler(sys.stderr)
+    if not _is_journal(sys.stderr.fileno()):
+        handler.setFormatter(_OneLine(_time_prefix, indent_tracebacks=indent_tracebacks))
+        return handler
+    try:
+        journal = _JournalHandler(journal_socket)
+    except OSError:  # what is written to stderr arrives as well, without fields
+        handler.setFormatter(_OneLine(_priority_prefix))
+        return handler
+    journal.setFormatter(_OneLine(_no_prefix))
+    return journal
 
 
 @dataclass(slots=True)
@@ -198,20 +219,20 @@ def _connected(path: str) -> socket.socket:
     return fresh
 
 
-class _SyslogHandler(logging.Handler):
-    """To the local syslog, facility daemon. The standard library's own would stop the event loop
-    whenever syslog does not keep up: here such lines are lost, and counted in the next."""
+class _DatagramHandler(logging.Handler, ABC):
+    """To a local service that takes a datagram a line. The standard library's own would stop the
+    event loop whenever it does not keep up: here such lines are lost, and counted in the next.
+    OSError where nobody listens."""
 
     def __init__(self, path: str) -> None:
         super().__init__()
         self._path = path
         self._lost = 0
-        try:
-            self._socket: socket.socket | None = _connected(path)
-        except OSError as error:
-            raise StartError(
-                f"no syslog at {path}: {error.strerror}: start one, or log to stderr"
-            ) from None
+        self._socket: socket.socket | None = _connected(path)
+
+    @abstractmethod
+    def _datagram(self, record: logging.LogRecord, text: str) -> bytes:
+        """What says `text`, which is one line."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -221,9 +242,8 @@ class _SyslogHandler(logging.Handler):
             return
         if self._lost:
             text += f" ({self._lost} lines before this one were lost)"
-        line = f"<{_FACILITY_DAEMON | _priority(record)}>ggaoe[{os.getpid()}]: {text}".encode()
         try:
-            self._send(line)
+            self._send(self._datagram(record, text))
         except OSError:
             self._lost += 1
         else:
@@ -235,7 +255,7 @@ class _SyslogHandler(logging.Handler):
                 self._socket.send(line)
             except BlockingIOError:
                 raise
-            except OSError:  # syslog was restarted: its socket is another one now
+            except OSError:  # the service was restarted: its socket is another one now
                 self._socket.close()
                 self._socket = None
             else:
@@ -248,3 +268,25 @@ class _SyslogHandler(logging.Handler):
             self._socket.close()
             self._socket = None
         super().close()
+
+
+class _SyslogHandler(_DatagramHandler):
+    """To the local syslog, facility daemon."""
+
+    def _datagram(self, record: logging.LogRecord, text: str) -> bytes:
+        priority = _FACILITY_DAEMON | _priority(record)
+        return f"<{priority}>ggaoe[{os.getpid()}]: {text}".encode()
+
+
+class _JournalHandler(_DatagramHandler):
+    """To the journal, by its native protocol: a field a line."""
+
+    def _datagram(self, record: logging.LogRecord, text: str) -> bytes:
+        fields = {
+            "MESSAGE": text,
+            "PRIORITY": str(_priority(record)),
+            "SYSLOG_IDENTIFIER": "ggaoe",
+            **{f"GGAOE_{name.upper()}": getattr(record, name, "") for name in ("event", *FIELDS)},
+        }
+        lines = [f"{name}={printable(value)}\n" for name, value in fields.items() if value]
+        return "".join(lines).encode()

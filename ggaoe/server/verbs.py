@@ -8,13 +8,15 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from ggaoe import __version__
-from ggaoe.engine.base import Port, sectors_of
+from ggaoe.engine.base import Device, Port, sectors_of
 from ggaoe.engine.counters import DeviceCounters, InitiatorCounters, Initiators
+from ggaoe.engine.histogram import latencies, sizes
+from ggaoe.engine.trace import Traced
 from ggaoe.errors import ControlError
 from ggaoe.net.link import LinkCounters
 from ggaoe.proto.frame import SECTOR_BYTES
@@ -24,9 +26,11 @@ from ggaoe.proto.target import Finding
 from ggaoe.server.control import (
     INVALID_PARAMS,
     PROTOCOL_VERSION,
+    REFUSED,
     Handler,
     Params,
     flag,
+    matching,
     select,
     string_list,
 )
@@ -44,6 +48,13 @@ DAEMON = "daemon"
 """What stands for the daemon among the names of devices, unless one has this name."""
 
 
+TRACE_S = 10.0
+TRACE_S_MAX = 3600.0
+TRACE_INTERVAL_S = 0.1
+TRACE_FRAMES_MAX = 1000
+"""In one item, so that it is short enough."""
+
+
 class Verbs:
     """The handlers of one daemon."""
 
@@ -59,6 +70,8 @@ class Verbs:
             "show": self._show,
             "why": self._why,
             "stats": self._stats,
+            "events": self._events,
+            "trace": self._trace,
             "show-config": self._show_config,
             "show-macmask": self._show_macmask,
             "show-reserve": self._show_reserve,
@@ -84,6 +97,48 @@ class Verbs:
             "uptime_s": round(time.monotonic() - daemon.started_s, 3),
             "config": str(daemon.source) if daemon.source else None,
         }
+
+    async def _events(self, params: Params) -> object:
+        events = self._daemon.events
+        return events.follow() if flag(params, "follow") else {"events": events.recent()}
+
+    async def _trace(self, params: Params) -> object:
+        (export, *others), _ = self._selected(params, required=True)
+        if others:
+            raise ControlError(INVALID_PARAMS, "one device at a time can be traced")
+        seconds = params.get("seconds", TRACE_S)
+        if not isinstance(seconds, int | float) or not 0 < seconds <= TRACE_S_MAX:
+            text = f"seconds is no number between 0 and {TRACE_S_MAX:g}"
+            raise ControlError(INVALID_PARAMS, text)
+        if export.device.trace is not None:
+            raise ControlError(REFUSED, f"{export.name} is being traced already: one at a time")
+        return self._traced(export.device, seconds)
+
+    async def _traced(self, device: Device, seconds: float) -> AsyncGenerator[Json, None]:
+        """What passes, a batch at a time, and how many frames came too fast to be kept."""
+        engine = self._daemon.engine
+        end_s = time.monotonic() + seconds
+        engine.watch(device, True)
+        try:
+            while device.trace is not None and time.monotonic() < end_s:
+                await asyncio.sleep(min(TRACE_INTERVAL_S, max(0.0, end_s - time.monotonic())))
+                records, lost = device.traced()
+                for batch in _batches(records):
+                    yield {
+                        "frames": [
+                            {
+                                "time_ns": record.time_ns,
+                                "interface": record.interface,
+                                "length_bytes": record.length_bytes,
+                                "frame": record.frame.hex(),
+                            }
+                            for record in batch
+                        ],
+                        "lost": lost,
+                    }
+                    lost = 0
+        finally:
+            engine.watch(device, False)
 
     async def _reload(self, params: Params) -> Json:
         dry_run = flag(params, "dry_run")
@@ -131,14 +186,19 @@ class Verbs:
 
     async def _show(self, params: Params) -> Json:
         """Devices, and what is not one of them: the daemon itself, by its name in full."""
-        if DAEMON not in string_list(params, "names") or DAEMON in self._daemon.exports:
+        asked = string_list(params, "names")
+        if DAEMON not in asked or DAEMON in self._daemon.exports:
             exports, rest = self._selected(params)
             return {"devices": [_detail(export) for export in exports], **rest}
-        others = [name for name in string_list(params, "names") if name != DAEMON]
-        devices = await self._show({"names": others}) if others else {"devices": []}
+        others = [name for name in asked if name != DAEMON]
+        names, missing = matching(others, list(self._daemon.exports))
         confinement = self._daemon.confinement
         facts = await self._version({})
-        return {"daemon": {**facts, **(confinement.facts() if confinement else {})}, **devices}
+        return {
+            "daemon": {**facts, **(confinement.facts() if confinement else {})},
+            "devices": [_detail(self._daemon.exports[name]) for name in names],
+            **({"missing": missing} if missing else {}),
+        }
 
     async def _why(self, params: Params) -> Json:
         host = _host(params)
@@ -244,6 +304,11 @@ def _detail(export: Export) -> Json:
     }
 
 
+def _batches(records: list[Traced]) -> Iterator[list[Traced]]:
+    for start in range(0, max(1, len(records)), TRACE_FRAMES_MAX):
+        yield records[start : start + TRACE_FRAMES_MAX]
+
+
 def _rules(export: Export, operation: Operation) -> list[str] | None:
     """The members of an operation's list as they are written; None where there is no list."""
     rules: Rules = getattr(export.config, operation.value)
@@ -290,8 +355,14 @@ def _reasons(export: Export, host: bytes) -> Json:
 
 def _counters(export: Export) -> Json:
     device = export.device
+    counters = device.counters
     return {
-        **_numbers(device.counters),
+        **_numbers(counters),
+        "read_latency": latencies(counters.read_latency),
+        "write_latency": latencies(counters.write_latency),
+        "flush_latency": latencies(counters.flush_latency),
+        "read_sectors": sizes(counters.read_sectors),
+        "write_sectors": sizes(counters.write_sectors),
         "in_flight": device.in_flight,
         "waiting": device.waiting,
     }

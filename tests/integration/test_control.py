@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import socket
 import stat
 
 from ggaoe import __version__
-from ggaoe.proto.frame import SECTOR_BYTES
+from ggaoe.proto.frame import SECTOR_BYTES, Command
 from integration.load import PATIENT
 from integration.scene import DISK_BYTES, Scene, device
 
@@ -131,3 +133,55 @@ async def test_clients_that_neither_send_nor_read_do_not_disturb(scene: Scene) -
         finally:
             for one in silent:
                 one.close()
+
+
+def test_events_tell_what_happens(scene: Scene) -> None:
+    disk = scene.disk()
+    stranger = "02:00:00:00:00:aa"
+    with scene.serving(device("disk", accept=stranger)) as daemon:
+        with scene.wire() as wire:
+            wire.send(wire.request(Command.CONFIG, bytes(8), 1))
+            daemon.wait_for_log("is refused, access_list")
+        os.truncate(disk, 2 * DISK_BYTES)
+        daemon.wait_for_log("size changed")
+        events = daemon.ask("events", "--recent")["events"]
+        kinds = [event["event"] for event in events]
+        assert kinds[:3] == ["interface-serving", "device-serving", "started"]
+        assert {"host-seen", "host-refused", "device-resized"} <= set(kinds)
+        refused = events[kinds.index("host-refused")]
+        assert refused["peer"] == scene.host.mac("near0").hex(":")
+        assert (refused["device"], refused["interface"]) == ("disk", "far0")
+        lines = daemon.ctl("events", "--count", "3").stdout.splitlines()
+        assert len(lines) == 3
+        assert "device-serving" in lines[1]
+
+
+async def test_trace_shows_what_passes(scene: Scene) -> None:
+    scene.disk()
+    capture = scene.directory / "capture.pcapng"
+    with scene.serving(DISK) as daemon:
+        async with scene.initiator(timing=PATIENT) as initiator:
+            remote = await initiator.open(0, 1)
+            for options in ((), ("--pcap", str(capture))):
+                tracing = asyncio.create_task(
+                    asyncio.to_thread(daemon.ctl, "trace", "disk", "--seconds", "1.5", *options)
+                )
+                while not tracing.done():
+                    await remote.write(8, bytes(2 * SECTOR_BYTES))
+                    await remote.read(8, 2)
+                outcome = await tracing
+                lines = outcome.stdout.splitlines()
+                if not options:
+                    assert f"{len(lines)} frames" in outcome.stderr
+                    replies = [line for line in lines if " ok, " in line]
+                    assert 2 * len(replies) - 2 <= len(lines) <= 2 * len(replies) + 2
+                    assert any(" WRITE_SECTORS_EXT 8+2" in line for line in lines)
+                    assert any(" READ_SECTORS_EXT 8+2" in line for line in lines)
+                else:
+                    assert lines == []
+        again = daemon.ctl("trace", "disk", "--pcap", str(capture))
+        assert again.status == 2
+        assert "name a file that is not there yet" in again.stderr
+    shown = scene.run("tshark", "-r", str(capture), "-Y", "aoe").stdout.splitlines()
+    frames = int(outcome.stderr.split()[0])
+    assert len(shown) == frames > 100

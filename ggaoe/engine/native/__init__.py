@@ -11,6 +11,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Iterable, Sequence
+from operator import add
 from typing import ClassVar
 
 from ggaoe.backend.base import Backend, FileAccess, Transfer
@@ -18,6 +19,8 @@ from ggaoe.engine.base import STALE_AGE_NS, SYSTEM_CLOCK, Clock, Device, Engine,
 from ggaoe.engine.counters import DeviceCounters, InitiatorCounters, Initiators
 from ggaoe.engine.native.core import Core, CoreDevice, CoreLink
 from ggaoe.engine.portable import strerror
+from ggaoe.engine.trace import Traced
+from ggaoe.events import Event, about
 from ggaoe.net.link import Frame, Interface, Link, LinkCounters, LinkSettings
 from ggaoe.net.plain import PlainLink, Role
 from ggaoe.net.ring import ReceiveRing
@@ -99,10 +102,13 @@ class NativeDevice(Device):
 
     @property
     def counters(self) -> DeviceCounters:
-        values, queue_full = self.core.counters()
+        values, queue_full, histograms = self.core.counters()
         for name, value in values.items():
             if value:
                 setattr(self._counters, name, getattr(self._counters, name) + value)
+        for name, counts in (histograms or {}).items():
+            sums: list[int] = getattr(self._counters, name)
+            sums[:] = map(add, sums, counts)
         if queue_full:
             self._counters.drops[DropReason.QUEUE_FULL.value] += queue_full
         return self._counters
@@ -128,6 +134,17 @@ class NativeDevice(Device):
     def initiators(self, initiators: Initiators) -> None:
         self._initiators = initiators
 
+    def watch(self, wanted: bool) -> None:
+        super().watch(wanted)
+        self.core.watch(wanted)
+
+    def traced(self) -> tuple[list[Traced], int]:
+        found, lost = super().traced()
+        records, more_lost = self.core.traced()
+        for time_ns, index, length_bytes, frame in records:
+            found.append(Traced(time_ns, self._interfaces.get(index, ""), length_bytes, frame))
+        return sorted(found), lost + more_lost
+
     def give_up(self, core: Core) -> None:
         """Begin anew, without what is still under way."""
         for transfer in self.transfers:
@@ -138,6 +155,7 @@ class NativeDevice(Device):
         self._counters = self.counters
         self.core.give_up()
         self.core = CoreDevice(core)
+        self.core.watch(self.trace is not None)
 
     def name_interfaces(self) -> None:
         """Remember what the ports' interfaces are called."""
@@ -157,8 +175,7 @@ class NativeEngine(Engine):
         self._devices_of_core: dict[CoreDevice, NativeDevice] = {}
         self._io_engine = "threads"
         self._is_refused = False
-        """Of the frame that is being dispatched: when it came, the core would have taken it, had it
-        been flawless and its device had a store."""
+        """Of the frame that is being dispatched: when it came, no device would have queued it."""
         self._fences: list[tuple[NativeDevice, int, asyncio.Future[bool]]] = []
         self._loop.add_reader(self._core.python_fd, self._on_event)
 
@@ -221,6 +238,7 @@ class NativeEngine(Engine):
         super().set_ports(device, ports)
         assert isinstance(device, NativeDevice)
         device.name_interfaces()
+        self.refresh(device)
         self._route(before | device.ports)
 
     def _route(self, ports: Iterable[Port]) -> None:
@@ -229,13 +247,13 @@ class NativeEngine(Engine):
             if port in self._core_links:
                 self._core_links[port].route(
                     [
-                        (address, device.core if device.is_serving else None)
+                        (address, device.core)
                         for address, device in port.devices.items()
                         if isinstance(device, NativeDevice)
                     ]
                 )
 
-    def send(self, port: Port, frame: bytes) -> None:
+    def _send(self, port: Port, frame: bytes) -> None:
         link = self._core_links.get(port)
         if link is not None:
             link.send(frame)
@@ -292,7 +310,8 @@ class NativeEngine(Engine):
         for op, sector, sectors, error_number in failures:
             if op == COMMIT:
                 reason = strerror(error_number)
-                _log.error("%s: flush of the store failed: %s", device.name, reason)
+                extra = about(Event.DEVICE_FAILED, device=device.name)
+                _log.error("%s: flush of the store failed: %s", device.name, reason, extra=extra)
                 continue
             _log.error(
                 "%s: %s of sector %d+%d failed: %s",
@@ -301,6 +320,7 @@ class NativeEngine(Engine):
                 sector,
                 sectors,
                 strerror(error_number),
+                extra=about(Event.DEVICE_FAILED, device=device.name),
             )
         if lost:
             _log.error("%s: %d more requests failed", device.name, lost)
@@ -347,6 +367,7 @@ class NativeEngine(Engine):
         device.target.physical_sector_bytes = backend.granule_bytes
         device.target.is_failing = False
         device.backend = backend
+        self.refresh(device)
         access = _file_of(backend)
         if access is None:
             backend.complete = self._on_complete
@@ -362,7 +383,6 @@ class NativeEngine(Engine):
             )
         device.is_serving = True
         self._devices_of_core[device.core] = device
-        self.refresh(device)
         self._route(device.ports)
 
     def describe(self, backend: Backend) -> str:
@@ -375,9 +395,8 @@ class NativeEngine(Engine):
         assert isinstance(device, NativeDevice)
         device.is_serving = False
         device.target.size_sectors = None
-        dropped = device.core.stop()
-        device.counters.drops[DropReason.NOT_SERVING.value] += dropped
-        self._pass_fences()
+        device.core.stop()
+        self.drop_waiting(device)
         try:
             async with asyncio.timeout(timeout_s):
                 await self.fence(device)
@@ -421,6 +440,8 @@ class NativeEngine(Engine):
                 (state.reserved, not state.reserved),
                 (settings.read.exceptions, settings.read.others),
                 (settings.write.exceptions, settings.write.others),
+                (settings.discover.exceptions, settings.discover.others),
+                (settings.change.exceptions, settings.change.others),
             ],
             settings.read_only,
             settings.write_cache,
@@ -430,6 +451,11 @@ class NativeEngine(Engine):
         policy = device.policy
         device.core.limit(policy.queue_length, policy.max_delay_ns, policy.merge_delay_ns)
         self._core.kick()
+
+    def drop_waiting(self, device: Device) -> None:
+        assert isinstance(device, NativeDevice)
+        device.counters.drops[DropReason.NOT_SERVING.value] += device.core.drop_waiting()
+        self._pass_fences()
 
     async def fence(self, device: Device) -> bool:
         assert isinstance(device, NativeDevice)

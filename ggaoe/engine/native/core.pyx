@@ -19,6 +19,8 @@ from ggaoe.engine.native.kernel cimport *
 
 include "structs.pxi"
 
+include "histogram.pxi"
+include "trace.pxi"
 include "order.pxi"
 include "queue.pxi"
 include "disk.pxi"
@@ -27,6 +29,9 @@ include "device.pxi"
 include "memory.pxi"
 include "link.pxi"
 include "carrier.pxi"
+
+AIO_EVENTS_MAX = AIO_EVENTS
+"""Requests of an engine that Linux AIO has room for, as counted by the system."""
 
 
 @cython.no_gc_clear
@@ -62,8 +67,7 @@ cdef class CoreLink:
         )
 
     def route(self, routes):
-        """Serve exactly these devices: ((shelf, slot), CoreDevice) pairs, or (…, None) where every
-        frame is Python's."""
+        """Serve exactly these devices: ((shelf, slot), CoreDevice) pairs."""
         cdef CoreDevice device
         cdef uint32_t count = len(routes)
         cdef Route *table = <Route *>malloc(sizeof(Route) * (count or 1))
@@ -71,7 +75,7 @@ cdef class CoreLink:
             raise MemoryError
         for i, ((shelf, slot), device) in enumerate(sorted(routes, key=_address_of)):
             table[i].address = <uint32_t>shelf << 8 | <uint32_t>slot
-            table[i].device = device.c if device is not None else NULL
+            table[i].device = device.c
         hold_lock(self.core.c)
         free(self.c.routes)
         self.c.routes = table
@@ -223,6 +227,8 @@ cdef class CoreDevice:
             place[0] = self.c.holding_next
         self.c.owner = NULL
         leave(self.c.engine)
+        free(self.c.trace)
+        self.c.trace = NULL
         if self.c.is_given_up or self.c.is_attached:
             return  # the kernel or a thread may still use what it points to
         for i in range(SOURCES):
@@ -237,8 +243,8 @@ cdef class CoreDevice:
 
     def admit(self, int shelf, int slot, lists, bint read_only, bint write_cache, bint fast):
         """What the checks of a flawless request need to know. `lists` are those of accept, deny,
-        mask, reservation, read and write, each as (MACs of 6 bytes, whether others are permitted);
-        for a MAC in it the opposite holds."""
+        mask, reservation, read, write, discover and change, each as (MACs of 6 bytes, whether
+        others are permitted); for a MAC in it the opposite holds."""
         cdef MacSet new[LISTS]
         cdef MacSet old[LISTS]
         cdef int i = 0
@@ -308,9 +314,14 @@ cdef class CoreDevice:
         leave(self.core.c)
 
     def stop(self):
-        """Serve nothing new, drop what has not started; returns how many requests that were."""
+        """Start nothing new, and take in nothing."""
         hold_lock(self.core.c)
         self.c.serving = False
+        leave(self.core.c)
+
+    def drop_waiting(self):
+        """Drop what has not started; returns how many requests that were."""
+        hold_lock(self.core.c)
         dropped = drop_unstarted(self.c)
         leave(self.core.c)
         return dropped
@@ -336,6 +347,45 @@ cdef class CoreDevice:
         self.c.is_given_up = True
         self.c.is_attached = False
         leave(self.core.c)
+
+    def watch(self, bint wanted):
+        """Keep frames from and to the device from now on, or keep none."""
+        cdef Trace *unused = NULL
+        if wanted:
+            unused = <Trace *>calloc(1, sizeof(Trace))
+            if unused == NULL:
+                raise MemoryError
+        hold_lock(self.core.c)
+        self.c.trace, unused = unused, self.c.trace
+        leave(self.core.c)
+        free(unused)
+
+    def traced(self):
+        """(wall_ns, interface index, length, first bytes) of frames since the last call while it is
+        watched, and how many more were lost."""
+        cdef Trace *records
+        cdef Trace *fresh
+        if self.c.trace == NULL:
+            return [], 0
+        fresh = <Trace *>calloc(1, sizeof(Trace))
+        if fresh == NULL:
+            raise MemoryError
+        hold_lock(self.core.c)
+        records = self.c.trace
+        self.c.trace = fresh
+        leave(self.core.c)
+        found = [
+            (
+                records.records[i].time_ns,
+                records.records[i].link_index,
+                records.records[i].length,
+                records.records[i].frame[:min(<uint32_t>SNAP_BYTES, records.records[i].length)],
+            )
+            for i in range(records.count)
+        ]
+        lost = records.lost
+        free(records)
+        return found, lost
 
     @property
     def load(self):
@@ -377,15 +427,22 @@ cdef class CoreDevice:
                 for i in range(count)], lost
 
     def counters(self):
-        """What has happened since the last call, by counter's name, and drops of a full queue."""
+        """What has happened since the last call, by counter's name; drops of a full queue; and
+        histograms by name, None where no request has finished."""
         cdef Stats stats
+        cdef Histograms histograms
+        cdef bint any_finished
         hold_lock(self.core.c)
         stats = self.c.stats
+        any_finished = stats.read_requests + stats.write_requests + stats.flush_requests > 0
         memset(&self.c.stats, 0, sizeof(Stats))
+        if any_finished:
+            histograms = self.c.histograms
+            memset(&self.c.histograms, 0, sizeof(Histograms))
         leave(self.core.c)
         values = dict(stats)
         queue_full = values.pop("queue_full")
-        return values, queue_full
+        return values, queue_full, dict(histograms) if any_finished else None
 
     def initiators(self):
         """What hosts have done since the last call, in order of when they were seen last."""
@@ -620,7 +677,7 @@ cdef class Core:
 
     def take(self):
         """What Python has to look at, once `python_fd` is readable: frames, (CoreLink, frame,
-        arrival_ns, whether a device has refused it here) each; transfers of devices that are no files, (CoreDevice, handle, op, offset,
+        arrival_ns, whether it has been refused here) each; transfers of devices that are no files, (CoreDevice, handle, op, offset,
         length, buffers) each; and whether requests have failed. `resume` is due afterwards."""
         cdef Request *first
         cdef Request *request
@@ -636,17 +693,21 @@ cdef class Core:
         self.c.attention = False
         vector = self.c.for_python.head
         self.c.for_python.head = NULL
-        first = request = self.c.slow_head
-        while request != NULL and count < SLOW_FRAMES_PER_CALL - 1 and request.next != NULL:
-            request = request.next
-            count += 1
-        if request != NULL:
-            self.c.slow_count -= count + 1
+        first = self.c.slow_head
+        request = NULL
+        while self.c.slow_head != NULL and count < SLOW_FRAMES_PER_CALL:
+            request = self.c.slow_head
             self.c.slow_head = request.next
-            if request.next == NULL:
-                self.c.slow_tail = NULL
+            count += 1
+            if request.is_refused:
+                self.c.slow_refused -= 1
             else:
-                tell_python(self.c)
+                self.c.slow_count -= 1
+        if self.c.slow_head != NULL:
+            tell_python(self.c)
+        else:
+            self.c.slow_tail = NULL
+        if request != NULL:
             request.next = NULL
         leave(self.c)
         frames = []

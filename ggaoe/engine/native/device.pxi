@@ -221,18 +221,23 @@ cdef void finish(Device *device, Request *request, int error) noexcept nogil:
         stats.read_requests += 1
         stats.read_bytes += request.bytes
         stats.read_ns += duration_ns
+        device.histograms.read_latency[latency_bucket(duration_ns)] += 1
+        device.histograms.read_sectors[size_bucket(request.bytes // 512)] += 1
         source.read_requests += 1
         source.read_bytes += request.bytes
     elif request.op == WRITE:
         stats.write_requests += 1
         stats.write_bytes += request.bytes
         stats.write_ns += duration_ns
+        device.histograms.write_latency[latency_bucket(duration_ns)] += 1
+        device.histograms.write_sectors[size_bucket(request.bytes // 512)] += 1
         source.write_requests += 1
         source.write_bytes += request.bytes
     else:
         source.other_requests += 1
         if request.op == FLUSH:
             stats.flush_requests += 1
+            device.histograms.flush_latency[latency_bucket(duration_ns)] += 1
         else:
             stats.verify_requests += 1
     if error:
@@ -304,6 +309,10 @@ cdef void answer(Device *device, Request *request, int error) noexcept nogil:
     if request.op != READ or error:
         request.send_bytes = PADDING_BYTES
         memset(request.data, 0, PADDING_BYTES)
+    if device.trace != NULL:
+        trace(
+            device, request.link, real_ns(device.engine), head, HEAD_BYTES + request.send_bytes
+        )
     queue_send(request.link, request)
 
 

@@ -120,6 +120,8 @@ cdef extern from * nogil:
         uint32_t incompat_features
         uint32_t header_length
     uint32_t AIO_RING_MAGIC
+    int __builtin_clzll(uint64_t value)
+    int __builtin_clz(uint32_t value)
     void prefetch(void *place)
     uint32_t load_acquire(uint32_t *place)
     void store_release(uint32_t *place, uint32_t value)

@@ -224,6 +224,7 @@ cdef void dispatch(Engine *engine, Link *link, Request *request, int64_t now_ns)
     # A flawless READ, WRITE or FLUSH goes to its device's queue, everything else to Python.
     cdef Device *device = flawless(link, request)
     if device != NULL:
+        trace(device, link, request.arrival_ns, request.head, request.length)
         if not arrive(device, request, now_ns):
             slot_free(request)
         return
@@ -231,7 +232,12 @@ cdef void dispatch(Engine *engine, Link *link, Request *request, int64_t now_ns)
         link.stats.address += 1
         slot_free(request)
         return
-    if engine.slow_count >= SLOW_FRAMES_MAX:
+    request.is_refused = is_refused(link, request)
+    if (
+        engine.slow_refused >= SLOW_REFUSED_MAX
+        if request.is_refused
+        else engine.slow_count >= SLOW_FRAMES_MAX
+    ):
         link.stats.slow_full += 1
         slot_free(request)
         return
@@ -241,9 +247,11 @@ cdef void dispatch(Engine *engine, Link *link, Request *request, int64_t now_ns)
     else:
         engine.slow_head = request
     engine.slow_tail = request
+    if request.is_refused:
+        engine.slow_refused += 1
+        return
     engine.slow_count += 1
-    request.is_refused = False
-    if overtakes(link, request):
+    if overtakes(link, request.head, request.length):
         engine.waits_for_python = True
 
 
@@ -260,28 +268,60 @@ cdef bint is_for_nobody(Link *link, Request *request) noexcept nogil:
     return route_of(link, address_at(head)) == NULL
 
 
-cdef bint overtakes(Link *link, Request *request) noexcept nogil:
-    # True where Python may queue it to a device that takes flawless frames here (a VERIFY, a READ
-    # by wildcard): those that came later must not be earlier in that queue. Otherwise, if a device
-    # would have taken it here or has no store yet, `is_refused` says so: Python must not queue it
-    # later, either.
+cdef bint is_refused(Link *link, Request *request) noexcept nogil:
+    # True where it is certain that Python queues it nowhere: all it may lead to is an answer. Where it
+    # is a transfer, Python must not queue it later, either, when what has come after it may be done.
     cdef uint8_t *head = request.head
-    cdef Route *route
     cdef uint64_t mac
-    if request.length < HEAD_BYTES or head[19] != 0 or not may_transfer(head[27]):
-        return False
+    cdef uint32_t address, i
+    if request.length < 24 or head[12] != 0x88 or head[13] != 0xA2 or head[14] & 0x08:
+        return True
     mac = mac_at(&head[6])
     if head[6] & 1 or mac == link.mac_number and mac != 0:
-        return False  # whatever it asks for, its source is nobody's: a loop must not hold up others
-    if is_wildcard(head):
+        return True  # whatever it asks for, its source is nobody's: a loop must not hold up others
+    if not is_wildcard(head):
+        return refuses(route_of(link, address_at(head)).device, mac, head, request.length)
+    for i in range(link.route_count):
+        address = link.routes[i].address
+        if (
+            (head[18] == 0xFF or head[18] == <uint8_t>address)
+            and (head[16] == 0xFF and head[17] == 0xFF or address >> 8 == address_at(head) >> 8)
+            and not refuses(link.routes[i].device, mac, head, request.length)
+        ):
+            return False
+    return True
+
+
+cdef bint refuses(Device *device, uint64_t mac, const uint8_t *head, uint32_t length) noexcept nogil:
+    # Whether `device` refuses what is not flawless, as far as lists and kinds of requests tell.
+    cdef uint8_t opcode
+    if (
+        not permits(&device.lists[LIST_ACCEPT], mac)
+        or not permits(&device.lists[LIST_DENY], mac)
+        or not permits(&device.lists[LIST_MASK], mac)
+    ):
         return True
-    route = route_of(link, address_at(head))
-    if route == NULL or route.device != NULL and not route.device.fast:
-        return False
-    if route.device != NULL and (head[27] == 0x40 or head[27] == 0x42):
-        return True
-    request.is_refused = True
-    return False
+    if not is_transfer(head, length):
+        return not permits(&device.lists[LIST_DISCOVER], mac) or (
+            is_change(head, length) and not permits(&device.lists[LIST_CHANGE], mac)
+        )
+    opcode = head[27]
+    return (
+        not device.serving
+        or not permits(&device.lists[LIST_RESERVED], mac)
+        or not permits(&device.lists[LIST_READ if is_reading(opcode) else LIST_WRITE], mac)
+        or is_writing(opcode) and is_wildcard(head)
+        # A device that takes flawless frames here would have taken it.
+        or device.fast and not is_verifying(opcode) and not is_wildcard(head)
+    )
+
+
+cdef bint overtakes(Link *link, const uint8_t *head, uint32_t length) noexcept nogil:
+    # True where Python may queue it to a device that takes flawless frames here (a VERIFY, a READ
+    # by wildcard): those that came later must not be earlier in that queue.
+    return is_transfer(head, length) and (
+        is_wildcard(head) or route_of(link, address_at(head)).device.fast
+    )
 
 
 cdef inline bint is_wildcard(const uint8_t *head) noexcept nogil:
@@ -292,11 +332,37 @@ cdef inline uint32_t address_at(const uint8_t *head) noexcept nogil:
     return <uint32_t>head[16] << 16 | <uint32_t>head[17] << 8 | head[18]
 
 
-cdef inline bint may_transfer(uint8_t opcode) noexcept nogil:
+cdef inline bint is_transfer(const uint8_t *head, uint32_t length) noexcept nogil:
     return (
-        opcode == 0x24 or opcode == 0x20 or opcode == 0x25 or opcode == 0xC8
-        or opcode == 0x34 or opcode == 0x30 or opcode == 0x35 or opcode == 0xCA
-        or opcode == 0x40 or opcode == 0x42 or opcode == 0xE7 or opcode == 0xEA
+        length >= HEAD_BYTES and head[14] & 0xF0 == 0x10 and head[19] == 0
+        and (
+            is_reading(head[27]) or is_writing(head[27]) or head[27] == 0xE7 or head[27] == 0xEA
+        )
+    )
+
+
+cdef inline bint is_reading(uint8_t opcode) noexcept nogil:
+    return (
+        opcode == 0x24 or opcode == 0x20 or opcode == 0x25 or opcode == 0xC8 or is_verifying(opcode)
+    )
+
+
+cdef inline bint is_verifying(uint8_t opcode) noexcept nogil:
+    return opcode == 0x40 or opcode == 0x42
+
+
+cdef inline bint is_writing(uint8_t opcode) noexcept nogil:
+    return opcode == 0x34 or opcode == 0x30 or opcode == 0x35 or opcode == 0xCA
+
+
+cdef inline bint is_change(const uint8_t *head, uint32_t length) noexcept nogil:
+    # Of config string, mask list or reservation (proto/operation.py).
+    if length < HEAD_BYTES:
+        return False
+    return (
+        head[19] == 1 and (head[29] & 0x0F == 3 or head[29] & 0x0F == 4)
+        or head[19] == 2 and head[25] == 1
+        or head[19] == 3 and (head[24] == 1 or head[24] == 2)
     )
 
 
@@ -399,12 +465,11 @@ cdef void transmit(Link *link) noexcept nogil:
             request = request.next
         sent = sendmmsg(link.fd, link.send_messages, count, MSG_DONTWAIT)
         if sent < 0:
-            if errno == EAGAIN or errno == ENOBUFS:
+            if errno == EAGAIN or errno == ENOBUFS and may_be_full(link):
                 link.stats.tx_held += 1
                 link.blocked_until_ns = monotonic_ns(link.engine) + SEND_RETRY_NS
                 return
             link.stats.tx_refused += 1
-            sent = 0
             release_sent(link)
             continue
         link.stats.tx_batches += 1
@@ -414,8 +479,17 @@ cdef void transmit(Link *link) noexcept nogil:
             release_sent(link)
 
 
+cdef bint may_be_full(Link *link) noexcept nogil:
+    # Whether there may soon be room for the first frame.
+    cdef int64_t now_ns = monotonic_ns(link.engine)
+    if link.refused_since_ns == 0:
+        link.refused_since_ns = now_ns
+    return now_ns - link.refused_since_ns < REFUSED_NS_MAX
+
+
 cdef inline void release_sent(Link *link) noexcept nogil:
     cdef Request *request = link.send_head
+    link.refused_since_ns = 0
     link.send_head = request.next
     if link.send_head == NULL:
         link.send_tail = NULL

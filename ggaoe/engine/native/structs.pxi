@@ -29,8 +29,16 @@ cdef enum:
     STALL_NS = 1000000               # a call that takes longer is waited for by nobody else
     CAREFUL_TIMES = 10               # for so many times as long its device writes by worker threads
     SEND_RETRY_NS = 1000000          # a packet socket can be writable though its queue is full
+    REFUSED_NS_MAX = 20000000        # as REFUSED_S_MAX in net/plain.py has it
     SLOW_FRAMES_MAX = 1024           # that wait for Python; the newest is dropped
+    SLOW_REFUSED_MAX = 128           # beside them, what is refused, so that it keeps nobody else out
     SLOW_FRAMES_PER_CALL = 64
+    LATENCY_SHIFT_MIN = 10
+    LATENCY_SHIFT_MAX = 34
+    LATENCY_BUCKETS = 97
+    SIZE_BUCKETS = 8
+    SNAP_BYTES = 60
+    TRACED_MAX = 4096
 
 cdef enum Op:
     READ = 0
@@ -58,7 +66,7 @@ ctypedef struct Request:
     int64_t received_ns
     uint64_t sequence
     int op
-    bint is_refused                  # by a device that takes flawless frames here, or has no store
+    bint is_refused                  # by every device that it is for, or by what a host is
     bint started
     int lost                         # errno of a flush that failed while this write was under way
     int blockers
@@ -153,6 +161,24 @@ ctypedef struct Stats:
     uint64_t ata_errors
     uint64_t queue_full
 
+ctypedef struct Histograms:
+    uint64_t read_latency[97]
+    uint64_t write_latency[97]
+    uint64_t flush_latency[97]
+    uint64_t read_sectors[8]
+    uint64_t write_sectors[8]
+
+ctypedef struct Traced:
+    int64_t time_ns
+    int link_index
+    uint32_t length                  # of the whole frame
+    uint8_t frame[60]
+
+ctypedef struct Trace:
+    uint32_t count
+    uint64_t lost
+    Traced records[4096]
+
 cdef enum:                           # lists of a device
     LIST_ACCEPT = 0
     LIST_DENY = 1
@@ -160,7 +186,9 @@ cdef enum:                           # lists of a device
     LIST_RESERVED = 3
     LIST_READ = 4
     LIST_WRITE = 5
-    LISTS = 6
+    LIST_DISCOVER = 6
+    LIST_CHANGE = 7
+    LISTS = 8
 
 ctypedef struct MacSet:
     bint others                      # whether those are permitted that are not in it
@@ -197,7 +225,7 @@ ctypedef struct Device:
     bint write_cache
     bint read_only
     bint has_operation_lists         # LIST_READ or LIST_WRITE refuses somebody
-    MacSet lists[6]
+    MacSet lists[8]
     Request *active_head
     Request *active_tail
     uint32_t active_count
@@ -221,6 +249,8 @@ ctypedef struct Device:
     Pool readers
     Pool writers
     Stats stats
+    Histograms histograms
+    Trace *trace                     # NULL: nobody watches
     Failure failures[64]
     uint32_t failure_count
     uint64_t failures_lost
@@ -228,7 +258,7 @@ ctypedef struct Device:
 
 ctypedef struct Route:
     uint32_t address                 # shelf and slot
-    Device *device                   # NULL: Python answers for it
+    Device *device
 
 ctypedef struct LinkStats:
     uint64_t rx_frames
@@ -288,6 +318,7 @@ ctypedef struct Link:
     Request *send_tail
     uint32_t send_count
     int64_t blocked_until_ns         # the kernel had no room; 0: it has
+    int64_t refused_since_ns         # the first of send_head, which it may never take; 0: it was not
     Route *routes
     uint32_t route_count
     LinkStats stats
@@ -321,7 +352,8 @@ ctypedef struct Engine:
     Device *holding
     Request *slow_head
     Request *slow_tail
-    uint32_t slow_count
+    uint32_t slow_count              # of them that are not refused
+    uint32_t slow_refused            # and that are
     bint waits_for_python            # no frame is looked at before Python has dealt with the slow ones
     bint attention                   # Python has something else to look after
     bint is_fenced                   # Python wants to know when requests finish

@@ -212,6 +212,15 @@ async def invalid(params: Params) -> object:
     )
 
 
+async def before_operations(params: Params) -> object:
+    """`show` of a daemon from before there were lists for each operation."""
+    result: Any = await Daemon(Path()).show(params)
+    for one in result["devices"]:
+        for operation in ("discover", "read", "write", "change"):
+            del one[operation]
+    return result
+
+
 async def refused(params: Params) -> object:
     raise BackendError("cannot now:\nbusy")
 

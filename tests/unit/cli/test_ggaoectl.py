@@ -18,6 +18,7 @@ from unit.cli.answering import (
     TIMEOUT_S,
     Daemon,
     answering,
+    before_operations,
     broken,
     ggaoectl,
     invalid,
@@ -75,6 +76,13 @@ def test_show(daemon: Daemon) -> None:
     assert ["read", "requests", "12"] in columns(ran.out)
     assert ["dropped:", "mask", "3"] in columns(ran.out)
     assert [HOST, "eth0", "0", "0", "B", "5", "5", "KiB"] in [row[:8] for row in columns(ran.out)]
+
+
+@pytest.mark.parametrize("daemon", [{"show": before_operations}], indirect=True)
+def test_show_of_an_older_daemon(daemon: Daemon) -> None:
+    ran = ggaoectl("--socket", daemon.path, "show", "disk")
+    assert (ran.status, ran.err) == (DONE, "")
+    assert ["write", "everybody"] in columns(ran.out)
 
 
 def test_why(daemon: Daemon) -> None:

@@ -26,6 +26,9 @@ async def test_device_and_hosts(rig: Rig) -> None:
     assert (device.verify_requests, device.flush_requests, device.other_requests) == (1, 1, 1)
     assert device.read_ns > 0
     assert device.write_ns > 0
+    assert [sum(counts) for counts in (device.read_latency, device.write_latency)] == [2, 1]
+    assert (sum(device.flush_latency), device.write_sectors[1]) == (1, 1)
+    assert device.read_sectors[:3] == [1, 1, 0]
     hosts = dict(disk.device.initiators.items())
     first, second = hosts[MAC_A], hosts[MAC_B]
     assert (first.read_requests, first.read_bytes) == (1, 1024)

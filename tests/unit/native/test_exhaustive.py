@@ -29,7 +29,7 @@ SECTORS = 4
 PAYLOAD_BYTES = SECTORS * SECTOR
 STALE_AGE_NS = 60_000_000_000
 QUEUE_LENGTH = 64
-LISTS = 6
+LISTS = 8
 """Access lists of a device; all are empty here."""
 
 

@@ -32,6 +32,8 @@ native = pytest.importorskip("ggaoe.engine.native", reason="the native engine is
 
 SIZE_SECTORS = 512
 SHELF, SLOT = 3, 7
+OPEN_SHELF = 4
+"""Of a device that answers every host."""
 HOSTS = [bytes.fromhex(f"02000000aa{number:02x}") for number in range(4)]
 STRANGER = bytes.fromhex("02000000bb01")
 SETTINGS = Settings(SHELF, SLOT, "serial", "model", "firmware", 16, accept=only(*HOSTS))
@@ -179,6 +181,8 @@ async def serving(
     target.size_sectors = backend.size_bytes // 512
     engine.attach(device, backend)
     engine.set_ports(device, [port])
+    is_open = Target(replace(SETTINGS, shelf=OPEN_SHELF, accept=EVERYBODY))
+    engine.set_ports(engine.add_device("open", is_open, Policy(), trace_io=False), [port])
     try:
         yield device
     finally:
@@ -202,9 +206,8 @@ async def play(
         requests = frames(chance, 400)
         for at in range(0, len(requests), BURST_FRAMES):
             burst = requests[at : at + BURST_FRAMES]
-            # Answered at once, and so after everything before it has been received; error 5 is
-            # for every host.
-            last = request(1, tag=at, slot=SLOT, shelf=SHELF, version_flags=0x20)
+            # Answered at once, and so after everything before it has been received.
+            last = request(1, config_argument(0), tag=at, slot=SLOT, shelf=OPEN_SHELF)
             for frame in [*burst, last]:
                 wire.send(frame)
             await until(lambda: wire.has_reply_to(last))  # noqa: B023
@@ -212,7 +215,8 @@ async def play(
             outcome.replies += sorted(wire.take())
         counters = device.counters
         timed = {"batches", "vectors", "merged_requests", "in_flight_sum", "commits", "waits",
-                 "overlaps", "read_ns", "write_ns"}  # fmt: skip
+                 "overlaps", "read_ns", "write_ns",
+                 "read_latency", "write_latency", "flush_latency"}  # fmt: skip
         outcome.counters = {
             each.name: getattr(counters, each.name)
             for each in fields(DeviceCounters)

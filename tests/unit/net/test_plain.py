@@ -278,6 +278,28 @@ def test_full_queue_stops_sending(
         namespace.run("sh", "-c", "tc qdisc del dev near0 root")
 
 
+def test_a_frame_that_is_refused_for_good_holds_up_nobody(
+    namespace: Namespace, opened: list[PlainLink]
+) -> None:
+    namespace.ip("link set far0 mtu 1500")
+    try:
+        near = open_link(namespace, opened, "near0")
+        frames = [[frame(near.mac, near.mac, bytes(size))] for size in (4000, 100)]
+        sent = 0
+
+        def is_sent() -> bool:
+            nonlocal sent
+            sent += near.send(frames[sent:])
+            return sent == len(frames)
+
+        wait_until(is_sent, DEADLINE_S, "both frames are done with")
+        assert near.counters.tx_frames == 1
+        assert near.counters.drops["tx_refused"] == 1
+        assert near.counters.tx_held > 0
+    finally:
+        namespace.ip("link set far0 mtu 9000")
+
+
 def test_what_the_kernel_drops_is_counted(
     namespace: Namespace, opened: list[PlainLink], near: PlainLink
 ) -> None:

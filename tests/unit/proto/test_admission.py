@@ -184,17 +184,19 @@ def test_a_mask_list_silences_everybody_else(command: int, argument: bytes) -> N
 
 
 def test_each_check_comes_before_the_next() -> None:
-    denied = replace(SETTINGS, accept=only(MAC_B), read_only=True)
+    denied = replace(SETTINGS, accept=only(MAC_B), discover=only(MAC_B), read_only=True)
     target = make_target(denied, size_sectors=None)
     target.state = TargetState(mask=(MAC_B,), reserved=(MAC_B,))
     host = Host(target)
 
     # Everything is wrong at once; one fault after the other is mended.
-    assert answer_of(host.send(9, version_flags=0x20)).error == 5
-    assert drop_of(host.send(9)) is DropReason.ACCESS_LIST
+    assert drop_of(host.send(9, version_flags=0x20)) is DropReason.ACCESS_LIST
     target.settings = replace(denied, accept=EVERYBODY)
-    assert drop_of(host.send(9)) is DropReason.MASK_LIST
+    assert drop_of(host.send(9, version_flags=0x20)) is DropReason.MASK_LIST
     target.state = TargetState(reserved=(MAC_B,))
+    assert drop_of(host.send(9, version_flags=0x20)) is DropReason.DISCOVER_LIST
+    target.settings = replace(SETTINGS, read_only=True)
+    assert answer_of(host.send(9, version_flags=0x20)).error == 5
     assert answer_of(host.send(9)).error == 1
     assert answer_of(host.send(0)).error == 2
     assert answer_of(host.ata(0xFF, 1 << 20, 0)).error == 6

@@ -27,12 +27,15 @@ from unit.proto.host import (
     Host,
     all_but,
     answer_of,
+    ata_argument,
+    config_argument,
     drop_of,
     make_target,
     only,
 )
 
 ABORTED = (0x41, 0x04)
+CHECK_POWER, SET_FEATURES = 0xE5, 0xEF
 SMART_KEY = 0xC24F00
 
 
@@ -47,18 +50,37 @@ def aborts(outcome: object) -> bool:
 
 def test_whoever_may_not_discover_finds_nothing() -> None:
     stranger = host(discover=only(MAC_B))
+    stranger.target.state = TargetState(config_string=b"secret")
+    before = stranger.target.state
     for outcome in (
-        stranger.config(0),
-        stranger.config(1),
-        stranger.config(2),
-        stranger.config(9),
-        stranger.ata(IDENTIFY),
+        *(stranger.config(ccmd, b"text") for ccmd in (*range(5), 9)),
+        *(stranger.ata(opcode) for opcode in (IDENTIFY, CHECK_POWER, SET_FEATURES, 0xE0, 0x00)),
+        *(stranger.ata(SMART, SMART_KEY, feature=feature) for feature in (0xD8, 0xD9)),
         stranger.mask(0),
-        stranger.reserve(0),
+        stranger.mask(1),
+        stranger.mask(1, (1, MAC_A)),
+        stranger.mask(7),
+        *(stranger.reserve(rcmd, MAC_A) for rcmd in (0, 1, 2, 7)),
+        *(stranger.send(command) for command in (0, 1, 2, 3, 9)),
+        stranger.send(0, ata_argument(READ)[:-1]),
+        stranger.send(1, config_argument(0, text_bytes=1025)),
+        stranger.ata(READ, version_flags=0x20),
+        stranger.config(0, version_flags=0x20),
     ):
         assert drop_of(outcome) is DropReason.DISCOVER_LIST
+    assert stranger.target.state == before
+
+
+def test_whoever_may_not_discover_does_what_lists_permit() -> None:
+    stranger = host(discover=only(MAC_B))
     assert isinstance(stranger.ata(READ), Io)
-    assert isinstance(stranger.config(4, b"text"), Change)
+    assert isinstance(stranger.ata(WRITE, data=bytes(512)), Io)
+    assert answer_of(stranger.ata(SMART, SMART_KEY, feature=0xD0)).registers == (0x40, 0)
+    assert answer_of(stranger.ata(READ, 1 << 20)).registers == (0x41, 0x10)
+    stranger.target.settings = replace(stranger.target.settings, read=only(), write=only())
+    for opcode in (READ, VERIFY, WRITE, FLUSH, SMART):
+        outcome = stranger.ata(opcode, data=bytes(512))
+        assert drop_of(outcome) is DropReason.DISCOVER_LIST
 
 
 def test_whoever_may_not_read_gets_an_ata_error() -> None:
@@ -107,9 +129,9 @@ def test_whoever_may_not_change_gets_error_2_and_changes_nothing() -> None:
     assert isinstance(Host(visitor.target, MAC_B).config(4, b"text"), Change)
 
 
-@pytest.mark.parametrize("opcode", [0xE5, 0xE0, 0x00])
-def test_what_neither_tells_nor_changes_anything_is_on_no_list(opcode: int) -> None:
-    closed = dict.fromkeys(("discover", "read", "write", "change"), only())
+@pytest.mark.parametrize("opcode", [CHECK_POWER, SET_FEATURES, 0xE0, 0x00])
+def test_who_may_discover_gets_what_is_on_no_other_list(opcode: int) -> None:
+    closed = dict.fromkeys(("read", "write", "change"), only())
     assert host(**closed).ata(opcode) == host().ata(opcode)
 
 
@@ -142,6 +164,21 @@ def test_the_first_rule_that_matches_decides() -> None:
     assert (EVERYBODY.permits(MAC_A), EVERYBODY.reason(MAC_A)) == (True, None)
     nobody = Rules((), others=False)
     assert (nobody.permits(MAC_A), nobody.reason(MAC_A)) == (False, "empty list")
+
+
+def test_a_reservation_for_others_is_told_of_changes() -> None:
+    target = make_target()
+    target.state = TargetState(reserved=(MAC_B, MAC_C))
+    visitor = Host(target)
+    (told,) = [found for found in target.explain(MAC_A, Operation.CHANGE) if found.rule]
+    assert (told.check, told.permits) == ("reservation", True)
+    holders = "02:00:00:00:00:0b, 02:00:00:00:00:0c"
+    assert told.rule == f"held by {holders}: no SMART, and no reservation but by force"
+    assert answer_of(visitor.ata(SMART, SMART_KEY, feature=0xD9)).error == 6
+    assert answer_of(visitor.reserve(1, MAC_A)).error == 6
+    assert isinstance(visitor.config(4, b"text"), Change)
+    assert isinstance(visitor.reserve(2, MAC_A), Change)
+    assert not any(found.rule for found in target.explain(MAC_A, Operation.CHANGE))
 
 
 def random_rules(chance: random.Random, macs: list[bytes]) -> Rules:
@@ -197,6 +234,11 @@ def test_what_is_explained_is_what_happens(seed: int) -> None:
             assert findings[-1].permits == happened[operation], (operation, findings, settings)
             assert all(finding.permits for finding in findings[:-1])
             assert findings[-1].permits or findings[-1].rule is not None
+        if happened[Operation.CHANGE]:
+            reserves = visitor.reserve(1, visitor.mac)
+            named = [finding.rule for finding in explained[Operation.CHANGE] if finding.rule]
+            assert (answer_of(reserves).error == 6) == any("SMART" in rule for rule in named)
+        for operation, findings in explained.items():
             verdicts.add((operation, findings[-1].check, findings[-1].permits))
     if seed == 0:
         refusing = {check for operation, check, permits in verdicts if not permits}

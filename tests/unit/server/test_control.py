@@ -461,7 +461,12 @@ def test_globs_are_bounded_and_names_are_not() -> None:
     """A megabyte of globs would keep the loop for seconds."""
     known = [f"disk{number}" for number in range(5000)]
     assert select({"names": known}, known) == (known, [])
-    for globs in (["*a" * control.PATTERN_CHARACTERS_MAX], [f"{name}*" for name in known]):
+    enough = ["disk1?", *(f"{number}*" for number in range(control.PATTERNS_MAX - 1))]
+    assert select({"names": enough}, known) == (known[10:20], enough[1:])
+    for globs in (
+        ["*a" * control.PATTERN_CHARACTERS_MAX],
+        [f"{number}*" for number in range(control.PATTERNS_MAX + 1)],
+    ):
         with pytest.raises(ControlError, match="more than") as caught:
             select({"names": globs}, known)
         assert caught.value.code == control.INVALID_PARAMS
@@ -486,3 +491,93 @@ def test_a_flag_is_true_or_false() -> None:
     assert control.flag({"dry_run": True}, "dry_run") is True
     with pytest.raises(ControlError):
         control.flag({"dry_run": 1}, "dry_run")
+
+
+# --- streams -------------------------------------------------------------------------------------
+
+
+class Counting:
+    """A stream of numbers from 0 that waits before the number `limit`."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.ended = asyncio.Event()
+
+    async def __call__(self, params: Params) -> object:
+        return self._numbers()
+
+    async def _numbers(self) -> AsyncIterator[object]:
+        try:
+            for number in range(self.limit):
+                yield {"number": number}
+            await asyncio.Event().wait()
+        finally:
+            self.ended.set()
+
+
+async def test_a_stream_follows_its_answer_until_the_client_hangs_up(path: Path) -> None:
+    counting = Counting(3)
+    async with serving(path, count=counting):
+        async with connected(path) as client:
+            assert (await client.call("count"))["result"] == {"streams": True}
+            for number in range(3):
+                item = {"jsonrpc": "2.0", "method": "item", "params": {"number": number}}
+                assert await client.line() == item
+        async with asyncio.timeout(DEADLINE_S):
+            await counting.ended.wait()
+
+
+async def test_a_stream_ends_when_the_client_says_something(path: Path) -> None:
+    counting = Counting(1)
+    async with serving(path, count=counting), connected(path) as client:
+        await client.call("count")
+        await client.line()
+        assert await client.ask("{}") is None
+        assert counting.ended.is_set()
+
+
+async def test_close_ends_a_stream(path: Path) -> None:
+    counting = Counting(1)
+    async with serving(path, count=counting) as server, connected(path) as client:
+        await client.call("count")
+        await client.line()
+        await server.close()
+        assert counting.ended.is_set()
+        assert await client.line() is None
+
+
+async def test_a_stream_that_fails_is_logged(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def failing(params: Params) -> object:
+        async def items() -> AsyncIterator[object]:
+            yield 1
+            raise RuntimeError("secret")
+
+        return items()
+
+    async with serving(path, fail=failing), connected(path) as client:
+        await client.call("fail")
+        assert (await client.line())["params"] == 1
+        assert await client.line() is None
+    assert "a stream of the control socket failed" in caplog.text
+
+
+async def test_who_does_not_read_a_stream_is_dropped(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "WRITE_TIMEOUT_S", 0.05)
+    ended = asyncio.Event()
+
+    async def flooding(params: Params) -> object:
+        async def items() -> AsyncIterator[object]:
+            try:
+                while True:
+                    yield "x" * 1000
+            finally:
+                ended.set()
+
+        return items()
+
+    async with serving(path, flood=flooding), connected(path) as client:
+        await client.call("flood")
+        async with asyncio.timeout(DEADLINE_S):
+            await ended.wait()

@@ -54,10 +54,31 @@ def test_stderr_has_time_level_and_one_line_an_event(tmp_path: Path) -> None:
 
 def test_the_journal_gets_priorities(tmp_path: Path) -> None:
     levels = "for level in (10, 20, 30, 40, 50): log.log(level, 'at %d', level)"
-    lines = run(
-        f"logs.configure('stderr', level=10)\n{levels}", tmp_path, JOURNAL_STREAM="{journal}"
-    )
+    code = f"logs.configure('stderr', level=10, journal_socket='/nonexistent')\n{levels}"
+    lines = run(code, tmp_path, JOURNAL_STREAM="{journal}")
     assert lines == ["<7>at 10", "<6>at 20", "<4>at 30", "<3>at 40", "<2>at 50"]
+
+
+def test_the_journal_gets_fields_where_it_listens(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
+        journal.settimeout(TIMEOUT_S)
+        journal.bind(str(path))
+        code = (
+            f"logs.configure('stderr', journal_socket={str(path)!r})\n"
+            "from ggaoe.events import Event, about\n"
+            "log.error('a\\nb', extra=about(Event.HOST_SEEN, device='x\\ny', peer='02:0a'))"
+        )
+        assert run(code, tmp_path, JOURNAL_STREAM="{journal}") == []
+        lines = journal.recv(1 << 16).decode().splitlines()
+    assert lines == [
+        "MESSAGE=a\\nb",
+        "PRIORITY=3",
+        "SYSLOG_IDENTIFIER=ggaoe",
+        "GGAOE_EVENT=host-seen",
+        "GGAOE_DEVICE=x\\ny",
+        "GGAOE_PEER=02:0a",
+    ]
 
 
 def test_a_journal_that_reads_something_else_does_not_count(tmp_path: Path) -> None:
