@@ -19,6 +19,9 @@ cd "$work/ggaoe-$version"
 rm debian/build.sh debian/try.sh
 sed -i "1s/)/$suffix)/" debian/changelog
 
+if ! command -v dpkg-buildpackage >/dev/null && [ "$(id -u)" -eq 0 ]; then
+    apt-get install -y -q --no-install-recommends dpkg-dev >/dev/null
+fi
 if ! dpkg-checkbuilddeps 2>/dev/null && [ "$(id -u)" -eq 0 ]; then
     apt-get update -q >/dev/null
     DEBIAN_FRONTEND=noninteractive apt-get build-dep -y -q --no-install-recommends "$PWD" >/dev/null

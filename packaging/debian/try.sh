@@ -79,6 +79,9 @@ if [ $# -lt 2 ]; then
     set -- "$("$here/build.sh" "$work/old")" "$("$here/build.sh" "$work/new" +try1)"
 fi
 
+if ! command -v mmdebstrap >/dev/null; then
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends mmdebstrap >/dev/null
+fi
 say "a root of $suite"
 make_root
 inside apt-get update -qq
