@@ -23,6 +23,7 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
+from ggaoe.backend.origin import origin_of
 from ggaoe.errors import BackendError
 from ggaoe.proto.frame import SECTOR_BYTES
 
@@ -198,7 +199,8 @@ class Store:
     def _open(self, is_exclusive: bool) -> None:
         status = self.path.stat()
         self._refuse_kind(status.st_mode)
-        self.is_block = stat.S_ISBLK(status.st_mode)
+        self.origin = origin_of(self.path, status)
+        self.is_block = self.origin.is_block
         name = str(self.path)
         if self.is_block and is_exclusive:
             claim = _claims.setdefault(status.st_rdev, _Claim())

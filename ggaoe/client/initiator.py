@@ -14,9 +14,10 @@ from ggaoe.client.errors import NoAnswerError
 from ggaoe.client.port import Port
 from ggaoe.client.window import Timing
 from ggaoe.errors import ClientError
+from ggaoe.net.filters import Role
 from ggaoe.net.link import Frame, Interface
 from ggaoe.net.netlink import list_interfaces
-from ggaoe.net.plain import PlainLink, Role
+from ggaoe.net.plain import PlainLink
 from ggaoe.proto import query
 from ggaoe.proto.frame import (
     BROADCAST,

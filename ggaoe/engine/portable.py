@@ -138,13 +138,17 @@ class _Lane:
         self.leases: list[Lease | None] = []
         self.is_blocked = False
 
-    def collect(self) -> None:
-        """Take from the link what one turn may handle."""
+    def collect(self) -> int:
+        """Take from the link what one turn may handle; how many frames it has dropped thereby."""
         wanted = FRAMES_PER_TURN_MAX - len(self.received)
-        if wanted > 0:
-            frames = self.port.link.receive(wanted)
-            self.received.extend(frames)
-            self.is_drained = len(frames) < wanted
+        if wanted <= 0:
+            return 0
+        counters = self.port.link.counters
+        before = counters.dropped
+        frames = self.port.link.receive(wanted)
+        self.received.extend(frames)
+        self.is_drained = len(frames) < wanted
+        return counters.dropped - before
 
 
 def _straighten(received: Sequence[Frame], latest_ns: int) -> None:
@@ -210,7 +214,9 @@ class PortableEngine(Engine):
         several = len(lanes) > 1
         horizon_ns = self._clock.wall_ns()
         for lane in lanes:
-            lane.collect()
+            dropped = lane.collect()
+            if dropped:
+                lane.port.guard.useless(self._clock.monotonic_ns() / 1e9, dropped)
             if several:
                 _straighten(lane.received, self._clock.wall_ns())
                 if not lane.is_drained:

@@ -31,6 +31,8 @@ from ggaoe.units import format_mac
 RELOAD_DRAIN_TIMEOUT_S = 5.0
 """A reload waits so long for devices to finish what other rules have let in, or what they do before
 they are removed; slower ones finish what has started behind it."""
+LOOK_TIMEOUT_S = 2.0
+"""A reload waits so long to learn what is at the devices' paths."""
 STOP_DRAIN_TIMEOUT_S = 30.0
 """Requests that a store has not finished by then are given up at the end of the process."""
 
@@ -244,11 +246,11 @@ class Daemon:
             raise ControlError(REFUSED, "there is no configuration file to read again")
         async with self._reloading:
             if dry_run:
-                return diff(self.config, await load_async(self.source))
+                return await self._plan(self.source)
             self._manager.reloading()
             refusal = ""
             try:
-                plan = diff(self.config, await load_async(self.source))
+                plan = await self._plan(self.source)
                 if not self._stopping.is_set():
                     await self._apply(plan)
             except GgaoeError as error:
@@ -257,6 +259,23 @@ class Daemon:
             finally:
                 self._manager.reloaded(refusal)
         return plan
+
+    async def _plan(self, source: Path) -> ReloadPlan:
+        plan = diff(self.config, await load_async(source))
+        return plan.reopening(await self._replaced())
+
+    async def _replaced(self) -> list[str]:
+        """The devices whose paths have come to mean another store; those that do not say are not
+        waited for."""
+        asked = {
+            asyncio.create_task(export.is_replaced()): name for name, export in self.exports.items()
+        }
+        if not asked:
+            return []
+        done, pending = await asyncio.wait(asked, timeout=LOOK_TIMEOUT_S)
+        for task in pending:
+            task.cancel()
+        return [asked[task] for task in done if task.result()]
 
     async def _apply(self, plan: ReloadPlan) -> None:
         for line in plan.lines():

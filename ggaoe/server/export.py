@@ -11,10 +11,13 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from enum import Enum
+from pathlib import Path
 
 from ggaoe import __version__
 from ggaoe.backend.base import Backend
 from ggaoe.backend.file import FileSpec, open_file
+from ggaoe.backend.origin import Place
+from ggaoe.backend.workers import in_thread
 from ggaoe.config import DeviceConfig
 from ggaoe.engine.base import Device, Engine, Port
 from ggaoe.errors import BackendError, GgaoeError, StateError
@@ -61,6 +64,7 @@ class Export:
         self.config = config
         self.state = State.WAITING
         self.reason: str | None = "starting"
+        """Why it does not serve; where it does, what is wrong with it all the same."""
         self.first_attempt = asyncio.Event()
         """Set once it serves, or waits for a known reason."""
         self._engine = engine
@@ -107,6 +111,7 @@ class Export:
         while True:
             await asyncio.sleep(SIZE_POLL_S)
             await self._watch_size(backend)
+            await self.is_replaced()
 
     async def _opened(self) -> Backend:
         """One attempt, which is left to itself where the store does not answer."""
@@ -117,9 +122,13 @@ class Export:
             if not self._has_state:
                 self.device.target.state = await self._store.load(self.name)
                 self._has_state = True
-            return await open_file(file_spec_of(self.config))
+            return await self._open()
         finally:
             overdue.cancel()
+
+    async def _open(self) -> Backend:
+        """The store, opened; raises BackendError."""
+        return await open_file(file_spec_of(self.config))
 
     def _wait(self, reason: str) -> None:
         if reason != self.reason:
@@ -178,6 +187,43 @@ class Export:
         self.device.target.size_sectors = now_bytes // SECTOR_BYTES
         self._engine.refresh(self.device)
         self._announce(self.device)
+
+    async def is_replaced(self) -> bool:
+        """Whether another store is now where ours was opened; says so, too, where nothing is.
+
+        Ours is served on, as it has what was acknowledged; nobody else may have it any more."""
+        backend = self.backend
+        if backend is None or backend.origin is None or self.state is not State.SERVING:
+            return False
+        try:
+            place = await in_thread(backend.origin.look)
+        except OSError:  # no thread for it now
+            return False
+        if backend is not self.backend or self.state is not State.SERVING:
+            return False
+        self._tell(backend.origin.path, place)
+        return place is Place.ANOTHER
+
+    def _tell(self, path: Path, place: Place) -> None:
+        if place is Place.ANOTHER:
+            reason = (
+                f"{path} is not what is served any more: the old one is served until a reload "
+                "(ggaoectl reload) or restart, which gives it up with all that was written to it"
+            )
+        elif place is Place.NOTHING:
+            reason = (
+                f"{path} is gone: what was there is served on until the daemon ends, and may be "
+                f"lost then: put it back, or save it with: ggaoe copy {self.config.address} FILE"
+            )
+        else:
+            reason = None
+        if reason == self.reason:
+            return
+        self.reason = reason
+        if reason is None:
+            _log.info("%s: %s is what is served again", self.name, path)
+        else:
+            _log.error("%s: %s", self.name, reason)
 
     async def close(self, timeout_s: float | None) -> None:
         """Stop serving: drop what has not started, finish what has, and close the backing."""

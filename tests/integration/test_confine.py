@@ -331,19 +331,23 @@ def receive_buffer_limit_bytes() -> int:
 
 @pytest.mark.parametrize("engine", ENGINES)
 async def test_a_link_that_comes_back_has_what_the_system_gives(scene: Scene, engine: str) -> None:
-    """Without CAP_NET_ADMIN and a ring, the receive buffer is the system's, and that is told."""
+    """Without CAP_NET_ADMIN, its buffers (for receiving where there is no ring) are the system's,
+    and that is told."""
     limit_bytes = receive_buffer_limit_bytes()
     if limit_bytes >= RECEIVE_BUFFER_BYTES:
         pytest.skip("needs a system with net.core.rmem_max below ours")
     disk = scene.disk()
-    with scene.serving(defaults(engine=engine), device()) as daemon:
-        assert "receive buffer" not in daemon.log_text()
+    sections = (defaults(engine=engine), device(), "[far0]\nsend-buffer-size = 32768\n")
+    with scene.serving(*sections) as daemon:
+        assert " buffer of " not in daemon.log_text()
         scene.target.ip("link set far0 down")
         daemon.wait_for_interface("far0", serving=False)
         scene.target.ip("link set far0 up")
         daemon.wait_for_interface("far0", serving=True)
         told = f"a receive buffer of {limit_bytes >> 10} KiB instead of 32768 KiB"
         assert (told in daemon.log_text()) == (engine == "portable")
+        assert "far0: a send buffer of " in daemon.log_text()
+        assert "instead of 32768 KiB: raise sysctl net.core.wmem_max" in daemon.log_text()
         async with scene.initiator() as initiator:
             await round_trip(initiator, disk)
 

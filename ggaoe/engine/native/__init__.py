@@ -21,8 +21,9 @@ from ggaoe.engine.native.core import Core, CoreDevice, CoreLink
 from ggaoe.engine.portable import strerror
 from ggaoe.engine.trace import Traced
 from ggaoe.events import Event, about
+from ggaoe.net.filters import Role
 from ggaoe.net.link import Frame, Interface, Link, LinkCounters, LinkSettings
-from ggaoe.net.plain import PlainLink, Role
+from ggaoe.net.plain import PlainLink
 from ggaoe.net.ring import ReceiveRing
 from ggaoe.proto.ata import Op
 from ggaoe.proto.frame import ATA_HEADER_BYTES, Header, sectors_that_fit
@@ -61,9 +62,9 @@ class NativeLink(PlainLink):
                 )
         super()._set_up(settings, role)
 
-    def _check_receive_buffer(self, wanted_bytes: int) -> None:
-        if self.ring is None:  # otherwise frames wait in the ring
-            super()._check_receive_buffer(wanted_bytes)
+    @property
+    def _receives_otherwise(self) -> bool:
+        return self.ring is not None
 
     def close(self) -> None:
         if self.ring is not None:

@@ -702,7 +702,7 @@ cdef class Core:
             if request.is_refused:
                 self.c.slow_refused -= 1
             else:
-                self.c.slow_count -= 1
+                self.c.slow_count -= slow_weight(request)
         if self.c.slow_head != NULL:
             tell_python(self.c)
         else:

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 import pytest
 
 from ggaoe.net.buffers import PAGE_BYTES
+from ggaoe.net.filters import Role
 from ggaoe.net.link import Frame, Interface, LinkSettings
 from ggaoe.net.netlink import list_interfaces
-from ggaoe.net.plain import PlainLink, Role
+from ggaoe.net.plain import PlainLink
 from ggaoe.net.readable import Readable
 from ggaoe.proto.frame import BROADCAST, ETHERTYPE, FLAG_RESPONSE, VERSION, Command
 from helpers.needs import requires_namespaces
