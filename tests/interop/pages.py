@@ -4,9 +4,10 @@ Owns: reading a page into steps, the machines on which they run, with /etc, /srv
 of their own, and the script by which a guest does its `host#` lines. Must not know: what any page
 says.
 
-A page is done in its order. A block ```ini becomes /etc/ggaoed.conf; in a block ```console each
-line with a prompt is a command that has to succeed, and the lines below it are what it prints: in
-this order, perhaps with others between, where `…` is any text and blanks are as many as they like.
+A page is done in its order. A block ```ini becomes /etc/ggaoe/ggaoed.conf; in a block ```console
+each line with a prompt is a command that has to succeed, and the lines below it are what it prints:
+in this order, perhaps with others between, where `…` is any text and blanks are as many as they
+like.
 What `ggaoectl` shows may take a moment to become true.
 """
 
@@ -29,8 +30,8 @@ from helpers.targets import REPOSITORY
 COMMAND_TIMEOUT_S = 60.0
 LOOK_AGAIN_S = 15.0
 STOP_TIMEOUT_S = 20.0
-CONFIGURATION = Path("/etc/ggaoed.conf")
-PID_FILE = Path("/run/ggaoed.pid")
+CONFIGURATION = Path("/etc/ggaoe/ggaoed.conf")
+PID_FILE = Path("/run/ggaoed/ggaoed.pid")
 MTU_BYTES = 1500
 MTU_BYTES_MAX = 9000
 
@@ -102,6 +103,7 @@ class Machine:
         self.namespace = namespace
         self._directory = directory
         self._etc, self._run, self._bin = (directory / part for part in ("etc", "run", "bin"))
+        self._configuration = self._etc / CONFIGURATION.relative_to("/etc")
 
     def __enter__(self) -> Machine:
         self._directory.mkdir()
@@ -112,7 +114,8 @@ class Machine:
             program.write_text(f'#!/bin/sh\nexec {sys.executable} -P -m ggaoe.cli.{name} "$@"\n')
             program.chmod(0o755)
         subprocess.run(["cp", "-a", "/etc", self._etc], check=True, timeout=COMMAND_TIMEOUT_S)
-        (self._etc / CONFIGURATION.name).unlink(missing_ok=True)
+        self._configuration.parent.mkdir(exist_ok=True)  # as packages do
+        self._configuration.unlink(missing_ok=True)
         for name in ("etc", "run", "srv", "var/lib"):
             (self._directory / name).mkdir(parents=True, exist_ok=True)
             self.namespace.run("mount", "--bind", self._directory / name, f"/{name}")
@@ -126,7 +129,7 @@ class Machine:
         trace: TracebackType | None,
     ) -> None:
         """End the daemon that the page has started, and wait until it has gone."""
-        pid_file = self._run / PID_FILE.name
+        pid_file = self._run / PID_FILE.relative_to("/run")
         if pid_file.exists():
             self._shell(f"kill $(cat {PID_FILE})")
             wait_until(lambda: not pid_file.exists(), STOP_TIMEOUT_S, "the end of the daemon")
@@ -134,7 +137,7 @@ class Machine:
     def do(self, step: Step) -> None:
         """Configure, or run a command; AssertionError if it fails or prints something else."""
         if step.configuration:
-            (self._etc / CONFIGURATION.name).write_text(step.configuration)
+            self._configuration.write_text(step.configuration)
             return
         deadline_s = time.monotonic() + LOOK_AGAIN_S
         while True:

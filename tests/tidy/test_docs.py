@@ -19,7 +19,7 @@ from ggaoe.config import schema
 ROOT = Path(__file__).parents[2]
 FOR_USERS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 DOCUMENTS = [*FOR_USERS, *sorted({*ROOT.glob("*.md"), *ROOT.glob("bench/*.md")} - {*FOR_USERS})]
-PARSERS = {"ggaoe": ggaoe._parser(), "ggaoectl": ggaoectl._parser()}
+PARSERS = {"ggaoe": ggaoe.command_parser(), "ggaoectl": ggaoectl.command_parser()}
 
 WORDS_OF_EXAMPLES = {
     "DEV": "data",
