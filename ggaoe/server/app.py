@@ -7,7 +7,6 @@ import logging
 import signal
 import time
 from collections.abc import Collection, Iterable
-from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
@@ -22,8 +21,9 @@ from ggaoe.server.changes import Changes
 from ggaoe.server.confine import Confinement, confine, limits_of
 from ggaoe.server.control import REFUSED, ControlServer
 from ggaoe.server.events import Events
-from ggaoe.server.export import FIRST_ATTEMPT_TIMEOUT_S, Export, rules_of
+from ggaoe.server.export import FIRST_ATTEMPT_TIMEOUT_S, Export, State, rules_of
 from ggaoe.server.interfaces import Interfaces
+from ggaoe.server.notify import ServiceManager
 from ggaoe.server.process import Readiness
 from ggaoe.server.state import StateStore
 from ggaoe.server.verbs import Verbs
@@ -79,6 +79,7 @@ class Daemon:
         self.events = Events()
         handlers = {**Verbs(self).handlers(), **Changes(self).handlers()}
         self._control = ControlServer(control_socket, handlers) if control_socket else None
+        self._manager = ServiceManager(self._status)
         self.changing = asyncio.Lock()
         """Held by whoever changes what is exported."""
         self._behind: set[asyncio.Task[None]] = set()
@@ -95,6 +96,7 @@ class Daemon:
         try:
             await self._start()
             readiness.ready()
+            self._manager.ready()
             _log.info(
                 "ready: %d devices, %d interfaces, engine %s",
                 len(self.exports),
@@ -104,14 +106,19 @@ class Daemon:
             )
             await self._stopping.wait()
         finally:
+            self._manager.stopping()
             await self._stop()
+            self._manager.close()
         _log.info("stopped")
 
     async def _start(self) -> None:
         async with self.changing:  # a reload waits until there is something to change
             # Looks for its library by running programs: not possible later.
-            with suppress(ImportError, OSError):  # where the library is missing
+            try:
                 import_module("ggaoe.backend.aio")
+            except (ImportError, OSError) as error:  # the native engine does without the library
+                if self.engine.name == "portable":
+                    _log.warning("no Linux AIO, worker threads do all direct I/O: %s", error)
             if self._control is not None:
                 await self._control.start()
             self.interfaces.start()
@@ -132,6 +139,12 @@ class Daemon:
             self.engine.start()
         except OSError as error:
             raise StartError(f"engine {self.engine.name}: {error.strerror}") from None
+
+    def _status(self) -> str:
+        """The line that a service manager shows."""
+        serving = sum(export.state is State.SERVING for export in self.exports.values())
+        links = len(self.engine.ports)
+        return f"serving {serving} of {len(self.exports)} devices on {links} interfaces"
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -264,12 +277,24 @@ class Daemon:
         if self.source is None:
             raise ControlError(REFUSED, "there is no configuration file to read again")
         async with self.changing:
-            new = await load_async(self.source, state_directory=self.store.directory)
-            plan = diff(self.config, new).reopening(await self._replaced())
-            if not dry_run:
+            if dry_run:
+                return await self._plan(self.source)
+            self._manager.reloading()
+            refusal = ""
+            try:
+                plan = await self._plan(self.source)
                 await self.apply(plan)
                 self.filed = self.config
+            except GgaoeError as error:
+                refusal = f"reload refused: {error}"
+                raise
+            finally:
+                self._manager.reloaded(refusal)
         return plan
+
+    async def _plan(self, source: Path) -> ReloadPlan:
+        new = await load_async(source, state_directory=self.store.directory)
+        return diff(self.config, new).reopening(await self._replaced())
 
     async def _replaced(self) -> list[str]:
         """The devices whose paths have come to mean another store; those that do not say are not
