@@ -74,6 +74,7 @@ VERBS = (
     Verb("why", "what a host may do with devices, and which rule decides", render.why, "required"),
     Verb("stats", "counters since the start or the last clear-stats", render.stats),
     Verb("monitor", "rates, once per interval", render.monitor),
+    Verb("metrics", "counters as Prometheus reads them, as for a textfile", render.events, "none"),
     Verb("events", "what has happened, and what happens", render.events, "none"),
     Verb("trace", "requests and replies of a device as they pass", render.events, "required"),
     Verb("show-config", "config strings, as hosts have set them", render.config_strings),
@@ -125,6 +126,8 @@ def _run(arguments: argparse.Namespace) -> int:
         return _monitor(arguments, call)
     if verb.name == "trace":
         return _trace(arguments, path)
+    if verb.name == "metrics":
+        return _metrics(path, as_json=arguments.json)
     if verb.name == "events" and not arguments.recent:
         return _events(arguments, path)
     if verb.name == "reload":
@@ -171,6 +174,18 @@ def _events(arguments: argparse.Namespace, path: Path) -> int:
             _print([json.dumps(event)] if arguments.json else render.events([event], colour))
     except KeyboardInterrupt:
         pass  # the way to end it
+    return DONE
+
+
+def _metrics(path: Path, *, as_json: bool) -> int:
+    """Print all of the text, or, where the daemon ends meanwhile, nothing."""
+    text, left = "", 1
+    for item in _items(path, "metrics", {}):
+        text += item["text"]
+        left = item["left"]
+    if left:
+        raise UnreachableError(f"{path}: the daemon has ended before it had said everything")
+    print(json.dumps({"text": text}, indent=2) if as_json else text.rstrip("\n"))
     return DONE
 
 
