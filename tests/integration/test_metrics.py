@@ -176,3 +176,28 @@ def test_an_address_in_use_is_one_line(scene: Scene) -> None:
         assert daemon.running.wait() == 1
     assert "metrics 127.0.0.1:9882: Address already in use" in daemon.log_text()
     assert "Traceback" not in daemon.log_text()
+
+
+def without(directory: Path, module: str) -> tuple[str, ...]:
+    """What runs a command in a Python that lacks a package."""
+    text = f"raise ModuleNotFoundError('it is not there', name={module!r})\n"
+    (directory / f"{module}.py").write_text(text)
+    return ("env", f"PYTHONPATH={directory}")
+
+
+def test_a_missing_package_is_named_to_who_needs_it(scene: Scene) -> None:
+    daemon = scene.daemon(defaults(metrics=TCP))
+    daemon.wrapper = without(scene.directory, "h11")
+    daemon.launch()
+    assert daemon.running.wait() == 1
+    text = "metrics needs the Python package h11: pip install h11"
+    assert daemon.log_text().splitlines()[-1].endswith(text)
+
+    daemon.wrapper = without(scene.directory, "prometheus_client")
+    daemon.configure()
+    daemon.start()
+    assert daemon.ctl("metrics").stderr == (
+        "ggaoectl: metrics needs the Python package prometheus-client: "
+        "pip install prometheus-client\n"
+    )
+    assert daemon.stop() == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import socket
 import stat
 from collections.abc import AsyncIterator
@@ -133,6 +134,27 @@ async def test_whoever_hangs_up_disturbs_nobody(path: Path) -> None:
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(path))
             client.send(piece)
+    assert (await ask(path, get())).endswith(b"hello\n")
+
+
+async def test_any_bytes_are_answered_or_dropped(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    for _ in range(100):
+        request = bytearray(get(last=False) * rng.randint(1, 3))
+        for _ in range(rng.randint(0, 6)):
+            request[rng.randrange(len(request))] = rng.choice(b"\r\n :\x00\xff/" + rng.randbytes(1))
+        async with asyncio.timeout(DEADLINE_S):
+            reader, writer = await asyncio.open_unix_connection(path)
+            with contextlib.closing(writer):
+                writer.write(request)
+                writer.write_eof()
+                answer = await reader.read()
+        assert answer == b"" or answer.startswith(b"HTTP/1.1 ")
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
     assert (await ask(path, get())).endswith(b"hello\n")
 
 
