@@ -9,20 +9,30 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ggaoe import __version__
+from ggaoe.cli import doctor
+from ggaoe.cli.importing import add_import_parser
 from ggaoe.cli.tools import add_tool_parsers
+from ggaoe.cli.vblade import SOURCE, StartLine, add_vblade_parser, mapping_of
 from ggaoe.config import Config, effective, from_mapping, load
 from ggaoe.errors import ConfigError, GgaoeError
 from ggaoe.units import parse_size_bytes
 
+if TYPE_CHECKING:
+    from ggaoe.server.app import Daemon
+    from ggaoe.server.process import Readiness
+
 DEFAULT_CONFIG = Path("/etc/ggaoed.conf")
+CONFINEMENTS = ("landlock", "seccomp")
+"""Options of [defaults] that `ggaoe export` can switch off."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -57,7 +67,10 @@ def _parser() -> argparse.ArgumentParser:
         "--effective", action="store_true", help="print every value in force, and where it is from"
     )
     check.set_defaults(run=_check)
+    doctor.add_parser(commands, DEFAULT_CONFIG)
     _add_export_parser(commands)
+    add_vblade_parser(commands, _run_vblade)
+    add_import_parser(commands)
     add_tool_parsers(commands)
     return parser
 
@@ -101,6 +114,13 @@ def _add_export_parser(commands: argparse._SubParsersAction[argparse.ArgumentPar
     )
     export.add_argument("--state-directory", type=Path, metavar="DIR")
     export.add_argument("--control-socket", type=Path, metavar="PATH", help="for ggaoectl")
+    export.add_argument(
+        "--user", metavar="NAME", help="become this user, who may open the file, once started"
+    )
+    for name in CONFINEMENTS:
+        export.add_argument(
+            f"--no-{name}", dest=name, action="store_false", help=f"do not confine it by {name}"
+        )
     _add_daemon_options(export)
     export.set_defaults(run=_run_export)
 
@@ -159,6 +179,8 @@ def _run_export(options: argparse.Namespace) -> int:
             name = stack.enter_context(tempfile.TemporaryDirectory(prefix="ggaoe-export-"))
             state_directory = Path(name)
             removed = [state_directory]
+            if config.user is not None:
+                _give(state_directory, config.user)
         else:
             removed = []
         socket = options.control_socket.absolute() if options.control_socket else None
@@ -171,6 +193,30 @@ def _run_export(options: argparse.Namespace) -> int:
             pid_file=None,
             removed=removed + ([socket] if socket else []),
         )
+
+
+def _run_vblade(options: argparse.Namespace) -> int:
+    config = from_mapping(mapping_of(options), SOURCE)
+    with tempfile.TemporaryDirectory(prefix="ggaoe-vblade-") as name:
+        return _serve(
+            options,
+            config,
+            source=None,
+            state_directory=Path(name),
+            control_socket=None,
+            pid_file=None,
+            removed=[Path(name)],
+            level=logging.WARNING,
+            readiness_of=StartLine,
+        )
+
+
+def _give(directory: Path, name: str) -> None:
+    """The directory, which we have made, becomes that user's."""
+    from ggaoe.server.capabilities import user_called
+
+    user = user_called(name)
+    os.chown(directory, user.pw_uid, user.pw_gid)
 
 
 def _export_mapping(options: argparse.Namespace) -> dict[str, object]:
@@ -188,7 +234,10 @@ def _export_mapping(options: argparse.Namespace) -> dict[str, object]:
         value = getattr(options, key)
         if value is not None:
             device[key.replace("_", "-")] = value
-    return {"devices": {options.file.name: device}}
+    defaults = {name: getattr(options, name) for name in CONFINEMENTS}
+    if options.user is not None:
+        defaults["user"] = options.user
+    return {"defaults": defaults, "devices": {options.file.name: device}}
 
 
 def _serve(
@@ -200,22 +249,32 @@ def _serve(
     control_socket: Path | None,
     pid_file: Path | None,
     removed: Sequence[Path],
+    level: int = logging.INFO,
+    readiness_of: Callable[[Daemon], Readiness] | None = None,
 ) -> int:
-    """Become the daemon; returns when it has been stopped."""
+    """Become the daemon; returns when it has been stopped. `readiness_of` makes who is told how
+    the start went, of the daemon that starts."""
     from ggaoe.server import logs, process
 
     process.require_capability_net_raw()
     readiness = process.daemonise() if options.daemon else process.Readiness()
     try:
         syslog = options.syslog or (options.daemon and logs.has_syslog())
-        logs.configure("syslog" if syslog else "stderr", logging.INFO, options.debug)
+        logs.configure("syslog" if syslog else "stderr", level, options.debug)
         if options.daemon and not syslog:
             logging.getLogger("ggaoe").warning("no syslog listens: messages end with the start")
         with ExitStack() as stack:
             if pid_file is not None:
                 stack.enter_context(process.PidFile(pid_file))
             _run_loop(
-                _daemon(readiness, config, source, state_directory, control_socket, removed),
+                _daemon(
+                    readiness_of or (lambda _: readiness),
+                    config,
+                    source,
+                    state_directory,
+                    control_socket,
+                    removed,
+                ),
                 debug=options.debug,
             )
     except GgaoeError as error:
@@ -225,7 +284,7 @@ def _serve(
 
 
 async def _daemon(
-    readiness: Any,
+    readiness_of: Callable[[Daemon], Readiness],
     config: Config,
     source: Path | None,
     state_directory: Path,
@@ -241,7 +300,7 @@ async def _daemon(
         control_socket=control_socket,
         removed=removed,
     )
-    await daemon.run(readiness)
+    await daemon.run(readiness_of(daemon))
 
 
 def _run_loop(main_coroutine: Coroutine[object, object, None], *, debug: bool) -> None:

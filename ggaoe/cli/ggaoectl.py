@@ -118,10 +118,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     verb: Verb = arguments.verb
-    path = arguments.socket or _control_socket(arguments.config)
+    path = arguments.socket or control_socket(arguments.config)
 
     def call(method: str, **params: object) -> Any:
-        return _call(path, method, params)
+        return ask(path, method, params)
 
     if verb.name in ("monitor", "top"):
         return _monitor(arguments, call)
@@ -279,7 +279,7 @@ def _interval_and_names(words: list[str]) -> tuple[float, list[str]]:
     return interval_s, words[1:]
 
 
-def _call(path: Path, method: str, params: dict[str, object]) -> Any:
+def ask(path: Path, method: str, params: dict[str, object]) -> Any:
     """The result of one request on a connection of its own. ControlError: refused."""
     with _reaching(path), _asked(path, method, params) as connection:
         return _result(path, _line(connection.makefile("rb")))
@@ -347,7 +347,7 @@ def _line(lines: BinaryIO) -> bytes:
     return line
 
 
-def _control_socket(config: Path | None) -> Path:
+def control_socket(config: Path | None) -> Path:
     """The path of the control socket in a configuration file that may have errors elsewhere: the
     daemon that runs has read a better one, and `reload` is to reach it and hear what is wrong."""
     from ggaoe.config import document, keyfile, schema, toml

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -23,7 +23,7 @@ from ggaoe.server.advertise import Advertiser
 from ggaoe.server.confine import Confinement, confine, limits_of
 from ggaoe.server.control import REFUSED, ControlServer
 from ggaoe.server.events import Events
-from ggaoe.server.export import Export
+from ggaoe.server.export import FIRST_ATTEMPT_TIMEOUT_S, Export, rules_of
 from ggaoe.server.interfaces import Interfaces
 from ggaoe.server.process import Readiness
 from ggaoe.server.state import StateStore
@@ -33,10 +33,11 @@ from ggaoe.units import format_mac
 if TYPE_CHECKING:
     from ggaoe.server.http import HttpServer
 
-FIRST_ATTEMPT_TIMEOUT_S = 10.0
-"""A start or reload waits so long for devices to open; slower ones are ready later."""
 RELOAD_DRAIN_TIMEOUT_S = 5.0
-"""A reload waits so long for removed devices to finish; slower ones finish behind it."""
+"""A reload waits so long for devices to finish what other rules have let in, or what they do before
+they are removed; slower ones finish what has started behind it."""
+LOOK_TIMEOUT_S = 2.0
+"""A reload waits so long to learn what is at the devices' paths."""
 STOP_DRAIN_TIMEOUT_S = 30.0
 """Requests that a store has not finished by then are given up at the end of the process."""
 
@@ -259,9 +260,23 @@ class Daemon:
             raise ControlError(REFUSED, "there is no configuration file to read again")
         async with self._reloading:
             plan = diff(self.config, await load_async(self.source))
+            plan = plan.reopening(await self._replaced())
             if not dry_run and not self._stopping.is_set():
                 await self._apply(plan)
         return plan
+
+    async def _replaced(self) -> list[str]:
+        """The devices whose paths have come to mean another store; those that do not say are not
+        waited for."""
+        asked = {
+            asyncio.create_task(export.is_replaced()): name for name, export in self.exports.items()
+        }
+        if not asked:
+            return []
+        done, pending = await asyncio.wait(asked, timeout=LOOK_TIMEOUT_S)
+        for task in pending:
+            task.cancel()
+        return [asked[task] for task in done if task.result()]
 
     async def _apply(self, plan: ReloadPlan) -> None:
         for line in plan.lines():
@@ -289,17 +304,30 @@ class Daemon:
         if any(change.key == "advertise-interval" for change in plan.daemon):
             self.advertiser.set_interval(plan.config.advertise_interval_s)
         self.interfaces.reconfigure(plan.config)
+        await self._settle(
+            self.exports[change.name]
+            for change in plan.changed
+            if change not in replaced and rules_of(change.old) != rules_of(change.new)
+        )
         await _first_attempts(opening)
         _log.info("reload: done", extra=about(Event.RELOADED))
 
-    async def _drain(self, tasks: list[asyncio.Task[None]]) -> None:
+    async def _settle(self, exports: Iterable[Export]) -> None:
+        """Nothing that other rules have let in is begun after a reload has been reported."""
+        settling = {asyncio.create_task(export.settle()): export for export in exports}
+        for task in await self._drain(settling):
+            settling[task].drop_waiting()
+
+    async def _drain(self, tasks: Collection[asyncio.Task[None]]) -> set[asyncio.Task[None]]:
+        """Wait a while; returns those that go on behind the reload."""
         if not tasks:
-            return
+            return set()
         for task in tasks:
             self._follow(task)
         _, pending = await asyncio.wait(tasks, timeout=RELOAD_DRAIN_TIMEOUT_S)
         if pending:
             _log.warning("reload: %d devices are still finishing requests", len(pending))
+        return pending
 
 
 async def _first_attempts(exports: Iterable[Export]) -> None:

@@ -80,7 +80,10 @@ _INITIATOR_OPERATIONS = ("read", "write", "other")
 async def text(daemon: Daemon) -> bytes:
     """All metrics in the text format 0.0.4. The look is taken at once; to write it down takes
     longer, and is done in a thread, so that nothing waits for it."""
-    return await asyncio.to_thread(generate_latest, _Taken(list(families(daemon))))
+    taken = _Taken(list(families(daemon)))
+    if daemon.confinement is None:  # a thread that exists already would not be confined
+        return generate_latest(taken)
+    return await asyncio.to_thread(generate_latest, taken)
 
 
 class _Taken(Collector):

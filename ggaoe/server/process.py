@@ -163,11 +163,11 @@ class PidFile:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._is_at_path(self._fd):
-            try:
+        try:
+            if self._is_at_path(self._fd):
                 self._path.unlink()
-            except OSError:  # the directory belongs to somebody else; an empty file is nobody's
-                os.ftruncate(self._fd, 0)
+        except OSError:  # the directory belongs to somebody else; an empty file is nobody's
+            os.ftruncate(self._fd, 0)
         os.close(self._fd)
 
     def _locked(self) -> int:
@@ -207,4 +207,7 @@ def require_capability_net_raw() -> None:
 
 
 def _own_status() -> str:
-    return Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    try:
+        return Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    except OSError as error:
+        raise StartError(f"cannot read {error.filename}: {error.strerror}: mount /proc") from None

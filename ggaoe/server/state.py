@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -21,7 +22,7 @@ from ggaoe.proto.ata import SMART_HOST_LOGS
 from ggaoe.proto.frame import SECTOR_BYTES
 from ggaoe.proto.query import CONFIG_STRING_BYTES_MAX
 from ggaoe.proto.target import TargetState
-from ggaoe.server.capabilities import user_name
+from ggaoe.server.capabilities import may, user_name
 from ggaoe.units import format_mac, parse_mac
 
 FORMAT = "ggaoe-state"
@@ -42,10 +43,10 @@ class StateStore:
                 f"state directory {self.directory} does not exist: create it, "
                 f"or set another state-directory"
             )
-        if not os.access(self.directory, os.W_OK | os.X_OK):
+        if not may(self.directory, os.R_OK | os.W_OK | os.X_OK):
             raise StateError(
-                f"state directory {self.directory} is not writable for user {user_name()}: change "
-                f"its owner or permissions, or set another state-directory"
+                f"state directory {self.directory} is not readable and writable for user "
+                f"{user_name()}: change its owner or permissions, or set another state-directory"
             )
 
     def path_of(self, name: str) -> Path:
@@ -55,6 +56,8 @@ class StateStore:
     async def load(self, name: str) -> TargetState:
         """The state of device `name`, the empty one where none was saved; raises StateError."""
         path = self.path_of(name)
+        with suppress(OSError):  # a crash in the middle of `save`; what keeps it here, `save` tells
+            await asyncio.to_thread(_temporary(path).unlink)
         try:
             async with aiofiles.open(path, "rb") as file:
                 content = await file.read(FILE_BYTES_MAX)
@@ -73,7 +76,7 @@ class StateStore:
     async def save(self, name: str, state: TargetState) -> None:
         """Store `state` durably; raises StateError, and then the old one is still there."""
         path = self.path_of(name)
-        temporary = path.with_name(f".{path.name}.new")
+        temporary = _temporary(path)
         try:
             async with aiofiles.open(temporary, "wb") as file:
                 await file.write(encode(state))
@@ -82,6 +85,10 @@ class StateStore:
             await asyncio.to_thread(_replace, temporary, path)
         except OSError as error:
             raise StateError(f"state file {path}: {error.strerror}") from None
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.new")
 
 
 def _replace(temporary: Path, path: Path) -> None:

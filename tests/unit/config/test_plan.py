@@ -61,6 +61,21 @@ def test_strongest_step_wins_and_all_options_are_named():
     assert plan.lines() == ["reopen d (e1.0): path /x → /y, queue-length 64 → 7"]
 
 
+def test_devices_whose_paths_mean_something_else_are_reopened():
+    devices = {name: {**BASE, "slot": str(slot)} for slot, name in enumerate("abcd")}
+    changed = {**devices, "b": {**devices["b"], "queue-length": "7"}}
+    changed["c"] = {**devices["c"], "slot": "9"}
+    del changed["d"]
+    plan = diff(config(devices), config(changed)).reopening("abcd")
+    assert plan.lines() == [
+        "remove d (e1.3)",
+        "reopen b (e1.1): queue-length 64 → 7, path /x → what is there now",
+        "replace c (e1.2): slot 2 → 9",
+        "reopen a (e1.0): path /x → what is there now",
+    ]
+    assert diff(config(devices), config(devices)).reopening(()).empty
+
+
 def test_same_configuration_needs_nothing():
     plan = diff(config({"d": BASE}), config({"d": BASE}, "# moved\n[acls]\nunused =\n"))
     assert plan.empty
