@@ -15,8 +15,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from ggaoe.engine.histogram import quantile
 from ggaoe.engine.select import ENGINES
 from helpers.needs import requires_program
+from helpers.netns import wait_until
+from helpers.targets import REPOSITORY
 from integration.load import PATIENT, Load, running
-from integration.scene import DEADLINE_S, Scene, device
+from integration.scene import DEADLINE_S, GGAOE, Scene, device
 
 PORT = 9882
 TCP = f"127.0.0.1:{PORT}"
@@ -176,6 +178,18 @@ def test_an_address_in_use_is_one_line(scene: Scene) -> None:
         assert daemon.running.wait() == 1
     assert "metrics 127.0.0.1:9882: Address already in use" in daemon.log_text()
     assert "Traceback" not in daemon.log_text()
+
+
+def test_export_has_it_too(scene: Scene) -> None:
+    outcome = scene.ggaoe("export", scene.disk(), "--interface", "far0", "--metrics", "9882")
+    assert outcome.status == 1
+    assert "'9882' is no place to listen: write 127.0.0.1:9882" in outcome.stderr
+    argv = (*GGAOE, "export", scene.directory / "disk", "--interface", "far0", "--metrics", TCP)
+    log = scene.directory / "export.log"
+    with log.open("wb") as file:
+        scene.target.spawn(*argv, stderr=file, cwd=REPOSITORY)
+    wait_until(lambda: b"ready: " in log.read_bytes(), DEADLINE_S, "export")
+    assert 'ggaoe_device_state{device="disk",state="serving"} 1.0' in get(scene, "/metrics")[1]
 
 
 def without(directory: Path, module: str) -> tuple[str, ...]:
