@@ -30,14 +30,14 @@ if TYPE_CHECKING:
     from ggaoe.server.app import Daemon
     from ggaoe.server.process import Readiness
 
-DEFAULT_CONFIG = Path("/etc/ggaoed.conf")
+DEFAULT_CONFIG = Path("/etc/ggaoe/ggaoed.conf")
 CONFINEMENTS = ("landlock", "seccomp")
 """Options of [defaults] that `ggaoe export` can switch off."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    options = _parser().parse_args(arguments)
+    options = command_parser().parse_args(arguments)
     try:
         status: int = options.run(options)
     except GgaoeError as error:
@@ -49,7 +49,8 @@ def main(arguments: list[str] | None = None) -> int:
     return status
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_parser() -> argparse.ArgumentParser:
+    """The whole command line; manual pages and completion are made from it, too."""
     parser = argparse.ArgumentParser(
         prog="ggaoe",
         description="ATA-over-Ethernet target: without a command, run the daemon.",
@@ -99,9 +100,11 @@ def _add_export_parser(commands: argparse._SubParsersAction[argparse.ArgumentPar
         "reservation) is forgotten at the end unless --state-directory is given.",
     )
     export.add_argument("file", type=Path, help="file or block device to serve")
-    export.add_argument("--interface", action="append", required=True, metavar="IF")
-    export.add_argument("--shelf", type=int, default=0)
-    export.add_argument("--slot", type=int, default=0)
+    export.add_argument(
+        "--interface", action="append", required=True, metavar="IF", help="where (repeatable)"
+    )
+    export.add_argument("--shelf", type=int, default=0, help="of its address (default: 0)")
+    export.add_argument("--slot", type=int, default=0, help="of its address (default: 0)")
     export.add_argument("--read-only", action="store_true", help="refuse writes")
     export.add_argument("--buffered", action="store_true", help="use the page cache")
     export.add_argument("--write-cache", action="store_true", help="acknowledge volatile writes")
@@ -112,7 +115,7 @@ def _add_export_parser(commands: argparse._SubParsersAction[argparse.ArgumentPar
     export.add_argument(
         "--accept", action="append", metavar="MAC", help="serve only these hosts (repeatable)"
     )
-    export.add_argument("--state-directory", type=Path, metavar="DIR")
+    export.add_argument("--state-directory", type=Path, metavar="DIR", help="to keep it")
     export.add_argument("--control-socket", type=Path, metavar="PATH", help="for ggaoectl")
     export.add_argument(
         "--metrics", metavar="ADDRESS:PORT", help="serve a status page and metrics by HTTP"
@@ -161,8 +164,13 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _run_daemon(options: argparse.Namespace) -> int:
+    from ggaoe.server.state import StateStore
+
     source = options.config.absolute()
     config = load(source)
+    store = StateStore(config.state_directory)
+    if store.is_missing_default and store.make() and config.user is not None:
+        _give(store.directory, config.user)
     return _serve(
         options,
         config,
@@ -269,6 +277,9 @@ def _serve(
         if options.daemon and not syslog:
             logging.getLogger("ggaoe").warning("no syslog listens: messages end with the start")
         with ExitStack() as stack:
+            for path in (pid_file, control_socket):
+                if path is not None:
+                    process.make_directory(path)
             if pid_file is not None:
                 stack.enter_context(process.PidFile(pid_file))
             _run_loop(

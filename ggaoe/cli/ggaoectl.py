@@ -26,7 +26,7 @@ from ggaoe.cli import rates, render
 from ggaoe.errors import ControlError, GgaoeError, needed
 from ggaoe.units import format_mac, parse_duration_s, parse_mac, printable
 
-CONFIG = Path("/etc/ggaoed.conf")
+CONFIG = Path("/etc/ggaoe/ggaoed.conf")
 MESSAGE_BYTES_MAX = 1 << 20
 """Longest line either way, without its newline, as the daemon has it."""
 ANSWER_TIMEOUT_S = 60.0
@@ -95,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `ggaoectl stats | head` ends in silence
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    arguments = _parser().parse_args(argv)
+    arguments = command_parser().parse_args(argv)
     try:
         return _run(arguments)
     except KeyboardInterrupt:
@@ -406,7 +406,8 @@ def _report_refusal(error: ControlError, as_json: bool) -> None:
     _complain(str(error))
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_parser() -> argparse.ArgumentParser:
+    """The whole command line; manual pages and completion are made from it, too."""
     parser = argparse.ArgumentParser(
         prog="ggaoectl",
         description="Control a running ggaoe.",
@@ -419,7 +420,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_options(parser)
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     for verb in VERBS:
-        one = verbs.add_parser(verb.name, help=verb.doc, description=f"{verb.doc.capitalize()}.")
+        one = verbs.add_parser(
+            verb.name, help=verb.doc, description=f"{verb.doc[0].upper()}{verb.doc[1:]}."
+        )
         one.set_defaults(verb=verb)
         _add_options(one)
         if verb.name in ("monitor", "top"):

@@ -23,8 +23,9 @@ from ggaoe.server.advertise import Advertiser
 from ggaoe.server.confine import Confinement, confine, limits_of
 from ggaoe.server.control import REFUSED, ControlServer
 from ggaoe.server.events import Events
-from ggaoe.server.export import FIRST_ATTEMPT_TIMEOUT_S, Export, rules_of
+from ggaoe.server.export import FIRST_ATTEMPT_TIMEOUT_S, Export, State, rules_of
 from ggaoe.server.interfaces import Interfaces
+from ggaoe.server.notify import ServiceManager
 from ggaoe.server.process import Readiness
 from ggaoe.server.state import StateStore
 from ggaoe.server.verbs import Verbs
@@ -81,6 +82,7 @@ class Daemon:
         self._handlers = Verbs(self).handlers()
         self._control = ControlServer(control_socket, self._handlers) if control_socket else None
         self._http: HttpServer | None = None
+        self._manager = ServiceManager(self._status)
         self._reloading = asyncio.Lock()
         self._behind: set[asyncio.Task[None]] = set()
         self._stop_signals = 0
@@ -96,6 +98,7 @@ class Daemon:
         try:
             await self._start()
             readiness.ready()
+            self._manager.ready()
             _log.info(
                 "ready: %d devices, %d interfaces, engine %s",
                 len(self.exports),
@@ -105,14 +108,19 @@ class Daemon:
             )
             await self._stopping.wait()
         finally:
+            self._manager.stopping()
             await self._stop()
+            self._manager.close()
         _log.info("stopped")
 
     async def _start(self) -> None:
         async with self._reloading:  # a reload waits until there is something to change
             # Looks for its library by running programs: not possible later.
-            with suppress(ImportError, OSError):  # where the library is missing
+            try:
                 import_module("ggaoe.backend.aio")
+            except (ImportError, OSError) as error:  # the native engine does without the library
+                if self.engine.name == "portable":
+                    _log.warning("no Linux AIO, worker threads do all direct I/O: %s", error)
             with suppress(ImportError):  # where it is missing, who asks for it hears it
                 import_module("ggaoe.server.metrics")
             if self._control is not None:
@@ -150,6 +158,12 @@ class Daemon:
             self.engine.start()
         except OSError as error:
             raise StartError(f"engine {self.engine.name}: {error.strerror}") from None
+
+    def _status(self) -> str:
+        """The line that a service manager shows."""
+        serving = sum(export.state is State.SERVING for export in self.exports.values())
+        links = len(self.engine.ports)
+        return f"serving {serving} of {len(self.exports)} devices on {links} interfaces"
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -259,11 +273,24 @@ class Daemon:
         if self.source is None:
             raise ControlError(REFUSED, "there is no configuration file to read again")
         async with self._reloading:
-            plan = diff(self.config, await load_async(self.source))
-            plan = plan.reopening(await self._replaced())
-            if not dry_run and not self._stopping.is_set():
-                await self._apply(plan)
+            if dry_run:
+                return await self._plan(self.source)
+            self._manager.reloading()
+            refusal = ""
+            try:
+                plan = await self._plan(self.source)
+                if not self._stopping.is_set():
+                    await self._apply(plan)
+            except GgaoeError as error:
+                refusal = f"reload refused: {error}"
+                raise
+            finally:
+                self._manager.reloaded(refusal)
         return plan
+
+    async def _plan(self, source: Path) -> ReloadPlan:
+        plan = diff(self.config, await load_async(source))
+        return plan.reopening(await self._replaced())
 
     async def _replaced(self) -> list[str]:
         """The devices whose paths have come to mean another store; those that do not say are not

@@ -8,6 +8,7 @@ reads, the daemon goes on.
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
 import logging
 import socket
@@ -241,7 +242,9 @@ def _listener(endpoint: Endpoint) -> socket.socket:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind((endpoint.host, endpoint.port))
         except OSError as error:
-            text = f"metrics {endpoint}: {error.strerror}: set another address or port"
-            raise StartError(text) from None
+            hint = "set another address or port"
+            if error.errno == errno.EAFNOSUPPORT:
+                hint = "the service's unit or the system permits no IP: set a Unix socket's path"
+            raise StartError(f"metrics {endpoint}: {error.strerror}: {hint}") from None
         stack.pop_all()
     return listener

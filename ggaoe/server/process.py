@@ -122,6 +122,13 @@ def _to_null(stream: TextIO) -> None:
     os.close(null)
 
 
+def make_directory(path: Path) -> None:
+    """The directory of a file below /run, which is empty after each boot: only this one, none above
+    it. Where it cannot be made, whoever makes the file says so."""
+    with suppress(OSError):
+        path.parent.mkdir(mode=0o755)
+
+
 class PidFile:
     """A context that holds `path` with our process id in it, locked; removed at its end.
 

@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 import aiofiles
 
+from ggaoe.config.schema import BY_KEY
 from ggaoe.errors import StateError
 from ggaoe.proto.access import LIST_ENTRIES_MAX, MacList
 from ggaoe.proto.ata import SMART_HOST_LOGS
@@ -28,6 +29,7 @@ from ggaoe.units import format_mac, parse_mac
 FORMAT = "ggaoe-state"
 FORMAT_VERSION = 1
 FILE_BYTES_MAX = 1 << 20
+DEFAULT_DIRECTORY = Path(str(BY_KEY["state-directory"].default))
 
 
 class StateStore:
@@ -35,6 +37,20 @@ class StateStore:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+
+    @property
+    def is_missing_default(self) -> bool:
+        """Is it one that `make` may make? Any other that is missing may lie on a file system that
+        is not mounted yet, and an empty one in its place would forget reservations."""
+        return self.directory == DEFAULT_DIRECTORY and not self.directory.exists()
+
+    def make(self) -> bool:
+        """Make it, for our user alone. False where that fails: `check` says what is wrong."""
+        try:
+            self.directory.mkdir(mode=0o700)
+        except OSError:
+            return False
+        return True
 
     def check(self) -> None:
         """StateError where states could not be stored."""

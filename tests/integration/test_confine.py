@@ -8,6 +8,7 @@ import pwd
 import re
 import shutil
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -575,6 +576,19 @@ def test_a_state_directory_that_is_not_the_users(open_scene: Scene) -> None:
     outcome = open_scene.ggaoe("-c", daemon.config)
     assert outcome.status == 1
     assert f"is not readable and writable for user {NOBODY}: change its owner" in outcome.stderr
+
+
+def test_the_default_state_directory_is_made_for_the_user(open_scene: Scene) -> None:
+    give(open_scene.disk())
+    place = open_scene.directory / "lib"
+    place.mkdir(mode=0o755)
+    open_scene.target.run("mount", "--bind", place, "/var/lib")
+    options = defaults(user=NOBODY, state_directory="/var/lib/ggaoed")
+    daemon = open_scene.daemon(options, device())
+    daemon.start()
+    status = (place / "ggaoed").stat()
+    assert (status.st_uid, stat.S_IMODE(status.st_mode)) == (pwd.getpwnam(NOBODY).pw_uid, 0o700)
+    assert daemon.stop() == 0
 
 
 def test_a_state_directory_that_cannot_be_read(open_scene: Scene) -> None:

@@ -116,7 +116,7 @@ PLAIN = (device(queue_length=33), STEADY)
 def reload_again_and_again(
     scene: Scene, daemon: Daemon, rng: random.Random, stop: asyncio.Event
 ) -> tuple[int, int, Vitals]:
-    """How many reloads were done, how many refused, and the daemon after the first few, as `PLAIN` has it."""
+    """How many reloads were done and refused, and the daemon as `PLAIN` has it after a few."""
     done = refused = 0
     early = None
     end_s = time.monotonic() + torture_s(SECONDS)

@@ -159,6 +159,9 @@ def _descend(place: Path, seen: dict[Path, None], layers: int) -> None:
 
 def state_directory(situation: Situation) -> Iterator[Finding]:
     store = StateStore(situation.config.state_directory)
+    if store.is_missing_default:
+        yield Finding("ok", str(store.directory), "is made by the first start")
+        return
     try:
         store.check()
     except StateError as error:

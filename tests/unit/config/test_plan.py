@@ -124,6 +124,7 @@ def test_interfaces():
 
 
 def test_what_needs_a_restart_keeps_its_old_value():
+    run = "/run/ggaoed/ggaoed"
     old = config({"d": BASE})
     text = "[defaults]\npid-file = /p\ncontrol-socket = /c\nstate-directory = /s\n"
     new = config({"d": BASE}, text + "engine = portable\nadvertise-interval = 1min\n")
@@ -131,12 +132,12 @@ def test_what_needs_a_restart_keeps_its_old_value():
     assert plan.lines() == [
         "change advertise-interval 0 → 60",
         "needs a restart: engine auto → portable; auto stays",
-        "needs a restart: pid-file /var/run/ggaoed.pid → /p; /var/run/ggaoed.pid stays",
-        "needs a restart: control-socket /var/run/ggaoed.sock → /c; /var/run/ggaoed.sock stays",
+        f"needs a restart: pid-file {run}.pid → /p; {run}.pid stays",
+        f"needs a restart: control-socket {run}.sock → /c; {run}.sock stays",
         "needs a restart: state-directory /var/lib/ggaoed → /s; /var/lib/ggaoed stays",
     ]
     assert plan.config.engine == "auto"
-    assert plan.config.pid_file == Path("/var/run/ggaoed.pid")
+    assert plan.config.pid_file == Path("/run/ggaoed/ggaoed.pid")
     assert plan.config.advertise_interval_s == 60
     rows = {(row.section, row.key): row.value for row in effective(plan.config)}
     assert rows["defaults", "engine"] == "auto"
