@@ -13,6 +13,7 @@ from typing import NamedTuple
 from ggaoe.config import acl, schema, toml
 from ggaoe.config.build import build
 from ggaoe.config.document import Problems, near
+from ggaoe.config.endpoint import Endpoint
 from ggaoe.config.model import Config
 from ggaoe.config.overlay import Edit, overlaid
 from ggaoe.config.read import ETHERS, Document, read_file, read_text
@@ -83,7 +84,7 @@ def as_mapping(config: Config) -> dict[str, dict[str, object]]:
 def _plain(value: Value) -> object:
     if isinstance(value, tuple):
         return list(value)
-    return str(value) if isinstance(value, Path) else value
+    return str(value) if isinstance(value, Path | Endpoint) else value
 
 
 def edit(config: Config, changes: Sequence[Edit], *, state_directory: Path | None = None) -> Config:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from hypothesis import given
@@ -106,8 +107,9 @@ def test_volumes_are_not_looked_for_again(tmp_path: Path) -> None:
 
 
 def test_mapping_is_the_configuration_again() -> None:
-    config = edit(BASE, [Edit("add", "c", DEVICE), Edit("set", "eth0", {"mtu": "1500"})])
-    assert from_mapping(as_mapping(config), "f.conf") == config
+    served = parse(f"{TEXT}[defaults]\nmetrics = 127.0.0.1:9100\npid-file = /pid\n", "f.conf")
+    config = edit(served, [Edit("add", "c", DEVICE), Edit("set", "eth0", {"mtu": "1500"})])
+    assert from_mapping(json.loads(json.dumps(as_mapping(config))), "f.conf") == config
 
 
 NAMES = st.sampled_from(["a", "b", "c", "eth0", "defaults", "acls"])
