@@ -143,10 +143,10 @@ class DeviceQueue:
         the delay is an upper bound and an idle device never waits for it twice."""
         if not self._ready_count or self.in_flight >= self.policy.queue_length:
             return []
+        self._limited_until_ns = None
         held = self.policy.merge_delay_ns and now_ns < self._hold_until_ns
         if held and not after_completion:
             return []
-        self._limited_until_ns = None
         if self._parked:
             self._unpark(now_ns)
         started: list[Request] = []

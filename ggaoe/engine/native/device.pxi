@@ -342,5 +342,4 @@ cdef int drop_unstarted(Device *device) noexcept nogil:
     device.turn_head = device.turn_tail = NULL
     device.parked_head = device.parked_tail = NULL
     device.ready_count = 0
-    forget_usage(device)
     return dropped

@@ -172,6 +172,8 @@ cdef int take(Device *device, Request **started, int started_max, int64_t now_ns
     cdef int count = 0
     cdef Source *source
     cdef Request *request
+    if device.ready_count == 0 or device.in_flight >= device.queue_length:
+        return 0
     if device.merge_delay_ns and now_ns < device.hold_until_ns and not after_completion:
         device.wake_ns = device.hold_until_ns
         return 0

@@ -95,20 +95,9 @@ cdef int64_t end_of_parking(Device *device) noexcept nogil:
     return until_ns
 
 
-cdef void forget_usage(Device *device) noexcept nogil:
-    # Nothing has been used of any limit.
-    cdef Source *source
-    cdef int i
-    memset(device.meters, 0, sizeof(device.meters))
-    for i in range(SOURCES):
-        source = device.sources[i]
-        while source != NULL:
-            memset(source.meters, 0, sizeof(source.meters))
-            source = source.next
-
-
 cdef void set_limits(Device *device, Rate *limits) noexcept nogil:
     # New limits begin with nothing used of them.
+    cdef Source *source
     cdef int i
     if memcmp(device.limits, limits, sizeof(device.limits)) == 0:
         return
@@ -116,6 +105,11 @@ cdef void set_limits(Device *device, Rate *limits) noexcept nogil:
     device.is_limited = False
     for i in range(LIMITS):
         device.is_limited = device.is_limited or limits[i].per_s > 0
-    forget_usage(device)
+    memset(device.meters, 0, sizeof(device.meters))
+    for i in range(SOURCES):
+        source = device.sources[i]
+        while source != NULL:
+            memset(source.meters, 0, sizeof(source.meters))
+            source = source.next
     unpark(device, INT64_MAX)
     activate(device)
