@@ -6,7 +6,6 @@ argument. Knows neither queues nor what is done with a request that has to wait.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from ggaoe.proto.ata import Op
@@ -35,29 +34,23 @@ class Rate(NamedTuple):
 
 
 def rate(per_s: int, burst: int = 0) -> Rate:
-    """A rate with the usual burst, if none is given."""
-    return Rate(per_s, burst or max(1, per_s * BURST_MS // 1000))
+    """A rate with the usual burst, if none is given; of 0 per second, none of either."""
+    return Rate(per_s, burst or max(1, per_s * BURST_MS // 1000)) if per_s else Rate()
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Of a device, and of each of its initiators by itself: requests, and bytes of READ and WRITE."""
+class Limits(NamedTuple):
+    """Of a device, and of each of its initiators by itself: requests, and bytes that are moved."""
 
     iops: Rate = Rate()
     bandwidth: Rate = Rate()
     initiator_iops: Rate = Rate()
     initiator_bandwidth: Rate = Rate()
 
-    @property
-    def rates(self) -> tuple[Rate, Rate, Rate, Rate]:
-        """In the order above."""
-        return self.iops, self.bandwidth, self.initiator_iops, self.initiator_bandwidth
-
     def announced(self, queue_length: int) -> int:
         """How many requests to announce to hosts. Within `DELAY_MS` no more can start anyway: what
         a host had in the queue beyond that would only wait, until it is sent again in vain."""
         counts = [queue_length]
-        for limit, cost in zip(self.rates, (1, TYPICAL_BYTES) * 2, strict=True):
+        for limit, cost in zip(self, (1, TYPICAL_BYTES) * 2, strict=True):
             if limit.per_s:
                 counts.append(limit.per_s * DELAY_MS // (1000 * cost))
         return max(ANNOUNCED_MIN, min(counts))

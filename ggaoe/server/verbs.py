@@ -23,6 +23,7 @@ from ggaoe.proto.frame import SECTOR_BYTES
 from ggaoe.proto.operation import Operation
 from ggaoe.proto.rules import EVERYBODY, Rules
 from ggaoe.proto.target import Finding
+from ggaoe.sched.throttle import Limits
 from ggaoe.server.control import (
     INVALID_PARAMS,
     PROTOCOL_VERSION,
@@ -34,7 +35,7 @@ from ggaoe.server.control import (
     select,
     string_list,
 )
-from ggaoe.server.export import Export
+from ggaoe.server.export import Export, limits_of
 from ggaoe.server.interfaces import wants
 from ggaoe.units import format_mac, parse_mac
 
@@ -292,6 +293,7 @@ def _detail(export: Export) -> Json:
         "backend": export.description,
         "warnings": list(backend.warnings) if backend else [],
         "queue_length": config.queue_length,
+        "limits": _limits(limits_of(config)),
         "write_cache": config.write_cache,
         "accept": None if config.accept.others else _texts(sorted(config.accept.exceptions)),
         "deny": _texts(sorted(config.deny.exceptions)),
@@ -301,6 +303,15 @@ def _detail(export: Export) -> Json:
         "reserved": _texts(state.reserved),
         "counters": _counters(export),
         "initiators": _initiators(export.device.initiators),
+    }
+
+
+def _limits(limits: Limits) -> Json:
+    """The limits that are set, as they are in force."""
+    return {
+        name: {"per_s": limit.per_s, "burst": limit.burst}
+        for name, limit in limits._asdict().items()
+        if limit.per_s
     }
 
 

@@ -166,4 +166,3 @@ def test_a_window_that_is_too_full_is_noticed() -> None:
     except AssertionError:
         return
     raise AssertionError("four within a tenth of a second")
-

@@ -68,6 +68,8 @@ def test_show(daemon: Daemon) -> None:
         "  discover       everybody",
         "  read           nobody",
         "  write          !guests, lab",
+        "  limits         500 requests per second, 50 at once; "
+        + "10 MiB per second of each initiator, 1 MiB at once",
         "  mask list      -",
         "  config string  host\\\\\\\\ \\\\xff\\\\x0a".replace("\\\\", "\\"),
         "  warning        no O_DIRECT: buffered",

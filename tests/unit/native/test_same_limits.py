@@ -1,5 +1,5 @@
-"""Limits on the compiled core are those of `sched.queue`: played the same requests at the same times,
-both start the same ones, and want to be asked again at the same time."""
+"""Limits on the compiled core are those of `sched.queue`: played the same requests at the same
+times, both start the same ones, and want to be asked again at the same time."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Twins:
     def set_policy(self, policy: Policy) -> None:
         self.queue.policy = policy
         self.device.limit(*self.limits_of(policy))
-        self.device.throttle(policy.limits.rates)
+        self.device.throttle(policy.limits)
 
     @staticmethod
     def limits_of(policy: Policy) -> tuple[int, int, int]:
