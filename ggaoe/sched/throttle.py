@@ -95,7 +95,7 @@ class _Meters:
         free_ns = now_ns
         if self._requests is not None:
             free_ns = self._requests.free_ns(1, now_ns)
-        if self._bytes is not None:
+        if self._bytes is not None and moved_bytes:
             free_ns = max(free_ns, self._bytes.free_ns(moved_bytes, now_ns))
         return free_ns
 

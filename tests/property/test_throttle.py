@@ -41,7 +41,7 @@ class Usage:
             owed = max(Fraction(0), owed - Fraction((at_ns - last_ns) * per_s, S)) + used
             last_ns = at_ns
         owed = max(Fraction(0), owed - Fraction((now_ns - last_ns) * per_s, S))
-        return not per_s or owed + min(cost, burst) <= burst
+        return not per_s or not cost or owed + min(cost, burst) <= burst
 
     def check(self) -> None:
         per_s, burst = self.limit

@@ -4,7 +4,7 @@ cdef inline int64_t _free_ns(Meter *meter, Rate *rate, int64_t cost, int64_t now
     # When `cost` more may be used; `now_ns`: at once.
     cdef int64_t elapsed_ns = now_ns - meter.since_ns
     cdef int64_t over
-    if rate.per_s == 0:
+    if rate.per_s == 0 or cost == 0:
         return now_ns
     if elapsed_ns > meter.owed // rate.per_s:
         meter.owed = 0

@@ -78,7 +78,7 @@ def test_a_request_larger_than_the_burst_starts_and_is_made_good() -> None:
 
 def test_flush_and_verify_move_no_bytes_and_are_requests() -> None:
     queue = queue_with(Limits(bandwidth=Rate(512, 512)))
-    requests = arrived(queue, read(0), flush(), verify(100, 255))
+    requests = arrived(queue, read(0, 2), flush(), verify(100, 255))
     assert started(queue.take(NOW)) == requests
     queue = queue_with(Limits(iops=Rate(10, 1)))
     requests = arrived(queue, flush(), verify(0), read(9))
