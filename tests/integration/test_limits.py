@@ -33,7 +33,7 @@ def test_a_limited_host_waits_and_nobody_else(scene: Scene) -> None:
         wire.wait_for_reply(10_001)
         assert daemon.counters()["waiting"] > 0
         daemon.reconfigure(device())
-        replies = wire.collect(lambda got: {one.header.tag for one in got} >= {REQUESTS})
+        wire.collect(lambda got: {one.header.tag for one in got} >= {REQUESTS})
         assert daemon.ask("show", "disk")["devices"][0]["limits"] == {}
         assert buffers(wire, 10_002) == 64
         wait_until(lambda: daemon.counters()["waiting"] == 0, DEADLINE_S, "nobody waits")
@@ -43,7 +43,6 @@ def test_a_limited_host_waits_and_nobody_else(scene: Scene) -> None:
         hosts = daemon.ask("stats", "disk")["initiators"]["disk"]
         assert hosts[wire.mac.hex(":")]["throttled"] == counters["throttled"]
         assert hosts[OTHER_HOST.hex(":")]["throttled"] == 0
-        assert replies
 
 
 def test_a_stop_does_not_wait_for_limits(scene: Scene) -> None:

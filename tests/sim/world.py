@@ -19,6 +19,7 @@ from ggaoe.net.link import Interface, LinkSettings
 from ggaoe.proto.frame import Header
 from ggaoe.proto.target import Change, Settings, Target, TargetState
 from ggaoe.sched.queue import Policy
+from ggaoe.sched.throttle import NO_LIMITS, Limits, Rate
 from ggaoe.testing.clock import ManualClock, ManualLoop
 from ggaoe.testing.engine import ENGINES_ON_MEMORY, link_of
 from sim.disk import Ills, SimDisk
@@ -30,6 +31,15 @@ from sim.wire import SHELF, SLOT, Asked, answered_of, asked_of, owners_of, reser
 PATHS = 2
 TURNS_TO_SETTLE = 10
 """A frame that has been delivered is read, and what is at fault with it answered."""
+LIMITS = (
+    NO_LIMITS,
+    NO_LIMITS,
+    NO_LIMITS,
+    Limits(iops=Rate(1000, 3), bandwidth=Rate(4 << 20, 4096)),
+    Limits(bandwidth=Rate(200_000, 1024)),
+    Limits(initiator_iops=Rate(300, 1), initiator_bandwidth=Rate(1 << 20, 2048)),
+    Limits(Rate(800, 2), Rate(2 << 20, 8192), Rate(200, 2), Rate(1 << 20, 1)),
+)
 GIVE_UP_S = 3600.0
 """Simulated time after which a world that has not ended is at fault."""
 
@@ -73,6 +83,8 @@ class World:
     def __init__(self, seed: int, engine_class: type[Engine], clock: ManualClock) -> None:
         self.seed = seed
         self._chance = chance = random.Random(seed)
+        # By itself, so that limits leave the rest of a life as it is without them.
+        self._chance_of_limits = random.Random(f"limits {seed}")
         self._clock = clock
         self._engine_class = engine_class
         self._trace = blake2b(digest_size=8)
@@ -139,6 +151,7 @@ class World:
             queue_length=chance.choice((2, 3, 8, 64)),
             max_delay_ns=chance.choice((0, 1_000_000)),
             merge_delay_ns=chance.choice((0, 0, 100_000)),
+            limits=self._limits(),
         )
         target = Target(settings)
         target.state = self._state
@@ -146,6 +159,11 @@ class World:
         for path in range(PATHS):
             self._open(path)
         self._attach()
+
+    def _limits(self) -> Limits:
+        limits = self._chance_of_limits.choice(LIMITS)
+        self._events["limits"] += limits != NO_LIMITS
+        return limits
 
     def _open(self, path: int) -> None:
         interface = Interface(path + 1, f"eth{path}", _mac(path), self._mtu_bytes, is_up=True)
@@ -302,9 +320,10 @@ class World:
         self._attach()
 
     async def _retune(self) -> None:
-        """The administrator changes the queue's length."""
+        """The administrator changes the queue's length and limits."""
         self._events["retune"] += 1
-        self._device.policy = Policy(queue_length=self._chance.choice((2, 5, 64)))
+        queue_length = self._chance.choice((2, 5, 64))
+        self._device.policy = Policy(queue_length, limits=self._limits())
         self._engine.refresh(self._device)
 
     async def _heal(self) -> None:
