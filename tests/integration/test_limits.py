@@ -1,4 +1,4 @@
-"""Limits that the administrator sets, in the daemon: who waits, what is shown, and a change live."""
+"""Limits that the administrator sets, in the daemon: who waits, what is shown, a change live."""
 
 from __future__ import annotations
 

@@ -21,8 +21,8 @@ from ggaoe.net.link import LinkSettings
 from ggaoe.proto.ata import Op
 from ggaoe.proto.rules import EVERYBODY
 from ggaoe.proto.target import TargetState
-from ggaoe.server import export as export_module
 from ggaoe.sched.throttle import NO_LIMITS, Limits, Rate
+from ggaoe.server import export as export_module
 from ggaoe.server.export import Export, State
 from ggaoe.server.state import StateStore
 from ggaoe.testing.engine import PortableOnMemory
@@ -270,7 +270,9 @@ async def test_lock_is_free_after_closing_at_any_moment_of_opening(
                 await asyncio.sleep(0)
 
 
-async def test_limits_are_put_in_force_and_fewer_buffers_announced(world: World) -> None:
+async def test_limits_are_put_in_force_and_fewer_buffers_announced(
+    world: World, opener: Opener
+) -> None:
     made, _ = await world.serving(device_config())
     assert made.device.policy.limits == NO_LIMITS
     world.announced.clear()
