@@ -8,9 +8,11 @@ vblade, to tell a broken harness from a broken target; the first test does so al
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import random
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -314,3 +316,45 @@ def test_io_goes_on_over_the_other_path(images: Images, tmp_path: Path) -> None:
         stage.target.stop()
     assert transcript.kernel_complaints() == []
     verify_on_host(stage.backing, FIO_OUTAGE, tmp_path, "read")
+
+
+class LimitedGgaoe(Ggaoe):
+    """With a limit far below what the host could do."""
+
+    def configuration(self) -> str:
+        return super().configuration() + "iops-limit = 50\n"
+
+
+FIO_LIMITED = (
+    FIO_HEAD
+    + """
+[write]
+rw=randwrite
+bs=8k
+size=1m
+iodepth=32
+[read]
+rw=randread
+bs=8k
+size=1m
+iodepth=32
+"""
+)
+
+
+def test_a_limited_host_is_slowed_and_sees_no_error(images: Images, tmp_path: Path) -> None:
+    """Though it wants more than the limit all the time: it holds back what it is told to, instead
+    of sending again what waits."""
+    with scene(images, tmp_path, LimitedGgaoe, [9000]) as stage:
+        transcript = stage.run(
+            ". /functions; find_disk; fio --eta=never /jobs.fio", fio_jobs=FIO_LIMITED
+        )
+        ctl = [sys.executable, "-m", "ggaoe.cli.ggaoectl", "-c", str(tmp_path / "ggaoed.conf")]
+        stats = subprocess.check_output([*ctl, "--json", "stats", "disk"], timeout=60)
+        stage.target.stop()
+    counters = json.loads(stats)["devices"]["disk"]
+    needed = 3 * MIB // 8192
+    assert needed <= counters["read_requests"] + counters["write_requests"] < 2 * needed
+    assert counters["throttled"] > needed // 2
+    assert transcript.kernel_complaints() == []
+    verify_on_host(stage.backing, FIO_LIMITED, tmp_path, "read")
