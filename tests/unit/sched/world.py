@@ -221,8 +221,10 @@ class World:
             assert wake_ns is not None
             since_ns = min(load.free_ns for load in free)
             assert self.now_ns < wake_ns <= since_ns + self.policy.merge_delay_ns
-        if limits.initiator_iops == Rate():  # otherwise not everybody could start
+        if limits.initiator_iops == Rate():
             self.check_turns(free, fresh)
+        else:  # not everybody could start
+            self.overtaken.clear()
         for load in fresh:
             assert isinstance(load, Load)
             self.running.append(load)
