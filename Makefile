@@ -1,7 +1,7 @@
 VENV ?= .venv
 export VENV
 
-.PHONY: setup demo test test-quick lint sanitize torture format compare bench clean
+.PHONY: setup demo test test-quick lint sanitize torture format compare bench deb try-deb clean
 
 setup: ; @bash packaging/devel/setup.sh
 demo: setup ; @bash bench/demo.sh
@@ -13,4 +13,6 @@ torture: setup ; @bash packaging/devel/torture.sh $(SECONDS)
 format: setup ; $(VENV)/bin/ruff check -q --fix . ; $(VENV)/bin/ruff format -q . ; $(VENV)/bin/python -m ggaoe.config.example > ggaoed.conf.example
 compare: setup ; $(VENV)/bin/python tests/interop/fio_compare.py
 bench: setup ; $(VENV)/bin/python bench/run.py --record
-clean: ; rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+deb: setup ; @bash packaging/debian/build.sh
+try-deb: setup ; @bash packaging/debian/try.sh
+clean: ; rm -rf $(VENV) build dist packaging/made *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

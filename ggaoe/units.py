@@ -72,6 +72,5 @@ def printable(text: str) -> str:
     """`text` on one line for a log or a terminal: what cannot be printed is written as escapes."""
     if text.isprintable():
         return text
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
-    )
+    # Not by a codec: it would be loaded when it is first used, which a confined daemon cannot.
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

@@ -26,6 +26,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from ggaoe.backend.origin import Origin
 from ggaoe.proto.ata import Op
 
 
@@ -78,6 +79,9 @@ class Backend(ABC):
     """How the store is accessed, for people: 'direct I/O, Linux AIO', 'buffered, threads'."""
     warnings: tuple[str, ...] = ()
     """What the administrator should know about how it was opened."""
+
+    origin: Origin | None = None
+    """Where it was opened; None where it has no path."""
 
     complete: Complete
     """Set by the engine before the first `submit`; must not raise."""

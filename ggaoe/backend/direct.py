@@ -39,16 +39,19 @@ class DirectBackend(ThreadedBackend):
         super().__init__(store, name, warnings)
         self.granule_bytes = block_bytes
         self.description = "direct I/O, worker threads"
+        self._knows_nowait = nowait
         self._queue = self._open_queue() if nowait else None
 
     def _open_queue(self) -> AioQueue | None:
         try:
             from ggaoe.backend.aio import AioQueue
-
+        except (ImportError, OSError):  # the daemon has said so, where it matters
+            return None
+        try:
             queue = AioQueue(
                 self.store.fd, self.store.offset_bytes, self._deliver, self._workers.submit
             )
-        except (ImportError, OSError) as error:
+        except OSError as error:
             what = "raise fs.aio-max-nr" if isinstance(error, BlockingIOError) else error
             self.warnings += (f"no Linux AIO, worker threads do all I/O: {what}",)
             return None
@@ -56,7 +59,7 @@ class DirectBackend(ThreadedBackend):
         return queue
 
     def file_access(self) -> FileAccess | None:
-        return FileAccess(self.store.fd, self.store.offset_bytes, True, self._queue is not None)
+        return FileAccess(self.store.fd, self.store.offset_bytes, True, self._knows_nowait)
 
     def _start(self, transfers: Sequence[Transfer]) -> None:
         if self._queue is None:

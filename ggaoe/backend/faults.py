@@ -97,6 +97,7 @@ class FaultBackend(Backend):
         self.granule_bytes = inner.granule_bytes
         self.granule_origin_bytes = inner.granule_origin_bytes
         self.read_only = inner.read_only
+        self.origin = inner.origin
         self.description = f"faults over {inner.description}"
         self.warnings = inner.warnings
         self._completions = Completions(self._deliver)

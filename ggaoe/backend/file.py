@@ -12,7 +12,7 @@ import errno
 import mmap
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ggaoe.backend.base import Backend
@@ -73,25 +73,40 @@ async def open_file(spec: FileSpec) -> Backend:
         raise explain(store.path, error) from error
 
 
+def examine(spec: FileSpec) -> list[str]:
+    """What opening would warn of, found out without claiming, locking or writing: what others use
+    is not noticed. Raises BackendError where it cannot be opened for reading; blocks."""
+    opened = _open(replace(spec, read_only=True), is_exclusive=False)
+    opened.store.close()
+    return opened.warnings
+
+
 def _close_unwanted(opening: asyncio.Future[_Opened]) -> None:
     if not opening.cancelled() and opening.exception() is None:
         opening.result().store.close()
 
 
-def _open(spec: FileSpec) -> _Opened:
+def _open(spec: FileSpec, *, is_exclusive: bool = True) -> _Opened:
     if spec.uuid is not None:
         path = find_by_uuid(spec.uuid)
     elif spec.path is not None:
         path = spec.path
     else:
         raise BackendError("neither path nor uuid: give one of them")
-    store = Store(path, spec.offset_bytes, spec.length_bytes, spec.read_only, spec.direct_io)
+    store = Store(
+        path,
+        spec.offset_bytes,
+        spec.length_bytes,
+        spec.read_only,
+        spec.direct_io,
+        is_exclusive=is_exclusive,
+    )
     opened = _Opened(store)
     try:
         if not spec.exact_size:
             store.unit_bytes = WHOLE_UNIT_BYTES
         opened.warnings.extend(_check_region(store))
-        if not store.lock():
+        if is_exclusive and not store.lock():
             opened.warnings.append(
                 f"{path}: the file system has no locks: make sure that nobody else writes to it"
             )

@@ -23,6 +23,7 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
+from ggaoe.backend.origin import origin_of
 from ggaoe.errors import BackendError
 from ggaoe.proto.frame import SECTOR_BYTES
 
@@ -98,11 +99,19 @@ _claims: dict[int, _Claim] = {}
 class Store:
     """An open file or block device with the region [offset, offset + length) of it.
 
-    Blocks while it opens: call from a worker thread. Raises BackendError.
+    Blocks while it opens: call from a worker thread. Raises BackendError. One that is not
+    exclusive leaves a block device unclaimed: only to look at it.
     """
 
     def __init__(
-        self, path: Path, offset_bytes: int, length_bytes: int | None, read_only: bool, direct: bool
+        self,
+        path: Path,
+        offset_bytes: int,
+        length_bytes: int | None,
+        read_only: bool,
+        direct: bool,
+        *,
+        is_exclusive: bool = True,
     ) -> None:
         self.path = path
         self.offset_bytes = offset_bytes
@@ -115,7 +124,7 @@ class Store:
         self.fd = -1
         self._claim: _Claim | None = None
         try:
-            self._open()
+            self._open(is_exclusive)
         except OSError as error:
             self.close()
             raise explain(path, error) from error
@@ -187,12 +196,13 @@ class Store:
             return False
         return True
 
-    def _open(self) -> None:
+    def _open(self, is_exclusive: bool) -> None:
         status = self.path.stat()
         self._refuse_kind(status.st_mode)
-        self.is_block = stat.S_ISBLK(status.st_mode)
+        self.origin = origin_of(self.path, status)
+        self.is_block = self.origin.is_block
         name = str(self.path)
-        if self.is_block:
+        if self.is_block and is_exclusive:
             claim = _claims.setdefault(status.st_rdev, _Claim())
             name = claim.take(self.path)
             self._claim = claim

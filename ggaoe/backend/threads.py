@@ -38,6 +38,7 @@ class ThreadedBackend(Backend):
 
     def __init__(self, store: Store, name: str, warnings: Sequence[str] = ()) -> None:
         self.store = store
+        self.origin = store.origin
         self.size_bytes = store.size_bytes()  # raises OSError
         self.read_only = store.read_only
         self.warnings = tuple(warnings)

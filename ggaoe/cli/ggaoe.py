@@ -9,25 +9,35 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ggaoe import __version__
+from ggaoe.cli import doctor
+from ggaoe.cli.importing import add_import_parser
 from ggaoe.cli.tools import add_tool_parsers
+from ggaoe.cli.vblade import SOURCE, StartLine, add_vblade_parser, mapping_of
 from ggaoe.config import Config, effective, from_mapping, load
 from ggaoe.errors import ConfigError, GgaoeError
 from ggaoe.units import parse_size_bytes
 
-DEFAULT_CONFIG = Path("/etc/ggaoed.conf")
+if TYPE_CHECKING:
+    from ggaoe.server.app import Daemon
+    from ggaoe.server.process import Readiness
+
+DEFAULT_CONFIG = Path("/etc/ggaoe/ggaoed.conf")
+CONFINEMENTS = ("landlock", "seccomp")
+"""Options of [defaults] that `ggaoe export` can switch off."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    options = _parser().parse_args(arguments)
+    options = command_parser().parse_args(arguments)
     try:
         status: int = options.run(options)
     except GgaoeError as error:
@@ -39,7 +49,8 @@ def main(arguments: list[str] | None = None) -> int:
     return status
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_parser() -> argparse.ArgumentParser:
+    """The whole command line; manual pages and completion are made from it, too."""
     parser = argparse.ArgumentParser(
         prog="ggaoe",
         description="ATA-over-Ethernet target: without a command, run the daemon.",
@@ -57,7 +68,10 @@ def _parser() -> argparse.ArgumentParser:
         "--effective", action="store_true", help="print every value in force, and where it is from"
     )
     check.set_defaults(run=_check)
+    doctor.add_parser(commands, DEFAULT_CONFIG)
     _add_export_parser(commands)
+    add_vblade_parser(commands, _run_vblade)
+    add_import_parser(commands)
     add_tool_parsers(commands)
     return parser
 
@@ -86,9 +100,11 @@ def _add_export_parser(commands: argparse._SubParsersAction[argparse.ArgumentPar
         "reservation) is forgotten at the end unless --state-directory is given.",
     )
     export.add_argument("file", type=Path, help="file or block device to serve")
-    export.add_argument("--interface", action="append", required=True, metavar="IF")
-    export.add_argument("--shelf", type=int, default=0)
-    export.add_argument("--slot", type=int, default=0)
+    export.add_argument(
+        "--interface", action="append", required=True, metavar="IF", help="where (repeatable)"
+    )
+    export.add_argument("--shelf", type=int, default=0, help="of its address (default: 0)")
+    export.add_argument("--slot", type=int, default=0, help="of its address (default: 0)")
     export.add_argument("--read-only", action="store_true", help="refuse writes")
     export.add_argument("--buffered", action="store_true", help="use the page cache")
     export.add_argument("--write-cache", action="store_true", help="acknowledge volatile writes")
@@ -99,8 +115,15 @@ def _add_export_parser(commands: argparse._SubParsersAction[argparse.ArgumentPar
     export.add_argument(
         "--accept", action="append", metavar="MAC", help="serve only these hosts (repeatable)"
     )
-    export.add_argument("--state-directory", type=Path, metavar="DIR")
+    export.add_argument("--state-directory", type=Path, metavar="DIR", help="to keep it")
     export.add_argument("--control-socket", type=Path, metavar="PATH", help="for ggaoectl")
+    export.add_argument(
+        "--user", metavar="NAME", help="become this user, who may open the file, once started"
+    )
+    for name in CONFINEMENTS:
+        export.add_argument(
+            f"--no-{name}", dest=name, action="store_false", help=f"do not confine it by {name}"
+        )
     _add_daemon_options(export)
     export.set_defaults(run=_run_export)
 
@@ -138,8 +161,13 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _run_daemon(options: argparse.Namespace) -> int:
+    from ggaoe.server.state import StateStore
+
     source = options.config.absolute()
     config = load(source)
+    store = StateStore(config.state_directory)
+    if store.is_missing_default and store.make() and config.user is not None:
+        _give(store.directory, config.user)
     return _serve(
         options,
         config,
@@ -159,6 +187,8 @@ def _run_export(options: argparse.Namespace) -> int:
             name = stack.enter_context(tempfile.TemporaryDirectory(prefix="ggaoe-export-"))
             state_directory = Path(name)
             removed = [state_directory]
+            if config.user is not None:
+                _give(state_directory, config.user)
         else:
             removed = []
         socket = options.control_socket.absolute() if options.control_socket else None
@@ -171,6 +201,30 @@ def _run_export(options: argparse.Namespace) -> int:
             pid_file=None,
             removed=removed + ([socket] if socket else []),
         )
+
+
+def _run_vblade(options: argparse.Namespace) -> int:
+    config = from_mapping(mapping_of(options), SOURCE)
+    with tempfile.TemporaryDirectory(prefix="ggaoe-vblade-") as name:
+        return _serve(
+            options,
+            config,
+            source=None,
+            state_directory=Path(name),
+            control_socket=None,
+            pid_file=None,
+            removed=[Path(name)],
+            level=logging.WARNING,
+            readiness_of=StartLine,
+        )
+
+
+def _give(directory: Path, name: str) -> None:
+    """The directory, which we have made, becomes that user's."""
+    from ggaoe.server.capabilities import user_called
+
+    user = user_called(name)
+    os.chown(directory, user.pw_uid, user.pw_gid)
 
 
 def _export_mapping(options: argparse.Namespace) -> dict[str, object]:
@@ -188,7 +242,10 @@ def _export_mapping(options: argparse.Namespace) -> dict[str, object]:
         value = getattr(options, key)
         if value is not None:
             device[key.replace("_", "-")] = value
-    return {"devices": {options.file.name: device}}
+    defaults = {name: getattr(options, name) for name in CONFINEMENTS}
+    if options.user is not None:
+        defaults["user"] = options.user
+    return {"defaults": defaults, "devices": {options.file.name: device}}
 
 
 def _serve(
@@ -200,22 +257,35 @@ def _serve(
     control_socket: Path | None,
     pid_file: Path | None,
     removed: Sequence[Path],
+    level: int = logging.INFO,
+    readiness_of: Callable[[Daemon], Readiness] | None = None,
 ) -> int:
-    """Become the daemon; returns when it has been stopped."""
+    """Become the daemon; returns when it has been stopped. `readiness_of` makes who is told how
+    the start went, of the daemon that starts."""
     from ggaoe.server import logs, process
 
     process.require_capability_net_raw()
     readiness = process.daemonise() if options.daemon else process.Readiness()
     try:
         syslog = options.syslog or (options.daemon and logs.has_syslog())
-        logs.configure("syslog" if syslog else "stderr", logging.INFO, options.debug)
+        logs.configure("syslog" if syslog else "stderr", level, options.debug)
         if options.daemon and not syslog:
             logging.getLogger("ggaoe").warning("no syslog listens: messages end with the start")
         with ExitStack() as stack:
+            for path in (pid_file, control_socket):
+                if path is not None:
+                    process.make_directory(path)
             if pid_file is not None:
                 stack.enter_context(process.PidFile(pid_file))
             _run_loop(
-                _daemon(readiness, config, source, state_directory, control_socket, removed),
+                _daemon(
+                    readiness_of or (lambda _: readiness),
+                    config,
+                    source,
+                    state_directory,
+                    control_socket,
+                    removed,
+                ),
                 debug=options.debug,
             )
     except GgaoeError as error:
@@ -225,7 +295,7 @@ def _serve(
 
 
 async def _daemon(
-    readiness: Any,
+    readiness_of: Callable[[Daemon], Readiness],
     config: Config,
     source: Path | None,
     state_directory: Path,
@@ -241,7 +311,7 @@ async def _daemon(
         control_socket=control_socket,
         removed=removed,
     )
-    await daemon.run(readiness)
+    await daemon.run(readiness_of(daemon))
 
 
 def _run_loop(main_coroutine: Coroutine[object, object, None], *, debug: bool) -> None:

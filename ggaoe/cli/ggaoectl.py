@@ -26,7 +26,7 @@ from ggaoe.cli import rates, render
 from ggaoe.errors import ControlError, GgaoeError
 from ggaoe.units import format_mac, parse_duration_s, parse_mac, printable
 
-CONFIG = Path("/etc/ggaoed.conf")
+CONFIG = Path("/etc/ggaoe/ggaoed.conf")
 MESSAGE_BYTES_MAX = 1 << 20
 """Longest line either way, without its newline, as the daemon has it."""
 ANSWER_TIMEOUT_S = 60.0
@@ -93,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `ggaoectl stats | head` ends in silence
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    arguments = _parser().parse_args(argv)
+    arguments = command_parser().parse_args(argv)
     try:
         return _run(arguments)
     except KeyboardInterrupt:
@@ -116,10 +116,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     verb: Verb = arguments.verb
-    path = arguments.socket or _control_socket(arguments.config)
+    path = arguments.socket or control_socket(arguments.config)
 
     def call(method: str, **params: object) -> Any:
-        return _call(path, method, params)
+        return ask(path, method, params)
 
     if verb.name == "monitor":
         return _monitor(arguments, call)
@@ -236,7 +236,7 @@ def _interval_and_names(words: list[str]) -> tuple[float, list[str]]:
     return interval_s, words[1:]
 
 
-def _call(path: Path, method: str, params: dict[str, object]) -> Any:
+def ask(path: Path, method: str, params: dict[str, object]) -> Any:
     """The result of one request on a connection of its own. ControlError: refused."""
     with _reaching(path), _asked(path, method, params) as connection:
         return _result(path, _line(connection.makefile("rb")))
@@ -304,7 +304,7 @@ def _line(lines: BinaryIO) -> bytes:
     return line
 
 
-def _control_socket(config: Path | None) -> Path:
+def control_socket(config: Path | None) -> Path:
     """The path of the control socket in a configuration file that may have errors elsewhere: the
     daemon that runs has read a better one, and `reload` is to reach it and hear what is wrong."""
     from ggaoe.config import document, keyfile, schema, toml
@@ -363,7 +363,8 @@ def _report_refusal(error: ControlError, as_json: bool) -> None:
     _complain(str(error))
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_parser() -> argparse.ArgumentParser:
+    """The whole command line; manual pages and completion are made from it, too."""
     parser = argparse.ArgumentParser(
         prog="ggaoectl",
         description="Control a running ggaoe.",
@@ -376,7 +377,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_options(parser)
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     for verb in VERBS:
-        one = verbs.add_parser(verb.name, help=verb.doc, description=f"{verb.doc.capitalize()}.")
+        one = verbs.add_parser(
+            verb.name, help=verb.doc, description=f"{verb.doc[0].upper()}{verb.doc[1:]}."
+        )
         one.set_defaults(verb=verb)
         _add_options(one)
         if verb.name == "monitor":

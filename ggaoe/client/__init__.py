@@ -4,6 +4,9 @@ from ggaoe.client.device import AtaReply, RemoteDevice
 from ggaoe.client.errors import AtaCommandError, MaskEditError, NoAnswerError, RefusedError
 from ggaoe.client.identity import RemoteIdentity
 from ggaoe.client.initiator import Found, Initiator
+from ggaoe.client.latency import Latencies
+from ggaoe.client.load import Load, LoadResult, LoadSpec
+from ggaoe.client.probe import PathSizes, probe_path
 from ggaoe.client.window import Timing
 
 __all__ = [
@@ -11,10 +14,16 @@ __all__ = [
     "AtaReply",
     "Found",
     "Initiator",
+    "Latencies",
+    "Load",
+    "LoadResult",
+    "LoadSpec",
     "MaskEditError",
     "NoAnswerError",
+    "PathSizes",
     "RefusedError",
     "RemoteDevice",
     "RemoteIdentity",
     "Timing",
+    "probe_path",
 ]

@@ -200,6 +200,30 @@ class RemoteDevice:
         await self._run([exchange])
         return time.monotonic() - exchange.sent_s
 
+    async def probe_outward(self, path: Path, frame_bytes: int, timeout_s: float) -> bool:
+        """Whether a frame of `frame_bytes` gets to the target by `path`: IDENTIFY, filled with
+        zeros, which targets leave alone. It is sent once."""
+        page = memoryview(bytearray(SECTOR_BYTES))
+        exchange = AtaExchange(Opcode.IDENTIFY_DEVICE, count=1, data=page)
+        exchange.frame_bytes = frame_bytes
+        return await self._probe(exchange, path, timeout_s)
+
+    async def probe_inward(self, path: Path, sectors: int, timeout_s: float) -> bool:
+        """Whether a reply with `sectors` sectors, the first ones of the disk, comes back by `path`;
+        the request is sent once."""
+        opcode = await self._opcode(Opcode.READ_SECTORS_EXT, Opcode.READ_SECTORS, sectors)
+        data = memoryview(bytearray(sectors * SECTOR_BYTES))
+        return await self._probe(AtaExchange(opcode, 0, sectors, data), path, timeout_s)
+
+    async def _probe(self, exchange: AtaExchange, path: Path, timeout_s: float) -> bool:
+        exchange.path = path
+        exchange.once_s = timeout_s
+        try:
+            await self._run([exchange])
+        except NoAnswerError:
+            return False
+        return True
+
     async def read_mask(self) -> access.MacList:
         """The MAC mask list: who may talk to the target; empty means everybody."""
         return await self._mask(access.Mcmd.READ, ())
@@ -322,7 +346,7 @@ class RemoteDevice:
         now_s = time.monotonic()
         vectors: dict[Port, list[Vector]] = defaultdict(list)
         for tag, exchange in self._window.take(now_s):
-            path = self._path(exchange.sectors)
+            path = exchange.path or self._path(exchange.sectors)
             source = path.port.link.mac
             vectors[path.port].append(exchange.pack(path.mac, source, self.shelf, self.slot, tag))
             self.counters.sent += 1

@@ -6,6 +6,7 @@ Sans-I/O. An exchange takes its reply, or declines it as malformed, whatever byt
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from ggaoe.client.errors import AtaCommandError, RefusedError
 from ggaoe.client.window import Request
@@ -26,6 +27,9 @@ from ggaoe.proto.frame import (
     pack_taskfile,
     unpack_taskfile,
 )
+
+if TYPE_CHECKING:
+    from ggaoe.client.port import Path
 
 _FAILED = Status.BSY | Status.DF | Status.DRQ | Status.ERR
 _LBA_MODE = 0xE0
@@ -48,7 +52,7 @@ class Exchange(Request):
     `settle` is called once, when it is answered or given up.
     """
 
-    __slots__ = ("argument", "command", "data", "error", "reply", "settle")
+    __slots__ = ("argument", "command", "data", "error", "frame_bytes", "path", "reply", "settle")
 
     def __init__(
         self,
@@ -61,6 +65,10 @@ class Exchange(Request):
         self.command = command
         self.argument = argument
         self.data = data
+        self.path: Path | None = None
+        """Where given: the only way by which it is sent."""
+        self.frame_bytes = FRAME_BYTES_MIN
+        """Shorter frames are filled with zeros up to it."""
         self.reply = b""
         self.error: ClientError | None = None
         self.settle: Callable[[ClientError | None], None] = _ignore
@@ -75,7 +83,7 @@ class Exchange(Request):
     ) -> list[bytes | memoryview]:
         """The frame as a vector; short ones are padded, as 9front's target demands."""
         head = pack_request(destination, source, shelf, slot, self.command, tag) + self.argument
-        return [head.ljust(FRAME_BYTES_MIN, b"\0")]
+        return [head.ljust(self.frame_bytes, b"\0")]
 
     def take_reply(self, device: str, header: Header, frame: Frame) -> bool:
         """Store what `frame` says; False where it cannot be the answer."""

@@ -14,9 +14,10 @@ from ggaoe.client.errors import NoAnswerError
 from ggaoe.client.port import Port
 from ggaoe.client.window import Timing
 from ggaoe.errors import ClientError
+from ggaoe.net.filters import Role
 from ggaoe.net.link import Frame, Interface
 from ggaoe.net.netlink import list_interfaces
-from ggaoe.net.plain import PlainLink, Role
+from ggaoe.net.plain import PlainLink
 from ggaoe.proto import query
 from ggaoe.proto.frame import (
     BROADCAST,
@@ -108,14 +109,19 @@ class Initiator:
         timeout_s: float = DISCOVERY_TIMEOUT_S,
         shelf: int = SHELF_ANY,
         slot: int = SLOT_ANY,
+        ccmd: int = query.Ccmd.READ,
+        text: bytes = b"",
     ) -> list[Found]:
         """Everybody who answers within `timeout_s`, in order of address; a target that answers on
-        two interfaces is found twice."""
+        two interfaces is found twice. With a test as `ccmd`, those whose config string matches
+        `text`."""
         found: dict[tuple[int, int, str, bytes], Found] = {}
 
         def on_config(port: Port, header: Header, config: query.ConfigArgument) -> None:
             key = (header.shelf, header.slot, port.link.name, header.source)
-            if shelf in (SHELF_ANY, header.shelf) and slot in (SLOT_ANY, header.slot):
+            is_asked = shelf in (SHELF_ANY, header.shelf) and slot in (SLOT_ANY, header.slot)
+            # Advertisements, and answers to others, are of use to a READ only.
+            if is_asked and ccmd in (query.Ccmd.READ, config.ccmd):
                 found[key] = Found(
                     *key, config.buffer_count, config.firmware, config.sectors, config.text
                 )
@@ -123,7 +129,7 @@ class Initiator:
         self._listeners.add(on_config)
         try:
             async with asyncio.timeout(timeout_s):
-                await self._keep_asking(shelf, slot)
+                await self._keep_asking(shelf, slot, query.pack_config(ccmd, text))
         except TimeoutError:
             pass
         finally:
@@ -178,8 +184,9 @@ class Initiator:
             asking.cancel()
         return device
 
-    async def _keep_asking(self, shelf: int, slot: int) -> None:
-        argument = query.pack_config(query.Ccmd.READ)
+    async def _keep_asking(
+        self, shelf: int, slot: int, argument: bytes = query.pack_config(query.Ccmd.READ)
+    ) -> None:
         while True:
             for port in self._ports:
                 head = pack_request(

@@ -50,7 +50,9 @@ class Port:
 
     def _on_writable(self) -> None:
         waiting = list(self._pending)
-        taken = self.link.send(waiting)
+        # What a writable socket refuses is lost, as in a network: some devices refuse for good what
+        # is too large for the other end.
+        taken = max(1, self.link.send(waiting))
         for _ in range(taken):
             self._pending.popleft()
         if not self._pending and self._loop is not None:
@@ -73,9 +75,12 @@ class Path:
     mac: bytes
     sectors_max: int
     buffer_count: int
+    sectors_told: int = SECTORS_UNTOLD
+    """What the target says that it takes; what we can send is not considered."""
 
     def learn(self, buffer_count: int, sectors: int) -> None:
         """What a config reply by this way says."""
         self.buffer_count = buffer_count
         ours = sectors_advertised(self.port.link.mtu_bytes)
-        self.sectors_max = max(1, min(sectors or SECTORS_UNTOLD, ours))
+        self.sectors_told = sectors or SECTORS_UNTOLD
+        self.sectors_max = max(1, min(self.sectors_told, ours))

@@ -63,6 +63,9 @@ def load_hosts(ethers: Path) -> acl.Hosts:
             content = file.read(FILE_BYTES_MAX + 1)
     except FileNotFoundError:
         return acl.Hosts(ethers, failure="there is no such file")
+    except PermissionError:
+        text = "it may not be read; where it has been replaced since the daemon started: restart"
+        return acl.Hosts(ethers, failure=text)
     except OSError as error:
         return acl.Hosts(ethers, failure=f"it cannot be read: {error.strerror}")
     if len(content) > FILE_BYTES_MAX:

@@ -5,7 +5,7 @@ Owns which option causes which step (from the option table) and its wording. Doe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Literal
@@ -76,6 +76,19 @@ class ReloadPlan:
     def relinks(self, interface: str) -> bool:
         """Whether an open interface has to be opened again."""
         return self.old.interface(interface) != self.config.interface(interface)
+
+    def reopening(self, names: Collection[str]) -> ReloadPlan:
+        """The same, and those of the devices `names` that stay are opened again, since their paths
+        have come to mean something else."""
+        changes = {change.name: change for change in self.changed}
+        for name in self.old.devices.keys() & self.config.devices.keys() & set(names):
+            old, new = self.old.devices[name], self.config.devices[name]
+            change = changes.get(name, DeviceChange(name, "live", old, new, ()))
+            if change.how == "live":
+                path = OptionChange("path", str(old.path or old.uuid), "what is there now")
+                options = (*change.options, path)
+                changes[name] = replace(change, how="reopen", options=options)
+        return replace(self, changed=tuple(changes.values()))
 
     def lines(self) -> list[str]:
         """The plan for people, in the order in which it is carried out."""

@@ -20,6 +20,7 @@ from typing import ClassVar
 from ggaoe.backend.base import Backend
 from ggaoe.engine import limit
 from ggaoe.engine.counters import DeviceCounters, InitiatorCounters, Initiators
+from ggaoe.engine.flood import FloodGuard
 from ggaoe.engine.trace import SNAP_BYTES, Trace, Traced
 from ggaoe.events import Event, about
 from ggaoe.net.link import Frame, Interface, Link, LinkSettings
@@ -57,6 +58,7 @@ class Port:
         self.devices: dict[tuple[int, int], Device] = {}
         self.limit = limit.Bucket(limit.LINK_RATE_PER_S, limit.LINK_BURST)
         """Of answers to all sources."""
+        self.guard = FloodGuard(link, self.devices.keys)
         self.is_open = True
 
     @property
@@ -203,6 +205,7 @@ class Engine(ABC):
         if not port.is_open:
             return
         port.is_open = False
+        port.guard.close()
         self._port_closed(port)
         for device in list(port.devices.values()):
             self.set_ports(device, device.ports - {port})
@@ -250,10 +253,12 @@ class Engine(ABC):
         for port in device.ports:
             if port.devices.get(device.address) is device:
                 del port.devices[device.address]
-        device.ports = frozenset(ports)
+        before, device.ports = device.ports, frozenset(ports)
         device.address = (device.target.settings.shelf, device.target.settings.slot)
         for port in device.ports:
             port.devices[device.address] = device
+        for port in before | device.ports:
+            port.guard.widen()
         if device.ports:
             device.target.mtu_bytes_min = min(port.path.mtu_bytes for port in device.ports)
 
@@ -290,6 +295,10 @@ class Engine(ABC):
     async def fence(self, device: Device) -> bool:
         """Wait until every request that is active now has been answered or dropped; False where one
         was given up instead, and so may still take effect."""
+
+    @abstractmethod
+    def drop_waiting(self, device: Device) -> None:
+        """Drop every request that has not started."""
 
     async def remove_device(self, device: Device, timeout_s: float | None) -> Backend | None:
         """Forget `device`, so that nobody puts it on a port again, and detach it."""
@@ -331,22 +340,23 @@ class Engine(ABC):
     def _dispatch(self, port: Port, frame: Frame) -> None:
         """What one received frame leads to; the caller releases the frame afterwards."""
         header = unpack_header(frame.head)
+        now_s = self._clock.monotonic_ns() / 1e9
         if header is None:
-            port.link.counters.drops["malformed"] += 1
+            _drop_on(port, "malformed", now_s)
             return
         if header.is_response:
             self._notice_conflict(port, header)
+            port.guard.useless(now_s)
             return
         source = header.source
         if source[0] & 1 or (source == port.path.mac and source != ZERO_MAC):
-            port.link.counters.drops["source"] += 1
+            _drop_on(port, "source", now_s)
             return
         devices = port.addressed(header.shelf, header.slot)
         if not devices:
-            port.link.counters.drops["address"] += 1
+            _drop_on(port, "address", now_s)
             return
         raw = bytes(frame) if frame.payload else frame.head
-        now_s = self._clock.monotonic_ns() / 1e9
         for device in devices:
             if device.trace is not None:
                 device.trace.add(frame.arrival_ns, port.name, len(raw), bytes(raw[:SNAP_BYTES]))
@@ -371,6 +381,7 @@ class Engine(ABC):
             if outcome.reason in REFUSALS and not initiator.drops[outcome.reason.value]:
                 device.refuse(source, port.name, now_s, outcome.reason)
             _count_drop(device, initiator, outcome.reason)
+            port.guard.useless(now_s)
         else:
             device.counters.other_requests += 1
             initiator.other_requests += 1
@@ -386,6 +397,7 @@ class Engine(ABC):
             return True
         if not is_source:
             port.link.counters.drops[DropReason.RATE_LIMITED.value] += 1
+        port.guard.useless(now_s, source=source if is_source else None)
         if now_s - self._limit_logged_s >= limit.LOG_PAUSE_S:
             self._limit_logged_s = now_s
             _log.warning(
@@ -433,6 +445,11 @@ class Engine(ABC):
             format_mac(header.source),
             header.tag,
         )
+
+
+def _drop_on(port: Port, reason: str, now_s: float) -> None:
+    port.link.counters.drops[reason] += 1
+    port.guard.useless(now_s)
 
 
 def _count_drop(device: Device, initiator: InitiatorCounters, reason: DropReason) -> None:

@@ -33,14 +33,14 @@ class Bucket:
         self._tokens = burst
         self._since_s = float("-inf")
 
-    def take(self, now_s: float) -> bool:
-        """Whether one more is within the rate."""
+    def take(self, now_s: float, count: int = 1) -> bool:
+        """Whether so many more are within the rate."""
         gained = (now_s - self._since_s) * self._rate_per_s
         self._tokens = min(self._burst, self._tokens + gained)
         self._since_s = now_s
-        if self._tokens < 1:
+        if self._tokens < count:
             return False
-        self._tokens -= 1
+        self._tokens -= count
         return True
 
     def is_full(self, now_s: float) -> bool:

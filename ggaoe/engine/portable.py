@@ -140,13 +140,17 @@ class _Lane:
         self.leases: list[Lease | None] = []
         self.is_blocked = False
 
-    def collect(self) -> None:
-        """Take from the link what one turn may handle."""
+    def collect(self) -> int:
+        """Take from the link what one turn may handle; how many frames it has dropped thereby."""
         wanted = FRAMES_PER_TURN_MAX - len(self.received)
-        if wanted > 0:
-            frames = self.port.link.receive(wanted)
-            self.received.extend(frames)
-            self.is_drained = len(frames) < wanted
+        if wanted <= 0:
+            return 0
+        counters = self.port.link.counters
+        before = counters.dropped
+        frames = self.port.link.receive(wanted)
+        self.received.extend(frames)
+        self.is_drained = len(frames) < wanted
+        return counters.dropped - before
 
 
 def _straighten(received: Sequence[Frame], latest_ns: int) -> None:
@@ -212,7 +216,9 @@ class PortableEngine(Engine):
         several = len(lanes) > 1
         horizon_ns = self._clock.wall_ns()
         for lane in lanes:
-            lane.collect()
+            dropped = lane.collect()
+            if dropped:
+                lane.port.guard.useless(self._clock.monotonic_ns() / 1e9, dropped)
             if several:
                 _straighten(lane.received, self._clock.wall_ns())
                 if not lane.is_drained:
@@ -535,12 +541,7 @@ class PortableEngine(Engine):
         assert isinstance(device, PortableDevice)
         device.is_serving = False
         device.target.size_sectors = None
-        for request in device.queue.drop_unstarted():
-            assert isinstance(request, IoRequest)
-            request.release()
-            request.initiator.in_flight -= 1
-            device.counters.drops[DropReason.NOT_SERVING.value] += 1
-            self._pass_fences(device, request)
+        self.drop_waiting(device)
         try:
             async with asyncio.timeout(timeout_s):
                 await self.fence(device)
@@ -579,6 +580,15 @@ class PortableEngine(Engine):
         device.queue.policy = device.policy
         self._active[device] = None
         self._push()
+
+    def drop_waiting(self, device: Device) -> None:
+        assert isinstance(device, PortableDevice)
+        for request in device.queue.drop_unstarted():
+            assert isinstance(request, IoRequest)
+            request.release()
+            request.initiator.in_flight -= 1
+            device.counters.drops[DropReason.NOT_SERVING.value] += 1
+            self._pass_fences(device, request)
 
     async def fence(self, device: Device) -> bool:
         assert isinstance(device, PortableDevice)

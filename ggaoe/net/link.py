@@ -9,7 +9,7 @@ to the socket, without a copy of ours, and a ring or zero-copy link fits the sam
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from ggaoe.net.buffers import Lease
@@ -74,7 +74,14 @@ class LinkCounters:
     """How often the transmit queue was full."""
     dropped_by_kernel: int = 0
     """Frames for which the receive buffer had no room; as of the last `Link.refresh`."""
+    narrowed: int = 0
+    """How often the kernel was told to throw away what a flood consists of, uncounted."""
     drops: dict[str, int] = field(default_factory=lambda: dict.fromkeys(DROP_REASONS, 0))
+
+    @property
+    def dropped(self) -> int:
+        """Of all reasons."""
+        return sum(self.drops.values())
 
 
 class Frame:
@@ -129,6 +136,15 @@ class Link(ABC):
         """Send frames (each a vector of buffers) in order; returns how many were taken. Fewer than
         given means that the queue is full, and the caller keeps the rest; a frame that the
         kernel refuses for good (link down, too long) counts as taken and as a drop."""
+
+    @abstractmethod
+    def narrow(self, addresses: Collection[tuple[int, int]], shed: Collection[bytes]) -> None:
+        """A hint: until `widen`, only frames for `addresses` (shelf, slot) or by wildcard are of
+        use, and of the hosts `shed` (6 bytes each) only what reads or writes. Never raises."""
+
+    @abstractmethod
+    def widen(self) -> None:
+        """Take the hint back."""
 
     def refresh(self) -> LinkCounters:
         """`counters`, after what the kernel counts has been added to them."""

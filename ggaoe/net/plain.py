@@ -6,19 +6,19 @@ meaning, devices, the event loop.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import logging
 import socket
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
-from enum import Enum
 
+from ggaoe.net import filters
 from ggaoe.net.buffers import BufferPool
+from ggaoe.net.filters import Role
 from ggaoe.net.link import HEAD_BYTES, Frame, Interface, Link, LinkCounters, LinkSettings
-from ggaoe.proto.frame import ETHERNET_BYTES, ETHERTYPE, FLAG_RESPONSE, FRAME_BYTES_MIN, Command
+from ggaoe.proto.frame import ETHERNET_BYTES, ETHERTYPE, FRAME_BYTES_MIN
 
 RECEIVE_BUFFER_BYTES = 32 << 20
 """Unless configured: room for thousands of jumbo frames while we are busy with something else."""
@@ -30,7 +30,6 @@ DROPS_PER_CALL_MAX = 1024
 _SOL_PACKET = 263
 _PACKET_STATISTICS = 6
 _PACKET_AUXDATA = 8
-_SO_ATTACH_FILTER = 26
 _SO_SNDBUFFORCE = 32
 _SO_RCVBUFFORCE = 33
 _SO_TIMESTAMPNS = 35
@@ -44,45 +43,10 @@ _ANCILLARY_BYTES = socket.CMSG_SPACE(_TIMESPEC.size) + socket.CMSG_SPACE(_AUXDAT
 _log = logging.getLogger("ggaoe.net")
 
 _NOTHING_LEFT = (errno.EAGAIN, errno.EBADF)
-_QUEUE_FULL = (errno.EAGAIN, errno.ENOBUFS)
-
-# Classic BPF: (code, jump if true, jump if false, operand), jumps counted from the next line.
-_LOAD_HALF, _LOAD_BYTE, _JUMP_EQUAL, _JUMP_SET, _RETURN = 0x28, 0x30, 0x15, 0x45, 0x06
-_WHOLE_FRAME = 0xFFFFFFFF
-_Program = tuple[tuple[int, int, int, int], ...]
-
-
-class Role(Enum):
-    """Which AoE frames the kernel passes to a link; the rest never wakes us."""
-
-    TARGET = "target"
-    """Requests, and config responses: another target answering for our address shows in those."""
-    INITIATOR = "initiator"
-    """Responses."""
-    ALL = "all"
-
-
-_FILTERS: dict[Role, _Program] = {
-    Role.TARGET: (
-        (_LOAD_HALF, 0, 0, 12),
-        (_JUMP_EQUAL, 0, 5, ETHERTYPE),
-        (_LOAD_BYTE, 0, 0, 14),
-        (_JUMP_SET, 0, 2, FLAG_RESPONSE),
-        (_LOAD_BYTE, 0, 0, 19),
-        (_JUMP_EQUAL, 0, 1, Command.CONFIG),
-        (_RETURN, 0, 0, _WHOLE_FRAME),
-        (_RETURN, 0, 0, 0),
-    ),
-    Role.INITIATOR: (
-        (_LOAD_HALF, 0, 0, 12),
-        (_JUMP_EQUAL, 0, 3, ETHERTYPE),
-        (_LOAD_BYTE, 0, 0, 14),
-        (_JUMP_SET, 0, 1, FLAG_RESPONSE),
-        (_RETURN, 0, 0, _WHOLE_FRAME),
-        (_RETURN, 0, 0, 0),
-    ),
-    Role.ALL: ((_RETURN, 0, 0, _WHOLE_FRAME),),
-}
+REFUSED_S_MAX = 0.02
+"""A device that has no room says ENOBUFS, and so do some of a frame that they will never take, as
+a veth of one that is larger than its peer's MTU. After so long such a frame is lost: it must not
+hold up those behind it."""
 
 
 class PlainLink(Link):
@@ -108,6 +72,8 @@ class PlainLink(Link):
         self._pool = BufferPool(max(1, self.frame_bytes_max - HEAD_BYTES))
         self._lease = self._pool.borrow()
         self._head = bytearray(HEAD_BYTES)
+        self._refused_since_s: float | None = None
+        """The first frame that is to be sent."""
         # Protocol 0 receives nothing: no frame gets in before filter and options are in place.
         self._socket = socket.socket(
             socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0
@@ -120,26 +86,33 @@ class PlainLink(Link):
 
     def _set_up(self, settings: LinkSettings, role: Role) -> None:
         receive_bytes = settings.receive_buffer_bytes or RECEIVE_BUFFER_BYTES
-        _set_buffer(self._socket, _SO_RCVBUFFORCE, socket.SO_RCVBUF, receive_bytes)
-        if settings.send_buffer_bytes:
-            _set_buffer(self._socket, _SO_SNDBUFFORCE, socket.SO_SNDBUF, settings.send_buffer_bytes)
-        if role is Role.TARGET:
-            self._check_receive_buffer(receive_bytes)
+        has_bytes = _set_buffer(self._socket, _SO_RCVBUFFORCE, socket.SO_RCVBUF, receive_bytes)
+        if has_bytes < receive_bytes and role is Role.TARGET and not self._receives_otherwise:
+            self._warn_of_buffer("receive", has_bytes, receive_bytes, "rmem_max")
+        if send_bytes := settings.send_buffer_bytes:
+            has_bytes = _set_buffer(self._socket, _SO_SNDBUFFORCE, socket.SO_SNDBUF, send_bytes)
+            if has_bytes < send_bytes:
+                self._warn_of_buffer("send", has_bytes, send_bytes, "wmem_max")
         self._socket.setsockopt(_SOL_PACKET, _PACKET_AUXDATA, 1)
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
-        _attach_filter(self._socket, _FILTERS[role])
+        filters.attach(self._socket, filters.for_role(role))
         self._socket.bind((self.name, ETHERTYPE))
 
-    def _check_receive_buffer(self, wanted_bytes: int) -> None:
-        has_bytes = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2
-        if has_bytes < min(wanted_bytes, RECEIVE_BUFFER_BYTES):
-            _log.warning(
-                "%s: a receive buffer of %d KiB instead of %d KiB: raise sysctl net.core.rmem_max, "
-                "since only links that are open when the daemon starts as root can exceed it",
-                self.name,
-                has_bytes >> 10,
-                wanted_bytes >> 10,
-            )
+    @property
+    def _receives_otherwise(self) -> bool:
+        """No frame waits in the socket's own buffer."""
+        return False
+
+    def _warn_of_buffer(self, kind: str, has_bytes: int, wanted_bytes: int, sysctl: str) -> None:
+        _log.warning(
+            "%s: a %s buffer of %d KiB instead of %d KiB: raise sysctl net.core.%s, since only "
+            "links that are open when the daemon starts as root can exceed it",
+            self.name,
+            kind,
+            has_bytes >> 10,
+            wanted_bytes >> 10,
+            sysctl,
+        )
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -199,10 +172,11 @@ class PlainLink(Link):
             try:
                 size_bytes += send_vector(frame)
             except OSError as error:
-                if error.errno in _QUEUE_FULL:
+                if error.errno == errno.EAGAIN or self._may_be_full(error):
                     self.counters.tx_held += 1
                     break
                 refused += 1
+            self._refused_since_s = None
             taken += 1
         if taken > refused:
             self.counters.tx_batches += 1
@@ -210,6 +184,24 @@ class PlainLink(Link):
             self.counters.tx_bytes += size_bytes
         self.counters.drops["tx_refused"] += refused
         return taken
+
+    def _may_be_full(self, error: OSError) -> bool:
+        """Whether there may soon be room for the frame at the head of the queue."""
+        if error.errno != errno.ENOBUFS:
+            return False
+        now_s = time.monotonic()
+        if self._refused_since_s is None:
+            self._refused_since_s = now_s
+        return now_s - self._refused_since_s < REFUSED_S_MAX
+
+    def narrow(self, addresses: Collection[tuple[int, int]], shed: Collection[bytes]) -> None:
+        self.counters.narrowed += 1
+        with suppress(OSError):  # where the kernel has no memory for it, everything comes to us
+            filters.attach(self._socket, filters.narrow(addresses, shed))
+
+    def widen(self) -> None:
+        with suppress(OSError):
+            filters.attach(self._socket, filters.for_role(Role.TARGET))
 
     def refresh(self) -> LinkCounters:
         with suppress(OSError):
@@ -222,16 +214,10 @@ class PlainLink(Link):
         self._socket.close()
 
 
-def _set_buffer(sock: socket.socket, force_option: int, option: int, size_bytes: int) -> None:
-    """`size_bytes`, or as near as the system lets an unprivileged process come."""
+def _set_buffer(sock: socket.socket, force_option: int, option: int, size_bytes: int) -> int:
+    """`size_bytes`, or as near as the system lets an unprivileged process come; what it is now."""
     try:
         sock.setsockopt(socket.SOL_SOCKET, force_option, size_bytes)
     except PermissionError:
         sock.setsockopt(socket.SOL_SOCKET, option, size_bytes)
-
-
-def _attach_filter(sock: socket.socket, program: _Program) -> None:
-    code = b"".join(struct.pack("@HBBI", *line) for line in program)
-    memory = ctypes.create_string_buffer(code, len(code))
-    descriptor = struct.pack("@HP", len(program), ctypes.addressof(memory))
-    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, descriptor)
+    return sock.getsockopt(socket.SOL_SOCKET, option) // 2  # the kernel doubles it, for overhead

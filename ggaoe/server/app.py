@@ -6,8 +6,7 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Collection, Iterable
 from importlib import import_module
 from pathlib import Path
 
@@ -21,17 +20,19 @@ from ggaoe.server.advertise import Advertiser
 from ggaoe.server.confine import Confinement, confine, limits_of
 from ggaoe.server.control import REFUSED, ControlServer
 from ggaoe.server.events import Events
-from ggaoe.server.export import Export
+from ggaoe.server.export import FIRST_ATTEMPT_TIMEOUT_S, Export, State, rules_of
 from ggaoe.server.interfaces import Interfaces
+from ggaoe.server.notify import ServiceManager
 from ggaoe.server.process import Readiness
 from ggaoe.server.state import StateStore
 from ggaoe.server.verbs import Verbs
 from ggaoe.units import format_mac
 
-FIRST_ATTEMPT_TIMEOUT_S = 10.0
-"""A start or reload waits so long for devices to open; slower ones are ready later."""
 RELOAD_DRAIN_TIMEOUT_S = 5.0
-"""A reload waits so long for removed devices to finish; slower ones finish behind it."""
+"""A reload waits so long for devices to finish what other rules have let in, or what they do before
+they are removed; slower ones finish what has started behind it."""
+LOOK_TIMEOUT_S = 2.0
+"""A reload waits so long to learn what is at the devices' paths."""
 STOP_DRAIN_TIMEOUT_S = 30.0
 """Requests that a store has not finished by then are given up at the end of the process."""
 
@@ -73,6 +74,7 @@ class Daemon:
         self.events = Events()
         handlers = Verbs(self).handlers()
         self._control = ControlServer(control_socket, handlers) if control_socket else None
+        self._manager = ServiceManager(self._status)
         self._reloading = asyncio.Lock()
         self._behind: set[asyncio.Task[None]] = set()
         self._stop_signals = 0
@@ -88,6 +90,7 @@ class Daemon:
         try:
             await self._start()
             readiness.ready()
+            self._manager.ready()
             _log.info(
                 "ready: %d devices, %d interfaces, engine %s",
                 len(self.exports),
@@ -97,14 +100,19 @@ class Daemon:
             )
             await self._stopping.wait()
         finally:
+            self._manager.stopping()
             await self._stop()
+            self._manager.close()
         _log.info("stopped")
 
     async def _start(self) -> None:
         async with self._reloading:  # a reload waits until there is something to change
             # Looks for its library by running programs: not possible later.
-            with suppress(ImportError, OSError):  # where the library is missing
+            try:
                 import_module("ggaoe.backend.aio")
+            except (ImportError, OSError) as error:  # the native engine does without the library
+                if self.engine.name == "portable":
+                    _log.warning("no Linux AIO, worker threads do all direct I/O: %s", error)
             if self._control is not None:
                 await self._control.start()
             self.interfaces.start()
@@ -124,6 +132,12 @@ class Daemon:
             self.engine.start()
         except OSError as error:
             raise StartError(f"engine {self.engine.name}: {error.strerror}") from None
+
+    def _status(self) -> str:
+        """The line that a service manager shows."""
+        serving = sum(export.state is State.SERVING for export in self.exports.values())
+        links = len(self.engine.ports)
+        return f"serving {serving} of {len(self.exports)} devices on {links} interfaces"
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -231,10 +245,37 @@ class Daemon:
         if self.source is None:
             raise ControlError(REFUSED, "there is no configuration file to read again")
         async with self._reloading:
-            plan = diff(self.config, await load_async(self.source))
-            if not dry_run and not self._stopping.is_set():
-                await self._apply(plan)
+            if dry_run:
+                return await self._plan(self.source)
+            self._manager.reloading()
+            refusal = ""
+            try:
+                plan = await self._plan(self.source)
+                if not self._stopping.is_set():
+                    await self._apply(plan)
+            except GgaoeError as error:
+                refusal = f"reload refused: {error}"
+                raise
+            finally:
+                self._manager.reloaded(refusal)
         return plan
+
+    async def _plan(self, source: Path) -> ReloadPlan:
+        plan = diff(self.config, await load_async(source))
+        return plan.reopening(await self._replaced())
+
+    async def _replaced(self) -> list[str]:
+        """The devices whose paths have come to mean another store; those that do not say are not
+        waited for."""
+        asked = {
+            asyncio.create_task(export.is_replaced()): name for name, export in self.exports.items()
+        }
+        if not asked:
+            return []
+        done, pending = await asyncio.wait(asked, timeout=LOOK_TIMEOUT_S)
+        for task in pending:
+            task.cancel()
+        return [asked[task] for task in done if task.result()]
 
     async def _apply(self, plan: ReloadPlan) -> None:
         for line in plan.lines():
@@ -262,17 +303,30 @@ class Daemon:
         if any(change.key == "advertise-interval" for change in plan.daemon):
             self.advertiser.set_interval(plan.config.advertise_interval_s)
         self.interfaces.reconfigure(plan.config)
+        await self._settle(
+            self.exports[change.name]
+            for change in plan.changed
+            if change not in replaced and rules_of(change.old) != rules_of(change.new)
+        )
         await _first_attempts(opening)
         _log.info("reload: done", extra=about(Event.RELOADED))
 
-    async def _drain(self, tasks: list[asyncio.Task[None]]) -> None:
+    async def _settle(self, exports: Iterable[Export]) -> None:
+        """Nothing that other rules have let in is begun after a reload has been reported."""
+        settling = {asyncio.create_task(export.settle()): export for export in exports}
+        for task in await self._drain(settling):
+            settling[task].drop_waiting()
+
+    async def _drain(self, tasks: Collection[asyncio.Task[None]]) -> set[asyncio.Task[None]]:
+        """Wait a while; returns those that go on behind the reload."""
         if not tasks:
-            return
+            return set()
         for task in tasks:
             self._follow(task)
         _, pending = await asyncio.wait(tasks, timeout=RELOAD_DRAIN_TIMEOUT_S)
         if pending:
             _log.warning("reload: %d devices are still finishing requests", len(pending))
+        return pending
 
 
 async def _first_attempts(exports: Iterable[Export]) -> None:

@@ -130,9 +130,15 @@ class Confinement:
         if not isinstance(cause, OSError) or cause.errno != errno.EACCES:
             return str(error)
         path = config.path or Path(str(cause.filename))
+        closed = _closed_directory(path)
         wanted = Right.READ_FILE if config.read_only else Right.READ_FILE | Right.WRITE_FILE
-        if restriction is not None and not restriction.permits(path, wanted):
+        if closed is None and restriction is not None and not restriction.permits(path, wanted):
             return _outside(str(path), _place_of(path))
+        if not self.is_root and closed is not None:
+            return (
+                f"{path}: user {self.user} may not enter {closed}: give it access "
+                f"(setfacl -m u:{self.user}:x {closed})"
+            )
         if not self.is_root:
             return f"{path}: user {self.user} may not open it: {_way_in(path, self.user)}"
         if Capability.DAC_OVERRIDE not in self.kept:
@@ -144,12 +150,23 @@ class Confinement:
 
 
 def confine(limits: Limits) -> Confinement:
-    """Give up everything else. StartError where `limits.user` does not exist or we cannot become
-    it; what this kernel does not have is left out, and said."""
+    """Give up everything else. StartError where that cannot be done; what this kernel does not have
+    is left out, and said."""
+    try:
+        return _confine(limits)
+    except OSError as error:
+        raise StartError(
+            f"cannot give up privileges: {error.filename or 'system call'}: {error.strerror}: see "
+            f"what the container or service manager that starts it leaves out or forbids"
+        ) from None
+
+
+def _confine(limits: Limits) -> Confinement:
     if capabilities.thread_count() != 1:
-        raise RuntimeError("threads that exist already would not be confined")
+        raise StartError("cannot be confined: threads that exist already would not be")
     user = capabilities.user_called(limits.user) if limits.user else None
-    reachable = list(rules(limits))  # with the eyes of who starts it
+    # Before we become the user, who may be given a way to a place only later.
+    ruleset, no_landlock = _tried(limits.landlock, lambda: landlock.Ruleset(rules(limits)))
     becomes_another = user is not None and os.geteuid() != user.pw_uid
     kept = {} if becomes_another else _needed(limits)
     if user is not None and becomes_another:
@@ -162,10 +179,9 @@ def confine(limits: Limits) -> Confinement:
     kept = {Capability.NET_RAW: "to open packet sockets", **kept}
     capabilities.keep_only(kept)
     capabilities.no_new_privileges()
-    found = Confinement(capabilities.user_name(), os.geteuid() == 0, kept)
-    found.restriction, found.no_landlock = _tried(
-        limits.landlock, lambda: landlock.restrict(reachable)
-    )
+    found = Confinement(capabilities.user_name(), os.geteuid() == 0, kept, no_landlock=no_landlock)
+    if ruleset is not None:
+        found.restriction, found.no_landlock = _tried(True, ruleset.restrict)
     found.calls, found.no_seccomp = _tried(limits.seccomp, seccomp.restrict)
     return found
 
@@ -182,6 +198,9 @@ def rules(limits: Limits) -> Iterator[tuple[Path, Right]]:
     if limits.source is not None:
         yield _directory(limits.source), Right.READ_FILE
         yield _place_of(limits.source), Right.READ_FILE
+        # Only the file: all of /etc is too much for names that few configurations use. One that has
+        # been put in its place cannot be read, unless the configuration is in /etc, too; a reload
+        # that needs it then says so.
         yield ETHERS, Right.READ_FILE
     if limits.state_directory is not None:
         yield limits.state_directory, landlock.KEEP
@@ -219,9 +238,9 @@ def _needed(limits: Limits) -> dict[Capability, str]:
             continue
         for level in range(len(levels)):
             capabilities.use_only((Capability.NET_RAW, *levels[level]))
-            accessible = os.access(path, mode, effective_ids=True)
+            is_enough = capabilities.may(path, mode)
             capabilities.use_only(everything)
-            if accessible:
+            if is_enough:
                 found = max(found, (level, path), key=lambda one: one[0])
                 break
     level, path = found
@@ -271,6 +290,20 @@ def _outside(what: str, place: Path) -> str:
         f"{what}: Landlock was set up at the start without {place}: restart the daemon, or set "
         f"landlock = false"
     )
+
+
+def _closed_directory(path: Path) -> Path | None:
+    """The first directory on the way to `path` that we may not enter: what is beyond it cannot be
+    compared with the rules, and these do not keep anybody from looking."""
+    real = Path(os.path.realpath(path))
+    for place in (*reversed(real.parents), real):
+        try:
+            place.stat()
+        except PermissionError:
+            return place.parent
+        except OSError:
+            return None
+    return None
 
 
 def _way_in(path: Path, user: str) -> str:

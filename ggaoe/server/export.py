@@ -11,10 +11,13 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from enum import Enum
+from pathlib import Path
 
 from ggaoe import __version__
 from ggaoe.backend.base import Backend
 from ggaoe.backend.file import FileSpec, open_file
+from ggaoe.backend.origin import Place
+from ggaoe.backend.workers import in_thread
 from ggaoe.config import DeviceConfig
 from ggaoe.engine.base import Device, Engine, Port
 from ggaoe.errors import BackendError, GgaoeError, StateError
@@ -32,6 +35,8 @@ RETRY_S_MAX = 30.0
 SIZE_POLL_S = 2.0
 CHANGES_WAITING_MAX = 64
 """State changes that hosts asked for and that are being stored; a newer one is dropped."""
+FIRST_ATTEMPT_TIMEOUT_S = 10.0
+"""A start or reload waits so long for devices to open; slower ones are ready later."""
 MODEL = "ggaoe"
 
 _log = logging.getLogger("ggaoe.device")
@@ -60,12 +65,15 @@ class Export:
         self.config = config
         self.state = State.WAITING
         self.reason: str | None = "starting"
+        """Why it does not serve; where it does, what is wrong with it all the same."""
         self.first_attempt = asyncio.Event()
         """Set once it serves, or waits for a known reason."""
         self._engine = engine
         self._store = store
         self._announce = announce
         self._explain = explain
+        self._has_state = False
+        """What initiators have set is known."""
         self._changing = asyncio.Lock()
         self._changes: set[asyncio.Task[None]] = set()
         self._ends = 0
@@ -88,13 +96,9 @@ class Export:
     async def _live(self) -> None:
         """Open the backing, as often as it takes, then watch its size."""
         retry_s = RETRY_S_MIN
-        has_state = self.device.is_known
         while True:
             try:
-                if not has_state:
-                    self.device.target.state = await self._store.load(self.name)
-                    has_state = True
-                backend = await open_file(file_spec_of(self.config))
+                backend = await self._opened()
             except (BackendError, StateError) as error:
                 self._wait(self._explain(self.config, error))
             except Exception:
@@ -103,15 +107,29 @@ class Export:
             else:
                 self._serve(backend)
                 break
-            # Not before the first attempt: hosts need not notice a restart, and would get errors.
-            if has_state and not self.device.is_known:
-                self.device.is_known = True
-                self._announce(self.device)
             await asyncio.sleep(retry_s)
             retry_s = min(retry_s * 2, RETRY_S_MAX)
         while True:
             await asyncio.sleep(SIZE_POLL_S)
             await self._watch_size(backend)
+            await self.is_replaced()
+
+    async def _opened(self) -> Backend:
+        """One attempt, which is left to itself where the store does not answer."""
+        overdue = asyncio.get_running_loop().call_later(
+            FIRST_ATTEMPT_TIMEOUT_S, self._wait, "the store does not answer"
+        )
+        try:
+            if not self._has_state:
+                self.device.target.state = await self._store.load(self.name)
+                self._has_state = True
+            return await self._open()
+        finally:
+            overdue.cancel()
+
+    async def _open(self) -> Backend:
+        """The store, opened; raises BackendError."""
+        return await open_file(file_spec_of(self.config))
 
     def _wait(self, reason: str) -> None:
         if reason != self.reason:
@@ -119,6 +137,10 @@ class Export:
             _log.error("%s: waiting: %s", self.name, reason, extra=extra)
         self.reason = reason
         self.first_attempt.set()
+        # Not before the first attempt: hosts need not notice a restart, and would get errors.
+        if self._has_state and not self.device.is_known:
+            self.device.is_known = True
+            self._announce(self.device)
 
     def _serve(self, backend: Backend) -> None:
         for warning in backend.warnings:
@@ -167,6 +189,43 @@ class Export:
         self._engine.refresh(self.device)
         self._announce(self.device)
 
+    async def is_replaced(self) -> bool:
+        """Whether another store is now where ours was opened; says so, too, where nothing is.
+
+        Ours is served on, as it has what was acknowledged; nobody else may have it any more."""
+        backend = self.backend
+        if backend is None or backend.origin is None or self.state is not State.SERVING:
+            return False
+        try:
+            place = await in_thread(backend.origin.look)
+        except OSError:  # no thread for it now
+            return False
+        if backend is not self.backend or self.state is not State.SERVING:
+            return False
+        self._tell(backend.origin.path, place)
+        return place is Place.ANOTHER
+
+    def _tell(self, path: Path, place: Place) -> None:
+        if place is Place.ANOTHER:
+            reason = (
+                f"{path} is not what is served any more: the old one is served until a reload "
+                "(ggaoectl reload) or restart, which gives it up with all that was written to it"
+            )
+        elif place is Place.NOTHING:
+            reason = (
+                f"{path} is gone: what was there is served on until the daemon ends, and may be "
+                f"lost then: put it back, or save it with: ggaoe copy {self.config.address} FILE"
+            )
+        else:
+            reason = None
+        if reason == self.reason:
+            return
+        self.reason = reason
+        if reason is None:
+            _log.info("%s: %s is what is served again", self.name, path)
+        else:
+            _log.error("%s: %s", self.name, reason)
+
     async def close(self, timeout_s: float | None) -> None:
         """Stop serving: drop what has not started, finish what has, and close the backing."""
         self._ends += 1
@@ -213,6 +272,16 @@ class Export:
         self._engine.refresh(device)
         if _told(old) != _told(config):
             self._announce(device)
+
+    async def settle(self) -> None:
+        """Wait until all that hosts have asked for until now is done, refused or dropped: the next
+        that begins is one that the configuration of now permits."""
+        await self._engine.fence(self.device)
+        await self._finish_changes()
+
+    def drop_waiting(self) -> None:
+        """Drop what hosts have asked of the store and has not begun; they will ask again."""
+        self._engine.drop_waiting(self.device)
 
     # --- state set by initiators -----------------------------------------------------------
 
@@ -282,6 +351,19 @@ def settings_of(config: DeviceConfig) -> Settings:
         read=config.read,
         write=config.write,
         change=config.change,
+    )
+
+
+def rules_of(config: DeviceConfig) -> tuple[object, ...]:
+    """What decides about who may do what, and is changed while the device serves."""
+    return (
+        config.accept,
+        config.deny,
+        config.discover,
+        config.read,
+        config.write,
+        config.change,
+        config.interfaces,
     )
 
 

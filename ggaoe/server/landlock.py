@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import stat
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -90,46 +91,55 @@ def abi() -> int:
     return _call(_CREATE_RULESET, None, ctypes.c_size_t(0), _CREATE_RULESET_VERSION)
 
 
-def restrict(wanted: Iterable[tuple[Path, Right]]) -> Restriction:
-    """From now on this thread, and those it makes, can do in the file system only what `wanted`
-    gives; no TCP, no signals to other processes, no abstract sockets of theirs. Paths that do not
-    exist are left out. Needs no_new_privs; raises OSError where the kernel has no Landlock."""
-    version = abi()
-    handled = ~Right(0)
-    for first, right in _FIRST_OF_ABI:
-        if version < first:
-            handled &= ~right
-    network = _NET_BIND_TCP | _NET_CONNECT_TCP if version >= _ABI_OF_NETWORK else 0
-    scopes = _SCOPE_ABSTRACT_UNIX_SOCKET | _SCOPE_SIGNAL if version >= _ABI_OF_SCOPES else 0
-    attributes = _RULESET.pack(handled, network, scopes)
-    # An older kernel takes a longer structure, too, as long as the rest of it is zero.
-    ruleset = _call(_CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), 0)
-    rules: dict[tuple[int, int], Right] = {}
-    try:
-        for path, rights in wanted:
-            _add(ruleset, path, rights & handled, rules)
-        _call(_RESTRICT_SELF, ruleset, 0)
-    finally:
-        os.close(ruleset)
-    return Restriction(version, rules)
+class Ruleset:
+    """What `wanted` gives, looked up with the eyes of who makes it. Paths that do not exist are
+    left out. Raises OSError where the kernel has no Landlock."""
 
+    def __init__(self, wanted: Iterable[tuple[Path, Right]]) -> None:
+        self._abi = abi()
+        self._rules: dict[tuple[int, int], Right] = {}
+        self._handled = ~Right(0)
+        for first, right in _FIRST_OF_ABI:
+            if self._abi < first:
+                self._handled &= ~right
+        network = _NET_BIND_TCP | _NET_CONNECT_TCP if self._abi >= _ABI_OF_NETWORK else 0
+        scopes = _SCOPE_ABSTRACT_UNIX_SOCKET | _SCOPE_SIGNAL if self._abi >= _ABI_OF_SCOPES else 0
+        attributes = _RULESET.pack(self._handled, network, scopes)
+        # An older kernel takes a longer structure, too, as long as the rest of it is zero.
+        self._fd = _call(_CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), 0)
+        try:
+            for path, rights in wanted:
+                self._add(path, rights & self._handled)
+        except OSError:
+            os.close(self._fd)
+            raise
 
-def _add(ruleset: int, path: Path, rights: Right, rules: dict[tuple[int, int], Right]) -> None:
-    try:
-        place = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    except OSError:
-        return
-    try:
-        status = os.fstat(place)
-        if not path.is_dir():
-            rights &= _OF_FILES
-        if not rights:
+    def _add(self, path: Path, rights: Right) -> None:
+        try:
+            place = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        except OSError:
             return
-        _call(_ADD_RULE, ruleset, _RULE_PATH_BENEATH, _PATH_BENEATH.pack(rights, place), 0)
-    finally:
-        os.close(place)
-    identity = status.st_dev, status.st_ino
-    rules[identity] = rules.get(identity, Right(0)) | rights
+        try:
+            status = os.fstat(place)
+            if not stat.S_ISDIR(status.st_mode):
+                rights &= _OF_FILES
+            if not rights:
+                return
+            _call(_ADD_RULE, self._fd, _RULE_PATH_BENEATH, _PATH_BENEATH.pack(rights, place), 0)
+        finally:
+            os.close(place)
+        identity = status.st_dev, status.st_ino
+        self._rules[identity] = self._rules.get(identity, Right(0)) | rights
+
+    def restrict(self) -> Restriction:
+        """From now on this thread, and those it makes, can do in the file system only this; no TCP,
+        no signals to other processes, no abstract sockets of theirs. To be called once. Needs
+        no_new_privs; raises OSError."""
+        try:
+            _call(_RESTRICT_SELF, self._fd, 0)
+        finally:
+            os.close(self._fd)
+        return Restriction(self._abi, self._rules)
 
 
 def _call(number: int, *arguments: object) -> int:

@@ -122,6 +122,13 @@ def _to_null(stream: TextIO) -> None:
     os.close(null)
 
 
+def make_directory(path: Path) -> None:
+    """The directory of a file below /run, which is empty after each boot: only this one, none above
+    it. Where it cannot be made, whoever makes the file says so."""
+    with suppress(OSError):
+        path.parent.mkdir(mode=0o755)
+
+
 class PidFile:
     """A context that holds `path` with our process id in it, locked; removed at its end.
 
@@ -163,11 +170,11 @@ class PidFile:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._is_at_path(self._fd):
-            try:
+        try:
+            if self._is_at_path(self._fd):
                 self._path.unlink()
-            except OSError:  # the directory belongs to somebody else; an empty file is nobody's
-                os.ftruncate(self._fd, 0)
+        except OSError:  # the directory belongs to somebody else; an empty file is nobody's
+            os.ftruncate(self._fd, 0)
         os.close(self._fd)
 
     def _locked(self) -> int:
@@ -207,4 +214,7 @@ def require_capability_net_raw() -> None:
 
 
 def _own_status() -> str:
-    return Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    try:
+        return Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    except OSError as error:
+        raise StartError(f"cannot read {error.filename}: {error.strerror}: mount /proc") from None

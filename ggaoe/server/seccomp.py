@@ -90,6 +90,7 @@ CALLS: dict[str, tuple[int | None, int | None]] = {
     "getppid": (110, 173), "gettid": (186, 178), "getuid": (102, 174), "geteuid": (107, 175),
     "getgid": (104, 176), "getegid": (108, 177), "getresuid": (118, 148), "getresgid": (120, 150),
     "getgroups": (115, 158), "getpgid": (121, 155), "getpgrp": (111, None), "getsid": (124, 156),
+    "capget": (125, 90),
     "getrlimit": (97, 163), "prlimit64": (302, 261), "uname": (63, 160), "sysinfo": (99, 179),
     # With conditions.
     "socket": (41, 198), "clone": (56, 220), "clone3": (435, 435),
@@ -99,11 +100,16 @@ CALLS: dict[str, tuple[int | None, int | None]] = {
 # fmt: on
 
 
+def has_list() -> bool:
+    """Whether the numbers of this machine's calls are known here."""
+    return platform.machine() in _ARCHITECTURES and struct.calcsize("P") == 8
+
+
 def restrict() -> int:
     """From now on this thread, and those it makes, have only these calls; returns how many. Needs
     no_new_privs. Raises OSError where the kernel has no filters, or ours has no numbers for it."""
     machine = platform.machine()
-    if machine not in _ARCHITECTURES or struct.calcsize("P") != 8:
+    if not has_list():
         raise OSError(errno.ENOSYS, f"no list of system calls for {machine}")
     architecture, column, own_number = _ARCHITECTURES[machine]
     lines = program(architecture, column)

@@ -10,23 +10,26 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
 import aiofiles
 
+from ggaoe.config.schema import BY_KEY
 from ggaoe.errors import StateError
 from ggaoe.proto.access import LIST_ENTRIES_MAX, MacList
 from ggaoe.proto.ata import SMART_HOST_LOGS
 from ggaoe.proto.frame import SECTOR_BYTES
 from ggaoe.proto.query import CONFIG_STRING_BYTES_MAX
 from ggaoe.proto.target import TargetState
-from ggaoe.server.capabilities import user_name
+from ggaoe.server.capabilities import may, user_name
 from ggaoe.units import format_mac, parse_mac
 
 FORMAT = "ggaoe-state"
 FORMAT_VERSION = 1
 FILE_BYTES_MAX = 1 << 20
+DEFAULT_DIRECTORY = Path(str(BY_KEY["state-directory"].default))
 
 
 class StateStore:
@@ -35,6 +38,20 @@ class StateStore:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
 
+    @property
+    def is_missing_default(self) -> bool:
+        """Is it one that `make` may make? Any other that is missing may lie on a file system that
+        is not mounted yet, and an empty one in its place would forget reservations."""
+        return self.directory == DEFAULT_DIRECTORY and not self.directory.exists()
+
+    def make(self) -> bool:
+        """Make it, for our user alone. False where that fails: `check` says what is wrong."""
+        try:
+            self.directory.mkdir(mode=0o700)
+        except OSError:
+            return False
+        return True
+
     def check(self) -> None:
         """StateError where states could not be stored."""
         if not self.directory.is_dir():
@@ -42,10 +59,10 @@ class StateStore:
                 f"state directory {self.directory} does not exist: create it, "
                 f"or set another state-directory"
             )
-        if not os.access(self.directory, os.W_OK | os.X_OK):
+        if not may(self.directory, os.R_OK | os.W_OK | os.X_OK):
             raise StateError(
-                f"state directory {self.directory} is not writable for user {user_name()}: change "
-                f"its owner or permissions, or set another state-directory"
+                f"state directory {self.directory} is not readable and writable for user "
+                f"{user_name()}: change its owner or permissions, or set another state-directory"
             )
 
     def path_of(self, name: str) -> Path:
@@ -55,6 +72,8 @@ class StateStore:
     async def load(self, name: str) -> TargetState:
         """The state of device `name`, the empty one where none was saved; raises StateError."""
         path = self.path_of(name)
+        with suppress(OSError):  # a crash in the middle of `save`; what keeps it here, `save` tells
+            await asyncio.to_thread(_temporary(path).unlink)
         try:
             async with aiofiles.open(path, "rb") as file:
                 content = await file.read(FILE_BYTES_MAX)
@@ -73,7 +92,7 @@ class StateStore:
     async def save(self, name: str, state: TargetState) -> None:
         """Store `state` durably; raises StateError, and then the old one is still there."""
         path = self.path_of(name)
-        temporary = path.with_name(f".{path.name}.new")
+        temporary = _temporary(path)
         try:
             async with aiofiles.open(temporary, "wb") as file:
                 await file.write(encode(state))
@@ -82,6 +101,10 @@ class StateStore:
             await asyncio.to_thread(_replace, temporary, path)
         except OSError as error:
             raise StateError(f"state file {path}: {error.strerror}") from None
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.new")
 
 
 def _replace(temporary: Path, path: Path) -> None:

@@ -47,9 +47,8 @@ class _Patient(selectors.BaseSelector):
         self.before_waiting: Callable[[], bool] = bool
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        has_news = self.before_waiting()
         ready = self._inner.select(0)
-        if ready or has_news or (timeout is not None and timeout <= 0):
+        if ready or (timeout is not None and timeout <= 0) or self.before_waiting():
             return ready
         if timeout is None:
             raise RuntimeError("nothing is left to happen, and it has not ended")
@@ -92,8 +91,8 @@ class ManualLoop(asyncio.SelectorEventLoop):
         return self._manual.monotonic_ns / 1e9
 
     def run(self, coroutine: Coroutine[object, object, T], hook: Callable[[], bool]) -> T:
-        """What `coroutine` returns or raises, or `hook`, which is called in each turn before time
-        may pass, and returns whether it has found something to do. Closes the loop."""
+        """What `coroutine` returns or raises, or `hook`, which is called whenever time is about to
+        pass, and returns whether it has found something to do instead. Closes the loop."""
         self._patient.before_waiting = lambda: self._is_sound() and hook()
         try:
             return self.run_until_complete(coroutine)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 
 from ggaoe.net.buffers import BufferPool
@@ -35,6 +35,8 @@ class MemoryLink(Link):
         self.sent: list[bytes] = []
         self.room_frames: int | None = None
         self.is_open = True
+        self.narrowed_to: tuple[set[tuple[int, int]], set[bytes]] | None = None
+        """The hint that is in force; what is delivered arrives all the same."""
         self._frame_bytes_max = interface.mtu_bytes + ETHERNET_BYTES
         self._pool = BufferPool(self._frame_bytes_max - HEAD_BYTES)
         self._arrived: deque[tuple[bytes, int]] = deque()
@@ -99,6 +101,13 @@ class MemoryLink(Link):
             self.counters.tx_frames += taken - refused
         self.counters.drops["tx_refused"] += refused
         return taken
+
+    def narrow(self, addresses: Collection[tuple[int, int]], shed: Collection[bytes]) -> None:
+        self.counters.narrowed += 1
+        self.narrowed_to = set(addresses), set(shed)
+
+    def widen(self) -> None:
+        self.narrowed_to = None
 
     def forget_backlog(self) -> None:
         """What was delivered and not received has never arrived."""

@@ -14,6 +14,8 @@ packages=(
     strace
     # the kernel initiator's guest
     user-mode-linux busybox-static
+    # checks of units, manual pages and completion
+    systemd man-db mandoc zsh fish rpm
     # GLib's reader of the configuration dialect
     python3-gi gir1.2-glib-2.0
 )

@@ -26,6 +26,8 @@ _PACKAGES = {
     "losetup": "mount",
     "mkfs.ext4": "e2fsprogs",
     "nsenter": "util-linux",
+    "rpmspec": "rpm",
+    "systemd-analyze": "systemd",
     "unshare": "util-linux",
 }
 

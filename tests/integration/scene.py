@@ -249,6 +249,7 @@ class Daemon:
 
     wrapper: Sequence[str] = ()
     """What runs it, as an argument vector that the daemon's own follows."""
+    command: Sequence[str] = GGAOE
 
     def __init__(self, namespace: Namespace, directory: Path, name: str = "ggaoe") -> None:
         self.namespace = namespace
@@ -280,7 +281,13 @@ class Daemon:
         self._log_starts_at = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
             self.process = self.namespace.spawn(
-                *self.wrapper, *GGAOE, "-c", self.config, stdout=log, stderr=log, cwd=REPOSITORY
+                *self.wrapper,
+                *self.command,
+                "-c",
+                self.config,
+                stdout=log,
+                stderr=log,
+                cwd=REPOSITORY,
             )
 
     def stop(self) -> int:

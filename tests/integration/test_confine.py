@@ -7,10 +7,12 @@ import os
 import pwd
 import re
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +22,21 @@ import pytest
 from ggaoe.engine.select import ENGINES
 from ggaoe.net.plain import RECEIVE_BUFFER_BYTES
 from ggaoe.proto.query import Ccmd
+from ggaoe.server.verbs import Verbs
+from helpers.needs import requires_program
+from helpers.netns import wait_until
 from helpers.targets import REPOSITORY
-from integration.scene import COMMAND_TIMEOUT_S, DISK_BYTES, Daemon, Scene, device, round_trip
+from integration.scene import (
+    COMMAND_TIMEOUT_S,
+    DEADLINE_S,
+    DISK_BYTES,
+    GGAOE,
+    GGAOECTL,
+    Daemon,
+    Scene,
+    device,
+    round_trip,
+)
 
 BREAKOUT = Path(__file__).with_name("breakout.py")
 NET_RAW = 1 << 13
@@ -317,21 +332,158 @@ def receive_buffer_limit_bytes() -> int:
 
 @pytest.mark.parametrize("engine", ENGINES)
 async def test_a_link_that_comes_back_has_what_the_system_gives(scene: Scene, engine: str) -> None:
-    """Without CAP_NET_ADMIN and a ring, the receive buffer is the system's, and that is told."""
+    """Without CAP_NET_ADMIN, its buffers (for receiving where there is no ring) are the system's,
+    and that is told."""
     limit_bytes = receive_buffer_limit_bytes()
     if limit_bytes >= RECEIVE_BUFFER_BYTES:
         pytest.skip("needs a system with net.core.rmem_max below ours")
     disk = scene.disk()
-    with scene.serving(defaults(engine=engine), device()) as daemon:
-        assert "receive buffer" not in daemon.log_text()
+    sections = (defaults(engine=engine), device(), "[far0]\nsend-buffer-size = 32768\n")
+    with scene.serving(*sections) as daemon:
+        assert " buffer of " not in daemon.log_text()
         scene.target.ip("link set far0 down")
         daemon.wait_for_interface("far0", serving=False)
         scene.target.ip("link set far0 up")
         daemon.wait_for_interface("far0", serving=True)
         told = f"a receive buffer of {limit_bytes >> 10} KiB instead of 32768 KiB"
         assert (told in daemon.log_text()) == (engine == "portable")
+        assert "far0: a send buffer of " in daemon.log_text()
+        assert "instead of 32768 KiB: raise sysctl net.core.wmem_max" in daemon.log_text()
         async with scene.initiator() as initiator:
             await round_trip(initiator, disk)
+
+
+# --- what a system does not give ---------------------------------------------------------------
+
+
+def refusing(call: str, error: str) -> tuple[str, ...]:
+    """Runs a program for which the system call `call` fails."""
+    return ("strace", "-D", "-f", "-qq", "-o", "/dev/null", "-e", f"inject={call}:error={error}")
+
+
+@pytest.mark.parametrize("call", ["capset", "prctl", "capget"])
+def test_privileges_that_cannot_be_given_up(scene: Scene, call: str) -> None:
+    requires_program("strace")
+    scene.disk()
+    outcome = scene.run(*refusing(call, "EPERM"), *GGAOE, "-c", scene.daemon(device()).config)
+    assert outcome.status == 1
+    assert f"ggaoe: cannot give up privileges: {call}: Operation not permitted" in outcome.stderr
+    assert "Traceback" not in outcome.stderr
+
+
+def test_there_is_no_proc(scene: Scene) -> None:
+    scene.disk()
+    hidden = ("unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /proc && exec "$@"', "sh")
+    outcome = scene.run(*hidden, *GGAOE, "-c", scene.daemon(device()).config)
+    assert outcome.status == 1
+    assert outcome.stderr.endswith("No such file or directory: mount /proc\n")
+    assert "Traceback" not in outcome.stderr
+
+
+def test_a_control_socket_that_has_gone() -> None:
+    code = (
+        "from pathlib import Path\n"
+        "from ggaoe.errors import StartError\n"
+        "from ggaoe.server.confine import Limits, confine\n"
+        "try:\n"
+        f"    confine(Limits(user={NOBODY!r}, control_socket=Path('/nowhere/ctl')))\n"
+        "except StartError as error:\n"
+        "    print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=REPOSITORY
+    )
+    assert "/nowhere/ctl: No such file or directory" in done.stdout, done.stderr
+
+
+def test_a_kernel_that_cannot_be_asked_what_is_permitted(scene: Scene) -> None:
+    """The C library's substitute says that root may open everything, whatever it gives up."""
+    requires_program("strace")
+    disk = scene.disk()
+    disk.chmod(0o600)
+    os.chown(disk, pwd.getpwnam(NOBODY).pw_uid, -1)
+    daemon = scene.daemon(device())
+    daemon.wrapper = refusing("faccessat2", "ENOSYS")
+    daemon.start()
+    assert daemon.listed("disk")["state"] == "serving"
+    assert facts(daemon)["capabilities"]["dac_override"] == f"to open {disk}"
+    assert daemon.stop() == 0
+
+
+# --- without a way to the code -----------------------------------------------------------------
+
+VERBS = (
+    *(["version"], ["list"], ["show", "daemon", "disk"], ["stats"], ["show-config"]),
+    *(["show-macmask"], ["show-reserve"], ["why", "02:00:00:00:00:01", "disk"], ["clear-stats"]),
+    *(["clear-config", "disk"], ["clear-macmask", "disk"], ["clear-reserve", "disk"]),
+    *(["reload", "--dry-run"], ["reload"]),
+)
+STRICT = Path(__file__).with_name("strict.py")
+
+
+class StrictDaemon(Daemon):
+    """Confined without a way to the code of Python and its own."""
+
+    command = (sys.executable, str(STRICT))
+
+
+async def test_nothing_is_imported_later(scene: Scene, engine: str) -> None:
+    disk = scene.disk()
+    scene.disk("buffered")
+    sections = (engine, device("buffered", 2, direct_io=False))
+    daemon = StrictDaemon(scene.target, scene.directory)
+    scene.logs.append(daemon.log)
+    daemon.configure(*sections, device(), device("missing", 3))
+    daemon.start()
+    asked = set(Verbs(None).handlers())  # type: ignore[arg-type]
+    assert {verb for verb, *_ in VERBS} == asked
+    for verb in VERBS:
+        daemon.ask(*verb)
+    async with scene.initiator() as initiator:
+        await round_trip(initiator, disk)
+        remote = await initiator.open(0, 1)
+        await remote.query(Ccmd.SET, b"\0\xff")
+        await remote.reserve([scene.host.mac("near0")])
+    for broken in (
+        *("[disk]\npath = a\u200bb\nslot = no\n", "[d\u200bsk]\nslot = 1\n", "[a\n]\n= 1"),
+        *("[devices.a]\npath = 'a\u200bb'\nslot = [", "[acls]\na = b\nb = a, nobody\n"),
+    ):
+        daemon.config.write_text(broken)
+        daemon.hang_up()
+    daemon.config.write_bytes(b"\xff\n")
+    daemon.hang_up()
+    daemon.config.unlink()
+    daemon.hang_up()
+    daemon.reconfigure(*sections, device(path="missing"), device("uuid", 4, path=None, uuid="1-2"))
+    assert daemon.listed("disk")["state"] == "waiting"
+    assert daemon.stop() == 0
+    assert daemon.log_text().count("reload refused") == 7
+    assert "Error" not in daemon.log_text()
+    assert "internal error" not in daemon.log_text()
+
+
+def test_a_replaced_ethers_file_says_what_to_do(scene: Scene, engine: str) -> None:
+    scene.disk()
+    etc = scene.directory / "etc"
+    etc.mkdir()
+    for name in ("passwd", "group", "nsswitch.conf", "ld.so.cache", "localtime"):
+        with suppress(FileNotFoundError):
+            shutil.copy(Path("/etc") / name, etc / name)
+    (etc / "ethers").write_text("02:00:00:00:00:01 one\n")
+    scene.target.run("mount", "--bind", etc, "/etc")
+    with scene.serving(engine, device()) as daemon:
+        daemon.reconfigure(engine, device(accept="one"))
+        (etc / "new").write_text("02:00:00:00:00:01 one\n02:00:00:00:00:02 two\n")
+        (etc / "new").rename(etc / "ethers")
+        daemon.configure(engine, device(accept="two"))
+        outcome = daemon.ctl("reload")
+        assert outcome.status == 1
+        assert "(it may not be read; where it has been replaced since the daemon started: " in (
+            outcome.stderr
+        )
+        assert daemon.stop() == 0
+        daemon.start()
+        assert daemon.ask("show", "disk")["devices"][0]["accept"] == ["02:00:00:00:00:02"]
 
 
 # --- as another user ---------------------------------------------------------------------------
@@ -407,4 +559,105 @@ def test_a_state_directory_that_is_not_the_users(open_scene: Scene) -> None:
     daemon = open_scene.daemon(defaults(user=NOBODY), device())
     outcome = open_scene.ggaoe("-c", daemon.config)
     assert outcome.status == 1
-    assert f"is not writable for user {NOBODY}: change its owner" in outcome.stderr
+    assert f"is not readable and writable for user {NOBODY}: change its owner" in outcome.stderr
+
+
+def test_the_default_state_directory_is_made_for_the_user(open_scene: Scene) -> None:
+    give(open_scene.disk())
+    place = open_scene.directory / "lib"
+    place.mkdir(mode=0o755)
+    open_scene.target.run("mount", "--bind", place, "/var/lib")
+    options = defaults(user=NOBODY, state_directory="/var/lib/ggaoed")
+    daemon = open_scene.daemon(options, device())
+    daemon.start()
+    status = (place / "ggaoed").stat()
+    assert (status.st_uid, stat.S_IMODE(status.st_mode)) == (pwd.getpwnam(NOBODY).pw_uid, 0o700)
+    assert daemon.stop() == 0
+
+
+def test_a_state_directory_that_cannot_be_read(open_scene: Scene) -> None:
+    open_scene.disk()
+    daemon = open_scene.daemon(defaults(user=NOBODY), device())
+    state = open_scene.directory / "state"
+    give(state)
+    state.chmod(0o300)
+    outcome = open_scene.ggaoe("-c", daemon.config)
+    assert outcome.status == 1
+    assert f"is not readable and writable for user {NOBODY}" in outcome.stderr
+
+
+async def test_what_root_has_left_in_the_state_directory(open_scene: Scene) -> None:
+    """By a crash in the middle of storing a state, before the configuration had a user."""
+    scene = open_scene
+    disk = scene.disk()
+    daemon = scene.daemon(defaults(user=NOBODY), device())
+    left = scene.directory / "state" / ".disk.json.new"
+    left.write_text("{")
+    left.chmod(0o600)
+    give(disk, scene.directory / "state")
+    daemon.start()
+    assert not left.exists()
+    async with scene.initiator() as initiator:
+        await (await initiator.open(0, 1)).query(Ccmd.SET, b"kept")
+    assert daemon.stop() == 0
+    assert [path.name for path in (scene.directory / "state").iterdir()] == ["disk.json"]
+
+
+def test_a_directory_that_the_user_may_not_enter(open_scene: Scene, engine: str) -> None:
+    """It says so, not that Landlock is the cause; and who lets the user in need not restart it."""
+    scene = open_scene
+    closed = scene.directory / "closed"
+    (closed / "images").mkdir(parents=True)
+    disk = scene.disk("closed/images/disk")
+    daemon = scene.daemon(engine, defaults(user=NOBODY), device(path=disk))
+    give(disk, scene.directory / "state")
+    closed.chmod(0o700)
+    daemon.start()
+    row = daemon.listed("disk")
+    assert row["state"] == "waiting"
+    assert row["reason"] == (
+        f"{disk}: user {NOBODY} may not enter {closed}: give it access "
+        f"(setfacl -m u:{NOBODY}:x {closed})"
+    )
+    closed.chmod(0o711)
+    daemon.wait_for_state("disk", "serving")
+    assert daemon.stop() == 0
+
+
+def test_a_pid_file_where_the_user_may_not_look(open_scene: Scene) -> None:
+    scene = open_scene
+    private = scene.directory / "private"
+    private.mkdir(mode=0o700)
+    disk = scene.disk()
+    daemon = scene.daemon(defaults(user=NOBODY, pid_file="private/pid"), device())
+    give(disk, scene.directory / "state")
+    daemon.start()
+    assert daemon.stop() == 0
+    assert "Traceback" not in daemon.log_text()
+    assert (private / "pid").read_text() == ""
+
+
+@pytest.mark.parametrize("switches", [(), ("--no-landlock", "--no-seccomp"), ("--user", NOBODY)])
+def test_export_is_confined(open_scene: Scene, switches: tuple[str, ...]) -> None:
+    scene = open_scene
+    disk = scene.disk()
+    control = scene.directory / "ctl"
+    if "--user" in switches:
+        give(disk)
+    log = scene.directory / "export.log"
+    with log.open("wb") as stderr:
+        options = ("--interface", "far0", "--slot", "1", "--control-socket", control, *switches)
+        process = scene.target.spawn(
+            *GGAOE, "export", disk, *options, stderr=stderr, cwd=REPOSITORY
+        )
+    scene.logs.append(log)
+    daemon = Daemon(scene.target, scene.directory)
+    daemon.process = process
+    wait_until(lambda: "ready: " in log.read_text(), DEADLINE_S, "its start")
+    assert_confined(daemon, seccomp=0 if "--no-seccomp" in switches else 2)
+    shown = scene.run(*GGAOECTL, "--socket", control, "--json", "show", "daemon").json["daemon"]
+    assert (shown["landlock"]["reason"] is None) == ("--no-landlock" not in switches)
+    assert shown["user"] == (NOBODY if "--user" in switches else "root")
+    assert process.stop() == 0
+    assert "Traceback" not in log.read_text()
+    assert not list(Path(tempfile.gettempdir()).glob("ggaoe-export-*"))

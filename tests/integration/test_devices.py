@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
+import fcntl
 import os
 import random
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,9 +27,45 @@ from integration.scene import DEADLINE_S, DISK_BYTES, DISK_SECTORS, MIB, Scene, 
 
 DISK = device()
 SECTOR = b"ggaoe---" * (SECTOR_BYTES // 8)
+LEASE_BREAK_S_MIN = 30
+"""Longer than a reload waits for a store."""
 
 
 # --- waiting -----------------------------------------------------------------------------------
+
+
+@contextmanager
+def leased(path: Path) -> Iterator[None]:
+    """Who opens `path` meanwhile waits, as for a store that does not answer."""
+    if int(Path("/proc/sys/fs/lease-break-time").read_text()) < LEASE_BREAK_S_MIN:
+        pytest.skip("needs leases that hold: fs.lease-break-time is too small")
+    before = signal.signal(signal.SIGIO, signal.SIG_IGN)  # tells us that somebody waits
+    lease = os.open(path, os.O_RDWR)
+    try:
+        fcntl.fcntl(lease, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        yield
+    finally:
+        os.close(lease)
+        signal.signal(signal.SIGIO, before)
+
+
+async def test_a_store_that_does_not_answer_is_told(scene: Scene) -> None:
+    """It is waited for, and hosts hear that it is not there yet."""
+    disk, other = scene.disk(), scene.disk("other")
+    with scene.serving(device("other", 2)) as daemon:
+        with leased(disk):
+            daemon.reconfigure(device(), device("other", 2))
+            row = daemon.listed("disk")
+            assert (row["state"], row["reason"]) == ("waiting", "the store does not answer")
+            assert "disk: waiting: the store does not answer" in daemon.log_text()
+            async with scene.initiator() as initiator:
+                await round_trip(initiator, other, slot=2)
+                with pytest.raises(RefusedError) as refusal:
+                    await (await initiator.open(0, 1)).read(0, 1)
+                assert refusal.value.code == Error.UNAVAILABLE
+        await asyncio.to_thread(daemon.wait_for_state, "disk", "serving")
+        async with scene.initiator() as initiator:
+            await round_trip(initiator, disk)
 
 
 async def test_a_missing_file_is_waited_for(scene: Scene) -> None:

@@ -182,3 +182,12 @@ async def test_a_vlan_interface_is_an_interface(scene: Scene) -> None:
         async with scene.initiator("near0") as initiator:
             with pytest.raises(NoAnswerError):
                 await initiator.open(0, 1, timeout_s=0.5)
+
+
+def test_a_reply_that_nobody_can_take_holds_up_nobody(scene: Scene) -> None:
+    scene.disk()
+    scene.target.ip("link set far0 mtu 9000")
+    with scene.serving(DISK), scene.wire() as wire:
+        wire.send(wire.read(0, 17, tag=1))  # whose reply is larger than the host's MTU
+        wire.send(wire.read(0, 1, tag=2))
+        assert len(wire.wait_for_reply(2).frame) == 36 + 512

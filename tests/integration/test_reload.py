@@ -11,11 +11,13 @@ from dataclasses import dataclass
 import pytest
 
 from ggaoe.client import AtaCommandError, NoAnswerError, RefusedError, RemoteDevice, Timing
+from ggaoe.engine.select import ENGINES
 from ggaoe.proto.ata import AtaError
-from ggaoe.proto.frame import SECTOR_BYTES, Error
+from ggaoe.proto.frame import SECTOR_BYTES, Command, Error
+from ggaoe.proto.query import Ccmd, pack_config
 from helpers.netns import veth, wait_until
 from integration.load import PATIENT, SECTORS, WORKERS, Load, running
-from integration.scene import DEADLINE_S, DISK_SECTORS, Daemon, Scene, device
+from integration.scene import DEADLINE_S, DISK_SECTORS, Daemon, Scene, Wire, device
 
 STEADY = device("steady", 1)
 BASE_OF_SECOND_HOST = WORKERS * SECTORS
@@ -322,3 +324,94 @@ async def test_a_device_that_takes_long_does_not_hold_up_the_others(scene: Scene
                     assert shown["path"] == str(scene.directory / "last")
                     assert "waiting:" not in daemon.log_text()
                 assert load.remote.counters.resent == 0
+
+
+# --- what a reload forbids ---------------------------------------------------------------------
+
+HELD: dict[str, object] = {"path": "slow/disk", "direct_io": False, "queue_length": 2}
+THIRD = 8
+NOBODY = "[acls]\nnobody =\n"
+FORBIDS = {
+    "write": {"write": "nobody"},
+    "accept": {"accept": "nobody"},
+    "interfaces": {"interfaces": "other*"},
+}
+
+
+def hang_three_writes(daemon: Daemon, wire: Wire) -> None:
+    """Two have begun, the third one waits, to sector THIRD."""
+    for tag, sector in enumerate((0, 16, THIRD), start=1):
+        wire.send(wire.write(sector, bytes([tag]) * SECTOR_BYTES, tag))
+    wait_until(lambda: daemon.counters()["waiting"] == 1, DEADLINE_S, "a write that waits")
+
+
+def begin_reload(daemon: Daemon, *sections: str) -> None:
+    """SIGHUP, and wait until the new configuration is in force."""
+    daemon.configure(*sections)
+    daemon.running.signal(signal.SIGHUP)
+    daemon.wait_for_log("reload: change disk")
+    daemon.ask("version")  # whatever follows without waiting has followed by now
+
+
+@pytest.mark.parametrize("engine", list(ENGINES))
+@pytest.mark.parametrize("forbids", list(FORBIDS))
+def test_a_reload_waits_for_what_it_forbids(scene: Scene, engine: str, forbids: str) -> None:
+    """Or else it would be done later: it is admitted, and waits behind a write that hangs."""
+    defaults = f"[defaults]\nengine = {engine}\n"
+    with (
+        scene.slow_disk() as slow,
+        scene.serving(defaults, device(**HELD)) as daemon,
+        scene.wire() as wire,
+    ):
+        slow.hold()
+        hang_three_writes(daemon, wire)
+        begin_reload(daemon, defaults, device(**HELD, **FORBIDS[forbids]), NOBODY)
+        assert "reload: done" not in daemon.log_text()
+        slow.release()
+        daemon.wait_for_log("reload: done")
+        counters = daemon.counters()
+        assert (counters["in_flight"], counters["waiting"]) == (0, 0)
+        assert slow.path.read_bytes()[THIRD * SECTOR_BYTES] == 3
+
+
+@pytest.mark.parametrize("engine", list(ENGINES))
+@pytest.mark.parametrize("forbids", [{"write": "nobody"}, {"read_only": True}])
+def test_what_a_reload_forbids_is_not_done_later(
+    scene: Scene, engine: str, forbids: dict[str, object]
+) -> None:
+    """Where the store takes longer than the reload waits, what has not begun never does."""
+    defaults = f"[defaults]\nengine = {engine}\n"
+    with (
+        scene.slow_disk() as slow,
+        scene.serving(defaults, device(**HELD)) as daemon,
+        scene.wire() as wire,
+    ):
+        slow.hold()
+        hang_three_writes(daemon, wire)
+        daemon.reconfigure(defaults, device(**HELD, **forbids), NOBODY)
+        assert "reload: 1 devices are still finishing requests" in daemon.log_text()
+        assert daemon.counters()["waiting"] == 0
+        slow.release()
+        daemon.wait_for_state("disk", "serving")
+        wire.send(wire.read(THIRD, 1, 4))  # comes after the write, were that still to come
+        assert wire.wait_for_reply(4).frame[36] == 0
+
+
+@pytest.mark.parametrize("engine", list(ENGINES))
+def test_a_reload_waits_for_a_change_that_is_being_stored(scene: Scene, engine: str) -> None:
+    """It was permitted when it came, and takes effect before the reload is done."""
+    scene.disk()
+    defaults = f"[defaults]\nengine = {engine}\nstate-directory = slow/state\n"
+    with scene.slow_disk() as slow:
+        (slow.path.parent / "state").mkdir()
+        with scene.serving(defaults, device()) as daemon, scene.wire() as wire:
+            slow.hold()
+            wire.send(wire.request(Command.CONFIG, pack_config(Ccmd.SET, b"text"), 1))
+            wire.send(wire.request(Command.CONFIG, pack_config(Ccmd.READ), 2))
+            wire.wait_for_reply(2)
+            begin_reload(daemon, defaults, device(change="nobody"), NOBODY)
+            assert "reload: done" not in daemon.log_text()
+            slow.release()
+            daemon.wait_for_log("reload: done")
+            assert daemon.ask("show-config")["devices"]["disk"] == b"text".hex()
+            wire.wait_for_reply(1)

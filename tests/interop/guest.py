@@ -35,7 +35,11 @@ CONSOLE_READ_BYTES = 65536
 KERNEL_WARNING = 4  # messages of this level and below it are worse than a notice
 
 _GUEST_FILES = Path(__file__).parent / "guest"
-_PROGRAMS = ("mkfs.ext4", "fsck.ext4", "aoe-discover", "aoe-flush", "aoe-revalidate")
+_PROGRAMS = (
+    *("mkfs.ext4", "fsck.ext4", "resize2fs"),
+    *("aoe-discover", "aoe-flush", "aoe-revalidate", "aoe-stat"),
+)
+_BASH = Path("/bin/bash")  # aoe-stat is a script for it
 
 Action = Callable[..., object]
 
@@ -124,6 +128,7 @@ class Images:
             archive.add("etc/mke2fs.conf", stat.S_IFREG | 0o644, _read("/etc/mke2fs.conf"))
             for name in _PROGRAMS:
                 archive.add_program(_program(name))
+            archive.add_program(_BASH)
             _add_modules(archive, "aoe")
             archive.close()
         with images.fio.open("wb") as out:

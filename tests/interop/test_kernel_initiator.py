@@ -107,6 +107,15 @@ def scene(
             print(f"log of {target.name}:", target.log.read_text(), sep="\n")
 
 
+class Restricted(Ggaoe):
+    """ggaoe; `options` are more lines of the disk's section."""
+
+    options = ""
+
+    def configuration(self) -> str:
+        return super().configuration() + self.options
+
+
 def sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -318,11 +327,46 @@ def test_io_goes_on_over_the_other_path(images: Images, tmp_path: Path) -> None:
     verify_on_host(stage.backing, FIO_OUTAGE, tmp_path, "read")
 
 
-class LimitedGgaoe(Ggaoe):
-    """With a limit far below what the host could do."""
+# What is written to the block device directly fails at once; a page that the kernel writes back
+# later fails in fsync. Nothing may take as long as the initiator's patience (aoe_deadsecs).
+UNWRITABLE = """
+. /functions
+find_disk
+sha256sum $disk
+before=$(cut -d. -f1 /proc/uptime)
+for size in 512 4k 64k; do
+    fio --name=write --filename=$disk --rw=write --direct=1 --offset=8k --size=$size --bs=$size \
+        > /tmp/error 2>&1 && fail "$size written directly"
+    grep -qi 'input/output error' /tmp/error || fail "$(cat /tmp/error)"
+done
+dd if=/dev/urandom of=$disk bs=4k seek=8 count=4 conv=fsync 2> /tmp/error && fail 'fsync succeeded'
+mkfs.ext4 -q $disk 2> /tmp/error && fail 'mkfs succeeded'
+[ $(($(cut -d. -f1 /proc/uptime) - before)) -lt 60 ] || fail 'errors took too long'
+is_up || fail 'the disk was given up'
+echo 3 > /proc/sys/vm/drop_caches
+sha256sum $disk
+"""
 
-    def configuration(self) -> str:
-        return super().configuration() + "iops-limit = 50\n"
+
+@pytest.mark.parametrize(
+    "options",
+    ["write = 02:00:00:00:00:99\n", "read-only = true\n"],
+    ids=["not in the write list", "read-only device"],
+)
+def test_a_host_that_may_only_read(
+    images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: str
+) -> None:
+    """It reads, its writes end with an I/O error that its user gets at once, and the disk is as it
+    was."""
+    monkeypatch.setattr(Restricted, "options", options)
+    size_bytes = 4 * MIB
+    with scene(images, tmp_path, Restricted, [1500], backing_bytes=size_bytes) as stage:
+        stage.backing.write_bytes(random.Random(3).randbytes(size_bytes))
+        before = sha256(stage.backing)
+        transcript = stage.run(UNWRITABLE, fio_jobs="")
+    sums = [line.split()[0] for line in transcript.output if line.endswith("/dev/etherd/e0.1")]
+    assert sums == [before, before]
+    assert sha256(stage.backing) == before
 
 
 FIO_LIMITED = (
@@ -342,10 +386,13 @@ iodepth=32
 )
 
 
-def test_a_limited_host_is_slowed_and_sees_no_error(images: Images, tmp_path: Path) -> None:
+def test_a_limited_host_is_slowed_and_sees_no_error(
+    images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Though it wants more than the limit all the time: it holds back what it is told to, instead
     of sending again what waits."""
-    with scene(images, tmp_path, LimitedGgaoe, [9000]) as stage:
+    monkeypatch.setattr(Restricted, "options", "iops-limit = 50\n")
+    with scene(images, tmp_path, Restricted, [9000]) as stage:
         transcript = stage.run(
             ". /functions; find_disk; fio --eta=never /jobs.fio", fio_jobs=FIO_LIMITED
         )

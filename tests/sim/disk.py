@@ -74,7 +74,8 @@ class _Sector:
 
 
 class SimDisk(Backend):
-    """`size_sectors` of zeros. `flush_failures` counts flushes that were reported as failed."""
+    """`size_sectors` of zeros. `flush_began` and `flush_ended` are told of each flush: what the one
+    returns is given to the other, with whether it succeeded."""
 
     description = "simulated"
 
@@ -86,11 +87,12 @@ class SimDisk(Backend):
         self.ills = ills
         self.size_bytes = size_sectors * SECTOR_BYTES
         self.granule_bytes = granule_bytes
-        self.flush_failures = 0
-        self.on_flush_failure: Callable[[], None] = lambda: None
+        self.flush_began: Callable[[], int]
+        self.flush_ended: Callable[[int, bool], None]
         self._sectors = [_Sector() for _ in range(size_sectors)]
         self._timers: dict[Transfer, asyncio.TimerHandle] = {}
-        self._marks: dict[Transfer, list[int]] = {}
+        self._flushes: dict[Transfer, tuple[int, list[int]]] = {}
+        """What `flush_began` has returned, and how many versions of each sector are to be saved."""
         self._running: dict[Transfer, None] = {}
         """Without effect so far, in order of submission."""
 
@@ -102,7 +104,8 @@ class SimDisk(Backend):
         chance, ills = self._chance, self.ills
         for transfer in transfers:
             if transfer.op is Op.FLUSH:
-                self._marks[transfer] = [len(sector.versions) for sector in self._sectors]
+                versions = [len(sector.versions) for sector in self._sectors]
+                self._flushes[transfer] = self.flush_began(), versions
             drawn = chance.random()
             if drawn < ills.hang_rate and ills.hangs_max:
                 ills.hangs_max -= 1
@@ -117,7 +120,7 @@ class SimDisk(Backend):
                 before_s, self._take_effect, transfer, delay_s - before_s
             )
 
-    def refresh_size_bytes(self) -> int:
+    async def refresh_size_bytes(self) -> int:
         return self.size_bytes
 
     async def close(self) -> None:
@@ -131,7 +134,7 @@ class SimDisk(Backend):
     def _complete(self, transfer: Transfer) -> None:
         del self._timers[transfer]
         if transfer.op is Op.FLUSH:
-            transfer.result = self._flush(self._marks.pop(transfer))
+            transfer.result = self._flush(*self._flushes.pop(transfer))
         self.complete([transfer])
 
     def _perform(self, transfer: Transfer) -> int:
@@ -168,18 +171,15 @@ class SimDisk(Backend):
             buffer[: len(part)] = part
             at += len(buffer)
 
-    def _flush(self, marks: list[int]) -> int:
-        failed = self._chance.random() < self.ills.flush_failure_rate
-        for sector, mark in zip(self._sectors, marks, strict=True):
-            if not failed:
-                sector.flush(mark)  # nothing has left the front: one flush runs at a time
+    def _flush(self, began: int, versions: list[int]) -> int:
+        is_good = self._chance.random() >= self.ills.flush_failure_rate
+        for sector, count in zip(self._sectors, versions, strict=True):
+            if is_good:
+                sector.flush(count)  # nothing has left the front: one flush runs at a time
             elif self._chance.random() < 0.5:
                 sector.give_up()
-        if not failed:
-            return 0
-        self.flush_failures += 1
-        self.on_flush_failure()
-        return -errno.EIO
+        self.flush_ended(began, is_good)
+        return 0 if is_good else -errno.EIO
 
     # --- the end of the machine, or of the process -------------------------------------------
 
@@ -190,7 +190,7 @@ class SimDisk(Backend):
         for transfer in self._running:
             if transfer.op is Op.WRITE:
                 self._tear(transfer)
-        self._timers, self._marks, self._running = {}, {}, {}
+        self._timers, self._flushes, self._running = {}, {}, {}
 
     def _tear(self, transfer: Transfer) -> None:
         data = b"".join(transfer.buffers)

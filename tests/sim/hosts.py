@@ -18,6 +18,8 @@ from sim.wire import FLUSH, READ, SLOT, VERIFY, WRITE, Answered, request
 PATIENCE_S = 180.0
 """After that Linux takes a disk for dead (aoe_deadsecs). Nothing that befalls it takes so long."""
 TIMEOUT_S_MAX = 4.0
+PROBE_TIMEOUT_S = 0.25
+ANY_PATH = -1
 OPCODES = (READ, READ, READ, WRITE, WRITE, WRITE, WRITE, VERIFY, FLUSH)
 
 
@@ -29,8 +31,8 @@ class Wish:
     sector: int
     count: int
     data: bytes
+    path: int = ANY_PATH
     tag: int = 0
-    path: int = 0
     tries: int = 0
     began_s: float = 0.0
     timer: asyncio.TimerHandle | None = None
@@ -47,11 +49,12 @@ class Habits:
 
 
 class Host:
-    """`number` is unique among hosts; it does `wishes` in order, `habits.window` at a time."""
+    """`number` is unique among hosts; it does `wishes` in order, `habits.window` at a time, and
+    `probes` once all is well."""
 
     def __init__(
         self, chance: random.Random, number: int, network: Network, targets: list[bytes],
-        habits: Habits, wishes: list[Wish],
+        habits: Habits, wishes: list[Wish], probes: list[Wish],
     ) -> None:  # fmt: skip
         self.macs = [bytes([2, 0, 0, 0, number, path]) for path in range(len(targets))]
         self._chance = chance
@@ -61,15 +64,25 @@ class Host:
         self._habits = habits
         self._window = max(1, habits.window // 2)
         self._wishes = wishes
+        self._probes = probes
         self._timeout_s = habits.timeout_s
         self._asked: dict[tuple[int, int], Wish] = {}
         self._given_up: dict[tuple[int, int], float] = {}
         """Requests that were asked again under another tag, and when."""
         self._outstanding = 0
+        self._is_probing = False
         self._tags = itertools.count(number << 16 | SLOT)
         self.is_done = asyncio.Event()
 
     def begin(self) -> None:
+        self._ask_for_more()
+
+    def probe(self) -> None:
+        """All is well: each probe must be done when it is first asked for."""
+        self._is_probing = True
+        self._timeout_s = PROBE_TIMEOUT_S
+        self._wishes = self._probes
+        self.is_done.clear()
         self._ask_for_more()
 
     def _ask_for_more(self) -> None:
@@ -78,7 +91,8 @@ class Host:
             self._outstanding += 1
             wish.began_s = self._loop.time()
             wish.tag = next(self._tags)
-            wish.path = self._chance.randrange(len(self.macs))
+            if wish.path == ANY_PATH:
+                wish.path = self._chance.randrange(len(self.macs))
             self._send(wish)
         if not self._outstanding:
             self.is_done.set()
@@ -96,8 +110,9 @@ class Host:
 
     def _time_out(self, wish: Wish) -> None:
         del self._asked[wish.path, wish.tag]
-        if self._loop.time() - wish.began_s > PATIENCE_S:
-            raise AssertionError(f"no answer within {PATIENCE_S:g} s, {wish.tries} times asked")
+        if self._is_probing or self._loop.time() - wish.began_s > PATIENCE_S:
+            waited_s = self._loop.time() - wish.began_s
+            raise AssertionError(f"no answer within {waited_s:g} s, {wish.tries} times asked")
         if self._habits.renews_tag:
             self._given_up[wish.path, wish.tag] = self._loop.time()
             self._window = 1
@@ -111,6 +126,8 @@ class Host:
         if asked_s is not None:  # Linux learns from it how long to wait
             self._timeout_s = max(self._timeout_s, self._loop.time() - asked_s)
         wish = self._asked.get((answer.path, answer.tag))
+        if self._is_probing and wish is not None and not answer.is_good:
+            raise AssertionError(f"all is well, and {answer}")
         # An AoE error is waited out by Linux; the others ask again, too, with the same effect.
         if wish is None or answer.error is not None:
             return
@@ -130,15 +147,34 @@ class Host:
 def wishes(
     chance: random.Random, number: int, amount: int, size_sectors: int, count_max: int
 ) -> list[Wish]:
-    """`amount` random requests; each sector of each write has a content of its own."""
+    """`amount` random requests of the host `number`."""
+    return [
+        _wish(chance, chance.choice(OPCODES), number, index, size_sectors, count_max)
+        for index in range(amount)
+    ]
+
+
+def probes(
+    chance: random.Random, number: int, amount: int, size_sectors: int, count_max: int, paths: int
+) -> list[Wish]:
+    """One request of each kind by each path, after the `amount` of `wishes`."""
     made = []
-    for index in range(amount):
-        opcode = chance.choice(OPCODES)
-        count = 0 if opcode == FLUSH else chance.randint(1, count_max)
-        sector = chance.randrange(size_sectors - count + 1) if count else 0
-        data = b""
-        if opcode == WRITE:
-            name = (number << 32 | index + 1) << 8
-            data = b"".join((name | at).to_bytes(8) * (SECTOR_BYTES // 8) for at in range(count))
-        made.append(Wish(opcode, sector, count, data))
+    for path in range(paths):
+        for opcode in (WRITE, READ, VERIFY, FLUSH):
+            wish = _wish(chance, opcode, number, amount + path, size_sectors, count_max)
+            wish.path = path
+            made.append(wish)
     return made
+
+
+def _wish(
+    chance: random.Random, opcode: int, number: int, index: int, size_sectors: int, count_max: int
+) -> Wish:
+    """A random request; each sector of each write has a content of its own."""
+    count = 0 if opcode == FLUSH else chance.randint(1, count_max)
+    sector = chance.randrange(size_sectors - count + 1) if count else 0
+    data = b""
+    if opcode == WRITE:
+        name = (number << 32 | index + 1) << 8
+        data = b"".join((name | at).to_bytes(8) * (SECTOR_BYTES // 8) for at in range(count))
+    return Wish(opcode, sector, count, data)

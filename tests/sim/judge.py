@@ -1,32 +1,56 @@
-"""The judge: a model of the disk that watches the target's side of the wire, and nothing else.
+"""The judge: a model of the disk that watches the target's side of the wire.
 
-It knows every frame that has arrived, in order of arrival, and every reply, and holds the target to
-its promises:
+It knows every frame that has arrived, in order of arrival, every reply, when the disk was flushed,
+and what befell the target, and holds it to its promises:
 
 - Of requests that overlap, one of them a write, the one that arrived first takes effect first.
 - A read returns what the order of arrival leaves there; garbage never.
 - An acknowledged write is there, also after a power cut (with a write cache: once a FLUSH was
   acknowledged); one that is not acknowledged is there or not, sector by sector; a value that was
   overwritten never returns.
-- Each reply answers a request that waits for one; what the target gave up is never answered.
-- Once a reservation is acknowledged, nothing of a host that it locks out takes effect any more.
-- Nobody fails but for sectors of his own, or a flush that failed.
+- An acknowledged FLUSH or durable write had a flush of the disk that began after it had arrived.
+- Each reply answers a request that waits for one; what the target gave up is never answered, and
+  what it has looked at and has not given up is, once nothing befalls it any more.
+- What hosts have set is in force, and found by whoever asks, from the acknowledgement on, whatever
+  becomes of the process. Nothing of a host that a reservation locks out takes effect any more.
+- Refused is only who is locked out or finds the device off its disk, and they always.
+- Nobody fails but for sectors of his own, or a write or FLUSH for a flush that failed meanwhile: it
+  may have lost what a later flush would not save.
 
 A request whose reply is missing may have taken effect in its turn, or not at all; so may each copy.
 """
 
 from __future__ import annotations
 
-from collections import Counter, deque
+import math
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from enum import Enum
 
 from ggaoe.proto.ata import Op
 from ggaoe.proto.frame import SECTOR_BYTES
-from sim.wire import Answered, Asked
+from sim.wire import (
+    RESERVE,
+    RESERVED,
+    SETTINGS,
+    UNAVAILABLE,
+    Answered,
+    Asked,
+    Told,
+    macs_of,
+)
 
 AT_ONCE_NS = 10_000
 """Each arrival takes a nanosecond, and the target no time at all."""
+
+
+class Presence(Enum):
+    """What a host finds at the target's address."""
+
+    NOTHING = "nothing"
+    NO_DISK = "no disk"
+    DISK = "disk"
 
 
 class BrokenPromiseError(AssertionError):
@@ -35,13 +59,15 @@ class BrokenPromiseError(AssertionError):
 
 @dataclass(eq=False)
 class Record:
-    """One arrival. `outcome` is None while it waits for its reply."""
+    """One arrival; `outcome` is what became of it on the disk, None while that is open."""
 
     asked: Asked
     number: int
     flush_failures: int
-    seen_ns: int | None
+    seen_ns: int | None = None
     """When the target looked at it; None: it still waits for that."""
+    refusals: set[int] = field(default_factory=set)
+    """The AoE errors that may answer it."""
     outcome: str | None = None
     data: bytes = b""
     snapshot: list[tuple[set[bytes], int] | None] = field(default_factory=list)
@@ -59,6 +85,9 @@ REFUSED = "refused"
 """It has no effect, now or later."""
 SILENT = "silent"
 """It will not be answered: it has taken effect in its turn, or never will."""
+
+DOUBTFUL = "doubtful"
+"""A copy that came at the moment of the reply: it counts as answered, or is still to be."""
 
 
 class _Sector:
@@ -98,32 +127,36 @@ def possible_after(possible: set[bytes], record: Record, sector: int) -> set[byt
 
 
 class Judge:
-    """`flush_failures` says how many flushes of the disk have failed so far; `ill` are the sectors
-    that have been bad or full at any time."""
+    """`bad` sectors fail, `full` ones fail writes, until the disk has `healed`. `presence` is for
+    whoever makes things happen to set."""
 
     def __init__(
-        self, size_sectors: int, *, write_cache: bool, flush_failures: Callable[[], int],
-        ill: set[int],
-    ) -> None:  # fmt: skip
+        self, size_sectors: int, *, write_cache: bool, bad: Iterable[int], full: Iterable[int]
+    ) -> None:
         self._write_cache = write_cache
-        self._flush_failures = flush_failures
-        self._ill = ill
+        self._bad, self._full = set(bad), set(bad) | set(full)
+        self._ill_until = math.inf
+        """What has arrived up to then may fail for sectors of its own."""
         self._sectors = [_Sector() for _ in range(size_sectors)]
         self._waiting: dict[tuple[object, ...], deque[Record]] = {}
+        """For a reply, by what replies have in common with their requests."""
         self._damaged: dict[tuple[object, ...], list[int]] = {}
-        self._locked_out: Counter[tuple[object, ...]] = Counter()
+        self._settings = {command: {b""} for command in SETTINGS}
+        """What each can be: one value, unless a change is under way."""
         self._asked = 0
-        self.may_refuse = False
-        """The device was taken off its disk at some time: it answers that it is not available."""
+        self._flushed_until = 0
+        """What arrived up to then is followed by a flush of the disk."""
+        self._flush_failures = 0
+        self.presence = Presence.NOTHING
         self.answers = 0
         self.reads_checked = 0
 
     # --- what happens ------------------------------------------------------------------------
 
-    def asked(self, asked: Asked, seen_ns: int | None) -> None:
-        """A whole request has arrived, and the target looks at it now, or (None) later."""
+    def asked(self, asked: Asked) -> Record:
+        """A whole request has arrived; the target has not looked at it yet."""
         self._asked += 1
-        record = Record(asked, self._asked, self._flush_failures(), seen_ns)
+        record = Record(asked, self._asked, self._flush_failures)
         self._waiting.setdefault(asked.key, deque()).append(record)
         if asked.op is Op.FLUSH:
             record.snapshot = [
@@ -132,58 +165,86 @@ class Judge:
             ]
         for sector in asked.span:
             self._sectors[sector].records.append(record)
+        return record
+
+    def seen(self, record: Record, now_ns: int) -> None:
+        """The target looks at a request, unless its link has been closed."""
+        record.seen_ns = now_ns
+        locked_out = [_locks_out(owners, record) for owners in self._settings[RESERVE]]
+        if self.presence is not Presence.NOTHING and any(locked_out):
+            record.refusals.add(RESERVED)
+        if self.presence is Presence.NO_DISK and not all(locked_out):
+            record.refusals.add(UNAVAILABLE)
+        if self.presence is not Presence.DISK or all(locked_out):
+            record.outcome = record.outcome or REFUSED
 
     def damaged(self, asked: Asked, now_ns: int) -> None:
         """The target looks at a request that was cut off: an error at once is the right answer, or
         none."""
         self._damaged.setdefault(asked.key, []).append(now_ns)
 
-    def seen(self, asked: Asked, now_ns: int) -> None:
-        """The target looks at a request that has waited for that."""
-        for record in self._waiting.get(asked.key, ()):
-            if record.asked is asked:
-                record.seen_ns = now_ns
-
     def answered(self, answers: Iterable[Answered], now_ns: int) -> None:
-        """Replies that left the target at once; those to writes had to be first."""
-        settled = [
-            (self._match(answer, now_ns), answer)
-            for answer in answers
-            if not self._is_expected(answer, now_ns)
-        ]
-        settled.sort(key=lambda pair: pair[0].asked.op is not Op.WRITE)
-        for record, answer in settled:
-            self._settle(record, answer)
+        """Replies that left the target at once."""
+        for answer in answers:
+            if not self._is_for_damaged(answer, now_ns):
+                self._settle(self._match(answer, now_ns), answer)
 
-    @property
-    def mark(self) -> int:
-        """Names all that has been asked up to now."""
+    def stale(self, record: Record) -> None:
+        """It has waited for the target for so long that it must be thrown away."""
+        if record in self._waiting.get(record.asked.key, ()):
+            self._give_up([record], REFUSED)
+
+    def dropped(self) -> None:
+        """The target is off its disk, has finished what it had started, and answered it: what else
+        it had looked at must have no effect."""
+        seen = (r for r in self._all_waiting() if r.seen_ns is not None and r.outcome is None)
+        self._give_up(list(seen), REFUSED)
+
+    def setting(self, command: int, value: bytes) -> None:
+        """A host asks for a change of a setting; there is one change at a time, which may arrive
+        several times before it is acknowledged."""
+        self._settings[command].add(value)
+
+    def told(self, told: Told, *, is_change: bool) -> None:
+        """The target says what a setting is: it acknowledges the change, or was asked."""
+        possible = self._settings[told.command]
+        if told.value not in possible:
+            allowed = " or ".join(sorted(value.hex() or "nothing" for value in possible))
+            raise BrokenPromiseError(f"{told}, and it can only be {allowed}")
+        self._settings[told.command] = {told.value}
+        if told.command == RESERVE and is_change:
+            for record in self._all_waiting():
+                if _locks_out(told.value, record):
+                    record.outcome = record.outcome or REFUSED
+
+    def flush_began(self) -> int:
+        """A flush of the disk begins; what `flush_ended` is to be told."""
         return self._asked
 
-    def stale(self, asked: Asked) -> None:
-        """It has waited for the target for so long that it must be thrown away."""
-        for record in self._waiting.get(asked.key, ()):
-            if record.asked is asked:
-                self._settle_silently([record], REFUSED)
-                return
+    def flush_ended(self, began: int, is_good: bool) -> None:
+        """It has saved what was there when it began; or has failed, and hosts will hear of it."""
+        if is_good:
+            self._flushed_until = max(self._flushed_until, began)
+            return
+        self._flush_failures += 1
+        for sector in self._sectors:
+            if len(sector.durable) > 1 or sector.records:
+                sector.is_trusted = False
 
-    def dropped(self, mark: int) -> None:
-        """The target has finished what it had started of all before `mark`, and answered it: what
-        is left of it must have no effect."""
-        self._settle_silently([r for r in self._all_waiting() if r.number <= mark], REFUSED)
+    def healed(self) -> None:
+        """The disk has recovered."""
+        self._ill_until = min(self._ill_until, self._asked)
 
-    def reserved(self, owners: Iterable[bytes]) -> None:
-        """The target has acknowledged a reservation: what others have asked must have no effect."""
-        owners = set(owners)
-        if owners:
-            locked_out = [r for r in self._all_waiting() if r.asked.source not in owners]
-            self._locked_out.update(record.asked.key for record in locked_out)
-            self._settle_silently(locked_out, REFUSED)
+    def calm(self) -> None:
+        """Nothing has befallen the target for so long that it must have answered everything."""
+        for record in self._all_waiting():
+            if record.outcome is None:
+                raise BrokenPromiseError(f"{record.asked} was never answered")
 
     def silenced(self, path: int | None = None) -> None:
         """No request of `path` (None: at all) that waits now will be answered."""
         records = [r for r in self._all_waiting() if path is None or r.asked.path == path]
-        self._settle_silently(records, SILENT)
+        self._give_up(records, SILENT)
 
     def ended(self, content: Callable[[int], bytes], *, power_was_cut: bool) -> None:
         """The target has ended without ado, and the disk holds `content`."""
@@ -202,43 +263,37 @@ class Judge:
             if power_was_cut:
                 sector.durable = {found}
 
-    def flush_failed(self) -> None:
-        """A flush of the disk has failed; hosts will hear of it."""
-        for sector in self._sectors:
-            if len(sector.durable) > 1 or sector.records:
-                sector.is_trusted = False
-
     # --- what it means -----------------------------------------------------------------------
 
     def _all_waiting(self) -> list[Record]:
         return [record for records in self._waiting.values() for record in records]
 
-    def _is_expected(self, answer: Answered, now_ns: int) -> bool:
-        """Whether it is an error that answers no request of ours: a frame that was cut off, or what
-        a reservation has locked out."""
-        key = answer.key
-        if answer.error is not None and self._locked_out[key]:
-            self._locked_out[key] -= 1
-            return True
-        seen_ns = self._damaged.get(key)
+    def _is_for_damaged(self, answer: Answered, now_ns: int) -> bool:
+        """Whether it is an error for a frame that was cut off."""
+        seen_ns = self._damaged.get(answer.key)
         if answer.is_good or not seen_ns or now_ns - seen_ns[-1] > AT_ONCE_NS:
             return False
         seen_ns.pop()
         return True
 
     def _match(self, answer: Answered, now_ns: int) -> Record:
-        records = self._waiting.get(answer.key)
-        if not records:
-            raise BrokenPromiseError(f"{answer} answers nothing that waits for an answer")
+        """The request that `answer` is for. Among copies an error is for the last that it may
+        answer, anything else for the first; those that were seen meanwhile have no effect."""
+        same = self._waiting.get(answer.key, ())
+        if answer.error is not None:
+            fitting = [r for r in same if answer.error in r.refusals]
+        else:
+            fitting = [r for r in same if r.outcome in (None, DOUBTFUL)]
+        if not fitting:
+            raise BrokenPromiseError(f"{answer} answers nothing that waits for such an answer")
         self.answers += 1
         if answer.error is not None:
-            # A copy of what is under way is refused while the device is off its disk.
-            return self._take(records[-1])
-        record = self._take(records[0])
-        # Copies of it that the target has seen meanwhile are answered with it.
-        twins = [r for r in records if r.seen_ns is not None and r.seen_ns < now_ns]
-        self._settle_silently(twins, SILENT)
-        return record
+            return self._take(fitting[-1])
+        seen = [r for r in fitting[1:] if r.seen_ns is not None]
+        self._give_up([r for r in seen if r.seen_ns != now_ns], REFUSED)
+        for record in seen:
+            record.outcome = record.outcome or DOUBTFUL
+        return self._take(fitting[0])
 
     def _take(self, record: Record) -> Record:
         """`record` does not wait any more."""
@@ -248,9 +303,11 @@ class Judge:
             del self._waiting[record.asked.key]
         return record
 
-    def _settle_silently(self, records: Iterable[Record], outcome: str) -> None:
+    def _give_up(self, records: Iterable[Record], outcome: str) -> None:
+        """`records` will not be answered; `outcome` is theirs unless they had one."""
         for record in records:
-            self._take(record).outcome = outcome
+            self._take(record)
+            record.outcome = record.outcome or outcome
 
     def _settle(self, record: Record, answer: Answered) -> None:
         asked = record.asked
@@ -258,10 +315,11 @@ class Judge:
             record.outcome, record.data = GOOD, answer.data
             if asked.op is Op.READ and len(answer.data) != asked.count * SECTOR_BYTES:
                 raise BrokenPromiseError(f"{asked} was answered with {len(answer.data)} bytes")
+            is_durable = asked.op is Op.FLUSH or (asked.op is Op.WRITE and not self._write_cache)
+            if is_durable and self._flushed_until < record.number:
+                raise BrokenPromiseError(f"{asked} was acknowledged, and no flush has covered it")
         elif answer.error is not None:
             record.outcome = REFUSED
-            if not self.may_refuse:
-                raise BrokenPromiseError(f"{asked} was refused: {answer}")
         else:
             record.outcome = FAILED
             self._excuse(record, answer)
@@ -271,10 +329,12 @@ class Judge:
             self._settle_sector(self._sectors[number], number, record)
 
     def _excuse(self, record: Record, answer: Answered) -> None:
-        is_flushed = record.asked.op in (Op.WRITE, Op.FLUSH)
-        if is_flushed and self._flush_failures() > record.flush_failures:
+        """Raises where it had no reason to fail."""
+        op = record.asked.op
+        if op in (Op.WRITE, Op.FLUSH) and self._flush_failures > record.flush_failures:
             return
-        if self._ill.isdisjoint(record.asked.span):
+        ill = self._full if op is Op.WRITE else self._bad
+        if record.number > self._ill_until or ill.isdisjoint(record.asked.span):
             raise BrokenPromiseError(f"{record.asked} failed without a cause: {answer}")
 
     def _settle_sector(self, sector: _Sector, number: int, record: Record) -> None:
@@ -291,7 +351,7 @@ class Judge:
             if older is record:
                 break
             if older.outcome is None and (is_write or older.asked.op is Op.WRITE):
-                self._settle_silently([older], SILENT)
+                raise BrokenPromiseError(f"{record.asked} has passed {older.asked}")
             possible = possible_after(possible, older, number)
         if record.asked.op is Op.READ and record.outcome == GOOD:
             self.reads_checked += 1
@@ -303,7 +363,7 @@ class Judge:
                 )
 
     def _flushed(self, record: Record) -> None:
-        if record.outcome != GOOD or record.flush_failures != self._flush_failures():
+        if record.outcome != GOOD or record.flush_failures != self._flush_failures:
             return
         for sector, snapshot in zip(self._sectors, record.snapshot, strict=True):
             if snapshot is not None:
@@ -313,8 +373,12 @@ class Judge:
     def _fold(self, sector: _Sector, number: int) -> None:
         """Take the oldest record of `sector` into what it can hold."""
         record = sector.records.popleft()
-        came_after = record.flush_failures == self._flush_failures()
+        came_after = record.flush_failures == self._flush_failures
         sector.fold(record, number, write_cache=self._write_cache, is_trusted=came_after)
+
+
+def _locks_out(owners: bytes, record: Record) -> bool:
+    return bool(owners) and record.asked.source not in macs_of(owners)
 
 
 def _names(contents: Iterable[bytes]) -> str:

@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -42,20 +43,18 @@ def in_force(mutation: Mutation) -> Iterator[None]:
 
 @contextmanager
 def _edited(edit: Edit) -> Iterator[None]:
-    module = importlib.import_module(edit.module)
-    *classes, name = edit.function.split(".")
-    owner: object = module
-    for part in classes:
-        owner = getattr(owner, part)
-    original = getattr(owner, name)
-    source = textwrap.dedent(inspect.getsource(original))
+    function: Any = importlib.import_module(edit.module)
+    for part in edit.function.split("."):
+        function = getattr(function, part)
+    source = textwrap.dedent(inspect.getsource(function))
     for before, after in edit.changes.items():
         assert source.count(before) == 1, f"{edit.function} does not say {before!r} once"
         source = source.replace(before, after)
-    made: dict[str, object] = {}
-    exec(compile(source, f"mutated {edit.function}", "exec"), original.__globals__, made)
-    setattr(owner, name, made[name])
+    made: dict[str, Any] = {}
+    exec(compile(source, f"mutated {edit.function}", "exec"), function.__globals__, made)
+    # The function stays the one that others may have in their tables.
+    original, function.__code__ = function.__code__, made[function.__name__].__code__
     try:
         yield
     finally:
-        setattr(owner, name, original)
+        function.__code__ = original

@@ -32,7 +32,7 @@ class Network:
     def __init__(self, chance: random.Random, weather: Weather) -> None:
         self._chance = chance
         self._loop = asyncio.get_running_loop()
-        self._weather = weather
+        self.weather = weather
         self.deliver_to_target: Deliver
         self.deliver_to_hosts: Deliver
 
@@ -43,7 +43,7 @@ class Network:
         self._carry(path, frame, self.deliver_to_hosts)
 
     def _carry(self, path: int, frame: bytes, deliver: Deliver) -> None:
-        chance, weather = self._chance, self._weather
+        chance, weather = self._chance, self.weather
         if chance.random() < weather.loss_rate:
             return
         copies = 2 if chance.random() < weather.duplicate_rate else 1

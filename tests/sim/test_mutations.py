@@ -11,6 +11,7 @@ from sim.world import live
 SEEDS = range(400)
 NATIVE = "ggaoe.engine.native"
 ENGINE, ORDER, COMMIT = "ggaoe.engine.portable", "ggaoe.sched.order", "ggaoe.sched.commit"
+EXPORT, STATE, TARGET = "ggaoe.server.export", "ggaoe.server.state", "ggaoe.proto.target"
 
 
 def one(
@@ -32,7 +33,7 @@ MUTATIONS = [
         "if frame.arrival_ns < oldest_ns:", "if False:"),
     Mutation("what has not started outlives its disk", (
         Edit(ENGINE, "PortableEngine.detach", {
-            "for request in device.queue.drop_unstarted():": "for request in ():",
+            "self.drop_waiting(device)": "pass",
             "await self.fence(device)":
                 "while device.in_flight:\n                await asyncio.sleep(0.001)",
         }),
@@ -50,6 +51,13 @@ MUTATIONS = [
         "if result >= 0:", "if True:"),
     one("a failed flush spares what runs", ENGINE, "PortableEngine._flushed",
         "request.lost = -result", "pass"),
+    one("a FLUSH ignores that its flush failed", ENGINE, "PortableEngine._flushed",
+        "self._finish(device, request, -result)",
+        "self._finish(device, request, 0 if request.op is Op.FLUSH else -result)"),
+    one("a failed flush fails readers", ENGINE, "PortableEngine._flushed",
+        "if request.started and request.op is Op.WRITE:", "if request.started:"),
+    one("who failed once fails for ever", ENGINE, "PortableEngine._settle",
+        "error_number or request.lost", "error_number or 5 * device.target.is_failing"),
     one("all fail for one", ENGINE, "settle",
         "return Settled([], [Vector([member]) for member in vector.members])",
         "return Settled([(member, 5) for member in vector.members], [])"),
@@ -61,6 +69,32 @@ MUTATIONS = [
         "return Settled([(member, 0)], [])"),
     one("a reservation waits for nobody", ENGINE, "PortableEngine.fence",
         "if not requests:", "if True:"),
+    one("no more than one reply at once", ENGINE, "PortableEngine._queue_reply",
+        "len(lane.replies) >= REPLIES_HELD_MAX", "lane.replies"),
+    one("one of the paths answers no FLUSH", ENGINE, "PortableEngine._finish",
+        'self._queue_reply(request.port, [head.ljust(60, b"\\0")])',
+        "if request.op is not Op.FLUSH or request.port.link.index == 1:\n"
+        '                    self._queue_reply(request.port, [head.ljust(60, b"\\0")])'),
+    one("a FLUSH is lost at times", ENGINE, "PortableEngine._request", "if not device.is_serving:",
+        "if not device.is_serving or io.op is Op.FLUSH and self._clock.monotonic_ns() % 16 == 0:"),
+    one("a restart forgets what was set", EXPORT, "Export._opened",
+        "self.device.target.state = await", "await"),
+    one("reopening forgets what was set", EXPORT, "Export.reopen",
+        "await self._stop_life()",
+        "await self._stop_life(); self.device.target.state = TargetState()"),
+    one("a change is acknowledged before it is stored", EXPORT, "Export._put_in_force",
+        "await self._store.save(self.name, state)",
+        "asyncio.create_task(self._store.save(self.name, state))"),
+    one("the reservation is not stored", STATE, "decode",
+        '_macs(document.get("reserved"), "reserved")', "()"),
+    one("the mask list is not stored", STATE, "decode",
+        '_macs(document.get("mask"), "mask")', "()"),
+    one("the config string is not stored", STATE, "decode",
+        '_bytes(document.get("config_string"))', 'b""'),
+    one("a reservation locks nobody out", TARGET, "Target.is_locked_out",
+        "source not in self.state.reserved", "False"),
+    one("a reservation locks everybody out", TARGET, "Target.is_locked_out",
+        "source not in self.state.reserved", "True"),
     one("whoever a limit has slowed is forgotten", "ggaoe.sched.queue", "DeviceQueue._unpark",
         "self._turns.append(source)", "self._ready_count -= len(self._ready.pop(source))"),
     one("nobody looks again when a limit has room", ENGINE, "PortableEngine._arm_timer",
@@ -73,6 +107,10 @@ MUTATIONS = [
     one("every transfer is good", NATIVE, "NativeEngine._on_complete",
         "results.append((handle, transfer.result))",
         "results.append((handle, transfer.length_bytes))", "native"),
+    one("a reservation locks nobody out", NATIVE, "NativeEngine.refresh",
+        "(state.reserved, not state.reserved)", "((), True)", "native"),
+    one("a restart forgets what was set", EXPORT, "Export._opened",
+        "self.device.target.state = await", "await", "native"),
     one("a reservation waits for nobody", NATIVE, "NativeEngine.fence",
         "if device.core.oldest is None:", "if True:", "native"),
 ]  # fmt: skip

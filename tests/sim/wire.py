@@ -14,8 +14,13 @@ from ggaoe.proto.frame import ETHERTYPE, HEADER_BYTES, SECTOR_BYTES
 SHELF, SLOT = 7, 3
 READ, WRITE, VERIFY, FLUSH = 0x24, 0x34, 0x42, 0xEA
 OPS = {READ: Op.READ, WRITE: Op.WRITE, VERIFY: Op.VERIFY, FLUSH: Op.FLUSH}
-COMMAND_AT, RESERVE = 19, 3
-DATA_AT = 36
+TAG_AT, FLAGS_AT, COMMAND_AT, DATA_AT = 20, 14, 19, 36
+ATA, CONFIG, MASK, RESERVE = range(4)
+SETTINGS = (CONFIG, MASK, RESERVE)
+"""Commands by which hosts set what the target keeps: a text, and two lists of addresses."""
+ERROR_FLAG = 0x04
+UNAVAILABLE, RESERVED = 3, 6
+"""AoE errors."""
 W_FLAG, E_FLAG = 0x01, 0x40
 STATUS_ERRORS = 0xA9
 """BSY, DF, DRQ, ERR: what Linux takes for a failure."""
@@ -90,27 +95,64 @@ def request(
     )  # fmt: skip
 
 
-def reserve(destination: bytes, source: bytes, owners: list[bytes]) -> bytes:
-    """The frame that reserves the device for `owners`, or releases it, by force."""
+@dataclass(frozen=True)
+class Told:
+    """A reply of the target's about the setting `command`."""
+
+    command: int
+    tag: int
+    value: bytes
+    """The text, or the addresses one after the other."""
+
+    def __str__(self) -> str:
+        return f"reply {self.tag:x} to command {self.command}: {self.value.hex() or 'nothing'}"
+
+
+def setting(
+    destination: bytes, source: bytes, tag: int, command: int, value: bytes | None, known: bytes
+) -> bytes:
+    """The frame that asks for a setting (`value` is None), or sets it to `value`, by force; `known`
+    are all addresses that a mask list can hold."""
+    if command == CONFIG:
+        text = value or b""
+        argument = struct.pack(">HHBBH", 0, 0, 0, 0x10 if value is None else 0x14, len(text)) + text
+    elif command == RESERVE:
+        argument = bytes([0 if value is None else 2, len(value or b"") // 6]) + (value or b"")
+    else:
+        directive, macs = (b"\0\1", value) if value else (b"\0\2", known)
+        entries = b"" if value is None else b"".join(directive + mac for mac in macs_of(macs))
+        argument = bytes([0, value is not None, 0, len(entries) // 8]) + entries
     head = _FRAME.pack(
-        destination, source, ETHERTYPE, 0x10, 0, SHELF, SLOT, RESERVE, 0, 0, 0, 0, 0, bytes(6), 0
+        destination, source, ETHERTYPE, 0x10, 0, SHELF, SLOT, command, tag, 0, 0, 0, 0, bytes(6), 0
     )
-    return head[:HEADER_BYTES] + bytes([2, len(owners)]) + b"".join(owners)
+    return head[:HEADER_BYTES] + argument
 
 
-def owners_of(frame: bytes) -> list[bytes] | None:
-    """Whom the reply `frame` says that the device is reserved for; None: another reply."""
-    if frame[COMMAND_AT] != RESERVE:
+def told_of(frame: bytes) -> Told | None:
+    """What the reply `frame` says of a setting; None: it says nothing of any."""
+    command = frame[COMMAND_AT]
+    if command not in SETTINGS or frame[FLAGS_AT] & ERROR_FLAG:
         return None
-    return [frame[26 + 6 * index :][:6] for index in range(frame[25])]
+    if command == CONFIG:
+        value = frame[32 : 32 + int.from_bytes(frame[30:32])]
+    elif command == RESERVE:
+        value = frame[26 : 26 + 6 * frame[25]]
+    else:
+        value = b"".join(frame[30 + 8 * index :][:6] for index in range(frame[27]))
+    return Told(command, int.from_bytes(frame[TAG_AT:HEADER_BYTES]), value)
+
+
+def macs_of(value: bytes) -> list[bytes]:
+    """The addresses of a list."""
+    return [value[at : at + 6] for at in range(0, len(value), 6)]
 
 
 def asked_of(path: int, frame: bytes) -> Asked | None:
-    """The request in `frame`; None where it is too short to be answered."""
-    if len(frame) < HEADER_BYTES:
+    """The request for the disk in `frame`; None where it is another, or too short to tell."""
+    if len(frame) < HEADER_BYTES or frame[COMMAND_AT] != ATA:
         return None
     if len(frame) < DATA_AT:
-        tag = int.from_bytes(frame[20:HEADER_BYTES])
+        tag = int.from_bytes(frame[TAG_AT:HEADER_BYTES])
         return Asked(path, frame[6:12], tag, Op.FLUSH, 0, 0, is_whole=False)
     (_, source, _, _, _, _, _, _, tag, _, _, count, opcode, lba, _) = _FRAME.unpack_from(frame)
     op = OPS[opcode]
@@ -124,6 +166,6 @@ def answered_of(path: int, frame: bytes) -> Answered:
     (destination, _, _, flags, code, _, _, _, tag, _, _, _, status, lba, _) = _FRAME.unpack_from(
         frame
     )
-    error = code if flags & 0x04 else None
+    error = code if flags & ERROR_FLAG else None
     sector = int.from_bytes(lba, "little")
     return Answered(path, destination, tag, sector, status, error, frame[DATA_AT:])

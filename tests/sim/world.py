@@ -7,39 +7,61 @@ engine, scheduler and protocol, between links in memory and a simulated disk; th
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 
+from ggaoe.backend.base import Backend
 from ggaoe.engine.base import STALE_AGE_NS, Device, Engine, Hooks, Port
+from ggaoe.errors import BackendError
 from ggaoe.net.link import Interface, LinkSettings
-from ggaoe.proto.frame import Header
-from ggaoe.proto.target import Change, Settings, Target, TargetState
-from ggaoe.sched.queue import Policy
-from ggaoe.sched.throttle import NO_LIMITS, Limits, Rate
 from ggaoe.testing.clock import ManualClock, ManualLoop
 from ggaoe.testing.engine import ENGINES_ON_MEMORY, link_of
+from ggaoe.testing.link import MemoryLink
 from sim.disk import Ills, SimDisk
-from sim.hosts import Habits, Host, wishes
-from sim.judge import Judge
+from sim.hosts import Habits, Host, probes, wishes
+from sim.judge import Judge, Presence, Record
 from sim.network import Network, Weather
-from sim.wire import SHELF, SLOT, Asked, answered_of, asked_of, owners_of, reserve
+from sim.target import CONFIG as DEVICE
+from sim.target import SimExport, SimStates
+from sim.wire import (
+    ATA,
+    COMMAND_AT,
+    CONFIG,
+    MASK,
+    RESERVE,
+    SETTINGS,
+    Asked,
+    answered_of,
+    asked_of,
+    setting,
+    told_of,
+)
 
 PATHS = 2
 TURNS_TO_SETTLE = 10
 """A frame that has been delivered is read, and what is at fault with it answered."""
-LIMITS = (
-    NO_LIMITS,
-    NO_LIMITS,
-    NO_LIMITS,
-    Limits(iops=Rate(1000, 3), bandwidth=Rate(4 << 20, 4096)),
-    Limits(bandwidth=Rate(200_000, 1024)),
-    Limits(initiator_iops=Rate(300, 1), initiator_bandwidth=Rate(1 << 20, 2048)),
-    Limits(Rate(800, 2), Rate(2 << 20, 8192), Rate(200, 2), Rate(1 << 20, 1)),
+ASK_AGAIN_S = 0.25
+"""Whoever wants a setting changed asks as often as it takes."""
+CALM_S = 60.0
+"""By then a world that nothing befalls has settled: no disk hangs longer, nor does anybody wait
+longer before the disk is opened again."""
+PROBED_S = 1.0
+LIMITS: tuple[dict[str, int], ...] = (
+    {},
+    {},
+    {},
+    {"iops_limit": 1000, "iops_burst": 3, "bandwidth_limit_bytes_per_s": 4 << 20},
+    {"bandwidth_limit_bytes_per_s": 200_000, "bandwidth_burst_bytes": 1024},
+    {"initiator_iops_limit": 300, "initiator_bandwidth_limit_bytes_per_s": 1 << 20},
+    {"iops_limit": 800, "initiator_iops_limit": 200, "bandwidth_limit_bytes_per_s": 2 << 20},
 )
+NO_LIMITS = dict.fromkeys((key for limits in LIMITS for key in limits), 0)
 GIVE_UP_S = 3600.0
 """Simulated time after which a world that has not ended is at fault."""
 
@@ -90,34 +112,35 @@ class World:
         self._trace = blake2b(digest_size=8)
         self._events: Counter[str] = Counter()
         self._is_over = False
-        self._state = TargetState()
-        """What hosts have set of the device; it outlives the target."""
-        self._owners: list[bytes] | None = None
-        """Of the reservation that was acknowledged last."""
-        self._owners_told = asyncio.Event()
-        self._changes: set[asyncio.Task[None]] = set()
+        self._states = SimStates(chance)
+        self._tags = itertools.count(1)
+        self._asking: tuple[int, bool] = 0, False
+        """The tag by which somebody asks for a setting or wants it changed, and whether he does."""
+        self._is_told = asyncio.Event()
         self._began_ns = clock.monotonic_ns
         self._mtu_bytes = chance.choice((1500, 4200))
         size_sectors = chance.choice((8, 24, 64))
         ills = _ills(chance, size_sectors)
-        self._write_cache = chance.random() < 0.3
         self._disk = SimDisk(chance, size_sectors, chance.choice((512, 512, 4096)), ills)
+        self._config = replace(DEVICE, write_cache=chance.random() < 0.3)
         self._judge = Judge(
-            size_sectors,
-            write_cache=self._write_cache,
-            flush_failures=lambda: self._disk.flush_failures,
-            ill=ills.bad | ills.full,
+            size_sectors, write_cache=self._config.write_cache, bad=ills.bad, full=ills.full
         )
-        self._disk.on_flush_failure = self._judge.flush_failed
+        self._disk.flush_began = self._judge.flush_began
+        self._disk.flush_ended = self._judge.flush_ended
+        self._cannot_open_rate = chance.choice((0, 0, 0.3))
         self._network = Network(chance, _weather(chance))
         self._network.deliver_to_target = self._arrive
         self._network.deliver_to_hosts = self._hear
         self._hosts = self._make_hosts(size_sectors)
-        self._backlog: list[tuple[int, bytes, int, Asked | None]] | None = None
+        self._everybody = b"".join(mac for host in self._hosts for mac in host.macs)
+        self._backlog: list[tuple[int, bytes, int, Record | Asked | None]] | None = None
         """What came while the target did not look; None: it looks."""
         self._ports: list[Port | None] = [None] * PATHS
+        self._links: list[tuple[int, MemoryLink]] = []
+        """Of the ports, by their paths."""
         self._engine: Engine
-        self._device: Device
+        self._export: SimExport
         self._start()
 
     def _make_hosts(self, size_sectors: int) -> list[Host]:
@@ -125,117 +148,131 @@ class World:
         targets = [_mac(path) for path in range(PATHS)]
         count_max = 2 if self._mtu_bytes == 1500 else 8
         hosts = []
-        for number in range(chance.choice((1, 2, 3))):
+        for number in range(1, chance.choice((1, 2, 3)) + 1):
             linux = Habits(True, chance.choice((2, 8, 32)), chance.choice((0.01, 0.1)))
             simple = Habits(False, chance.choice((1, 1, 8)), chance.choice((0.01, 0.1)))
-            hosts.append(
-                Host(
-                    chance,
-                    number + 1,
-                    self._network,
-                    targets,
-                    chance.choice((linux, linux, simple)),
-                    wishes(chance, number + 1, chance.randint(10, 50), size_sectors, count_max),
-                )
-            )
+            habits = chance.choice((linux, linux, simple))
+            wanted = wishes(chance, number, chance.randint(10, 50), size_sectors, count_max)
+            probing = probes(chance, number, len(wanted), size_sectors, count_max, PATHS)
+            hosts.append(Host(chance, number, self._network, targets, habits, wanted, probing))
         return hosts
 
     # --- the target ----------------------------------------------------------------------------
 
     def _start(self) -> None:
         chance = self._chance
-        hooks = Hooks(changed=self._change, conflict=lambda *_: None)
-        self._engine = self._engine_class(hooks, self._clock.for_engine())
-        settings = Settings(SHELF, SLOT, "sim", "disk", "1", 64, write_cache=self._write_cache)
-        policy = Policy(
-            queue_length=chance.choice((2, 3, 8, 64)),
-            max_delay_ns=chance.choice((0, 1_000_000)),
-            merge_delay_ns=chance.choice((0, 0, 100_000)),
-            limits=self._limits(),
+        hooks = Hooks(
+            changed=lambda _, *change: self._export.change(*change), conflict=lambda *_: None
         )
-        target = Target(settings)
-        target.state = self._state
-        self._device = self._engine.add_device("sim", target, policy, trace_io=False)
+        self._engine = self._engine_class(hooks, self._clock.for_engine())
+        self._config = replace(
+            self._config,
+            queue_length=chance.choice((2, 3, 8, 64)),
+            max_delay_s=chance.choice((0, 0.001)),
+            merge_delay_s=chance.choice((0, 0, 0.0001)),
+            **self._limits(),
+        )
+        self._states = SimStates(chance, self._states.content)
+        self._export = SimExport(
+            self._engine, self._states, self._config, self._announce, self._open_disk
+        )
         for path in range(PATHS):
             self._open(path)
-        self._attach()
 
-    def _limits(self) -> Limits:
+    async def _open_disk(self) -> Backend:
+        await asyncio.sleep(0.01 * self._chance.random())
+        if self._chance.random() < self._cannot_open_rate:
+            raise BackendError("not now")
+        return self._disk
+
+    def _announce(self, device: Device) -> None:
+        """What is known is served by every link."""
+        self._engine.set_ports(device, [port for port in self._ports if port is not None])
+        has_disk = device.backend is not None
+        self._judge.presence = Presence.DISK if has_disk else Presence.NO_DISK
+
+    def _limits(self) -> dict[str, int]:
         limits = self._chance_of_limits.choice(LIMITS)
-        self._events["limits"] += limits != NO_LIMITS
-        return limits
+        self._events["limits"] += bool(limits)
+        return NO_LIMITS | limits
 
     def _open(self, path: int) -> None:
         interface = Interface(path + 1, f"eth{path}", _mac(path), self._mtu_bytes, is_up=True)
-        self._ports[path] = self._engine.open_link(interface, LinkSettings())
-        self._engine.set_ports(self._device, [port for port in self._ports if port is not None])
+        self._ports[path] = port = self._engine.open_link(interface, LinkSettings())
+        self._links.append((path, link_of(port)))
+        if self._export.device.is_known:
+            self._announce(self._export.device)
 
     def _close(self, path: int) -> None:
         port, self._ports[path] = self._ports[path], None
         if port is not None:
             self.pump()
             self._engine.close_link(port)
+            self._links = [entry for entry in self._links if entry[0] != path]
             self._judge.silenced(path)
-
-    def _attach(self) -> None:
-        self._device.target.size_sectors = self._disk.size_bytes // 512
-        self._engine.attach(self._device, self._disk)
 
     # --- frames --------------------------------------------------------------------------------
 
     def pump(self) -> bool:
         """Show the judge what has left the target, and send it on its way."""
         left = []
-        for path, port in enumerate(self._ports):
-            if port is not None:
-                link = link_of(port)
-                sent = link.sent
-                if sent:
-                    link.sent = []
-                    left += [(path, frame) for frame in sent]
+        for path, link in self._links:
+            sent = link.sent
+            if sent:
+                link.sent = []
+                left += [(path, frame) for frame in sent]
         if not left:
             return False
         for path, frame in left:
             self._note(b"<", path, frame)
         self._judge.answered(
-            (answered_of(path, frame) for path, frame in left if owners_of(frame) is None),
+            (answered_of(path, frame) for path, frame in left if frame[COMMAND_AT] == ATA),
             self._clock.monotonic_ns,
         )
-        for _, frame in left:
-            owners = owners_of(frame)
-            if owners is not None:
-                self._owners = owners
-                self._owners_told.set()
-                self._judge.reserved(owners)
         for path, frame in left:
-            self._network.to_hosts(path, frame)
+            if frame[COMMAND_AT] == ATA:
+                self._network.to_hosts(path, frame)
+            else:
+                self._hear_of_setting(frame)
         return True
 
-    def _arrive(self, path: int, frame: bytes, is_cut: bool) -> None:
+    def _hear_of_setting(self, frame: bytes) -> None:
+        told = told_of(frame)
+        tag, is_change = self._asking
+        if told is None or told.tag != tag:
+            return
+        self._judge.told(told, is_change=is_change)
+        self._is_told.set()
+
+    def _arrive(self, path: int, frame: bytes, is_cut: bool = False) -> None:
         self.pump()
         if self._ports[path] is None:
             return
         self._note(b">", path, frame)
         # No two arrivals at the same time: the kernel's stamps are told apart, too.
         self._clock.monotonic_ns += 1
-        asked = asked_of(path, frame)
-        if asked is not None and asked.is_whole:
-            seen_ns = self._clock.monotonic_ns if self._backlog is None else None
-            self._judge.asked(asked, seen_ns)
-        elif asked is not None and self._backlog is None:
-            self._judge.damaged(asked, self._clock.monotonic_ns)
+        arrived: Record | Asked | None = asked_of(path, frame)
+        if arrived is not None and arrived.is_whole:
+            arrived = self._judge.asked(arrived)
         if self._backlog is None:
-            self._deliver(path, frame, self._clock.wall_ns)
+            self._look(path, frame, self._clock.wall_ns, arrived)
         else:
-            self._backlog.append((path, frame, self._clock.wall_ns, asked))
+            self._backlog.append((path, frame, self._clock.wall_ns, arrived))
 
-    def _deliver(self, path: int, frame: bytes, arrival_ns: int) -> None:
+    def _look(
+        self, path: int, frame: bytes, arrival_ns: int, arrived: Record | Asked | None
+    ) -> None:
+        """The target gets to see a frame."""
+        if isinstance(arrived, Record):
+            self._judge.seen(arrived, self._clock.monotonic_ns)
+        elif arrived is not None:
+            self._judge.damaged(arrived, self._clock.monotonic_ns)
         port = self._ports[path]
         if port is not None:
             link_of(port).deliver(frame, arrival_ns)
 
     def _hear(self, path: int, frame: bytes, is_cut: bool) -> None:
-        if is_cut or owners_of(frame) is not None:
+        if is_cut:
             return
         answer = answered_of(path, frame)
         for host in self._hosts:
@@ -250,25 +287,39 @@ class World:
 
     async def play(self) -> None:
         """Let everything happen, until every host is done and the end has been judged."""
-        chance = self._chance
-        befalling = asyncio.create_task(self._befall())
+        befalling = asyncio.gather(self._befall(), self._administer())
         for host in self._hosts:
             host.begin()
         for host in self._hosts:
             await host.is_done.wait()
         self._is_over = True
         await befalling
-        await self._reopen()
-        await self._restart(power_is_cut=chance.random() < 0.5)
-        await self._engine.remove_device(self._device, None)
+        await self._calm_down()
+        await self._restart(power_is_cut=self._chance.random() < 0.5)
+        for command in SETTINGS:
+            await self._ask(command, None)
+        await self._export.close(None)
         self._engine.close()
+
+    async def _calm_down(self) -> None:
+        """Nothing befalls the target any more: it settles, and serves everybody by every path."""
+        self._network.weather = Weather()
+        self._cannot_open_rate = 0.0
+        self._cure()
+        await asyncio.sleep(CALM_S)
+        self.pump()
+        self._judge.calm()
+        async with asyncio.timeout(PROBED_S):
+            for host in self._hosts:
+                host.probe()
+            for host in self._hosts:
+                await host.is_done.wait()
 
     async def _befall(self) -> None:
         """One thing after the other."""
         chance = self._chance
         kinds: list[Callable[[], Awaitable[None]]] = [
             self._stall, self._flap, self._reopen, self._retune, self._heal, self._set_clock,
-            self._reserve,
             lambda: self._restart(power_is_cut=True), lambda: self._restart(power_is_cut=False),
         ]  # fmt: skip
         interval_s = chance.choice((0.001, 0.01, 0.1))
@@ -289,15 +340,11 @@ class World:
         backlog, self._backlog = self._backlog, None
         self.pump()
         oldest_ns = self._clock.wall_ns - STALE_AGE_NS
-        for path, frame, arrival_ns, asked in backlog or ():
-            if asked is not None and asked.is_whole and arrival_ns < oldest_ns:
-                self._judge.stale(asked)
+        for path, frame, arrival_ns, arrived in backlog or ():
+            if isinstance(arrived, Record) and arrival_ns < oldest_ns:
+                self._judge.stale(arrived)
                 self._events["stale"] += 1
-            elif asked is not None and asked.is_whole:
-                self._judge.seen(asked, self._clock.monotonic_ns)
-            elif asked is not None:
-                self._judge.damaged(asked, self._clock.monotonic_ns)
-            self._deliver(path, frame, arrival_ns)
+            self._look(path, frame, arrival_ns, arrived)
 
     async def _flap(self) -> None:
         """A link goes down and comes up again."""
@@ -310,55 +357,28 @@ class World:
     async def _reopen(self) -> None:
         """The device is taken off its disk and put on it again, as a reload does."""
         self._events["reopen"] += 1
-        self._judge.may_refuse = True
         await self._settle()
-        mark = self._judge.mark
-        await self._engine.detach(self._device, None)
+        if self._judge.presence is Presence.DISK:
+            self._judge.presence = Presence.NO_DISK
+        await self._export.reopen(self._config)
         self.pump()
-        self._judge.dropped(mark)
-        await asyncio.sleep(0.01 * self._chance.random())
-        self._attach()
+        self._judge.dropped()
 
     async def _retune(self) -> None:
         """The administrator changes the queue's length and limits."""
         self._events["retune"] += 1
         queue_length = self._chance.choice((2, 5, 64))
-        self._device.policy = Policy(queue_length, limits=self._limits())
-        self._engine.refresh(self._device)
+        self._config = replace(self._config, queue_length=queue_length, **self._limits())
+        self._export.apply(self._config)
 
     async def _heal(self) -> None:
         """The disk recovers."""
         self._events["heal"] += 1
+        self._cure()
+
+    def _cure(self) -> None:
         self._disk.ills = Ills()
-
-    async def _reserve(self) -> None:
-        """One host locks the others out, by all its paths, and lets them in again after a while."""
-        self._events["reserve"] += 1
-        self._judge.may_refuse = True
-        owner = self._chance.choice(self._hosts)
-        for owners in (owner.macs, []):
-            path = self._chance.randrange(PATHS)
-            self._owners_told.clear()
-            frame = reserve(_mac(path), owner.macs[path], owners)
-            self._deliver(path, frame, self._clock.wall_ns)
-            while self._owners != owners:
-                await self._owners_told.wait()
-            await asyncio.sleep(0.05 * self._chance.random())
-
-    def _change(self, device: Device, port: Port, header: Header, frame: bytes) -> None:
-        task = asyncio.create_task(self._put_in_force(device, port, header, frame))
-        self._changes.add(task)
-        task.add_done_callback(self._changes.discard)
-
-    async def _put_in_force(self, device: Device, port: Port, header: Header, frame: bytes) -> None:
-        """What the server does with a change of state."""
-        outcome = device.target.receive(header, frame, port.path)
-        assert isinstance(outcome, Change)
-        await asyncio.sleep(0.01 * self._chance.random())  # it is stored
-        self._state = device.target.state = outcome.state
-        self._engine.refresh(device)
-        if await self._engine.fence(device):
-            self._engine.send(port, outcome.frame)
+        self._judge.healed()
 
     async def _set_clock(self) -> None:
         """Somebody sets the clock of the wall, while no frame waits."""
@@ -374,12 +394,53 @@ class World:
         if power_is_cut:
             self._disk.cut_power()
         self._judge.ended(self._disk.content, power_was_cut=power_is_cut)
+        self._judge.presence = Presence.NOTHING
+        self._states.stop()
         for path in range(PATHS):
             self._close(path)
-        await self._engine.remove_device(self._device, 0)
+        await self._export.close(0)
         self._engine.close()
         await asyncio.sleep(self._chance.random())
         self._start()
+
+    # --- what hosts set ------------------------------------------------------------------------
+
+    async def _administer(self) -> None:
+        """Hosts change what the target keeps, one after the other; in the end nobody is locked
+        out."""
+        chance = self._chance
+        for _ in range(chance.choice((0, 0, 2, 6))):
+            await asyncio.sleep(0.1 * chance.random())
+            if self._is_over:
+                break
+            command = chance.choice((RESERVE, RESERVE, CONFIG, MASK))
+            values = {
+                RESERVE: b"".join(chance.choice(self._hosts).macs),
+                CONFIG: chance.randbytes(8),
+                MASK: self._everybody,
+            }
+            self._events["change"] += 1
+            await self._ask(command, chance.choice((values[command], values[command], b"")))
+            await asyncio.sleep(chance.choice((0.05, 1.0)) * chance.random())
+            await self._ask(command, None)
+        await self._ask(RESERVE, b"")
+
+    async def _ask(self, command: int, value: bytes | None) -> None:
+        """Have a setting changed to `value`, or (None) told; asked until there is an answer."""
+        tag = next(self._tags)
+        self._asking = tag, value is not None
+        self._is_told.clear()
+        if value is not None:
+            self._judge.setting(command, value)
+        while not self._is_told.is_set():
+            host, path = self._chance.choice(self._hosts), self._chance.randrange(PATHS)
+            self._arrive(
+                path,
+                setting(_mac(path), host.macs[path], tag, command, value, self._everybody),
+            )
+            with suppress(TimeoutError):
+                async with asyncio.timeout(ASK_AGAIN_S):
+                    await self._is_told.wait()
 
     async def _settle(self) -> None:
         """Everything that has been delivered is dealt with; no time passes."""

@@ -18,11 +18,11 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 FUNCTION_LINES_MAX = 70
 
 LAYERS = [
-    {"__init__", "errors", "units"},
+    {"__init__", "errors", "events", "units"},
     {"proto"},
     {"sched"},
     {"config"},
-    {"backend", "net"},
+    {"backend", "net", "importer"},
     {"engine", "client"},
     {"server"},
     {"cli"},

@@ -379,11 +379,20 @@ async def test_files_truncated_underneath(scene: Scene) -> None:
             assert await remote.read(0, PAGE_SECTORS) == content(3)
 
 
+async def told(daemon: Daemon, text: str) -> None:
+    """The administrator hears of it, in the log and from `ggaoectl list`, while it is served."""
+    await asyncio.to_thread(daemon.wait_for_log, f"error: disk: {daemon.directory}/disk {text}")
+    row = await asyncio.to_thread(daemon.listed, "disk")
+    assert row["state"] == "serving"
+    assert text in row["reason"]
+
+
 @pytest.mark.parametrize("how", ["replaced", "deleted"])
 async def test_a_file_that_is_another_one_now(scene: Scene, how: str) -> None:
-    """Hosts keep the disk that they know, never a mixture of two; a reload without the device and
-    one with it bring the other."""
+    """Hosts keep the disk that they know, never a mixture of two, and it is told; a reload brings
+    the other, and none takes away the only one there is."""
     disk, section = scene.disk(), device()
+    old = content(1) + content(2)
     async with (
         undisturbed(scene, section) as daemon,
         scene.initiator(timing=PATIENT) as initiator,
@@ -396,15 +405,54 @@ async def test_a_file_that_is_another_one_now(scene: Scene, how: str) -> None:
             disk.unlink()
         await remote.write(8, content(2))
         await remote.flush()
-        assert await remote.read(0, 2 * PAGE_SECTORS) == content(1) + content(2)
+        assert await remote.read(0, 2 * PAGE_SECTORS) == old
         if how == "deleted":
+            await told(daemon, "is gone")
+            assert (await asyncio.to_thread(daemon.ask, "reload"))["changes"] == []
+            assert await remote.read(0, 2 * PAGE_SECTORS) == old
             scene.disk(size_bytes=2 * MIB)
-        await asyncio.to_thread(daemon.reconfigure, STEADY)
-        await asyncio.to_thread(daemon.reconfigure, section, STEADY)
+        await told(daemon, "is not what is served any more")
+        plan = (await asyncio.to_thread(daemon.ask, "reload", "--dry-run"))["changes"]
+        assert plan == [f"reopen disk (e0.1): path {disk} → what is there now"]
+        assert await remote.read(0, 2 * PAGE_SECTORS) == old
+        await asyncio.to_thread(daemon.hang_up)
+        assert (await asyncio.to_thread(daemon.listed, "disk"))["reason"] is None
         assert (await remote.identify()).size_sectors * SECTOR_BYTES == 2 * MIB
         assert await remote.read(0, 2 * PAGE_SECTORS) == bytes(2 * PAGE_SECTORS * SECTOR_BYTES)
         await remote.write(0, content(3))
         assert disk.read_bytes()[: PAGE_SECTORS * SECTOR_BYTES] == content(3)
+
+
+async def test_a_reload_need_not_wait_for_the_notice(scene: Scene) -> None:
+    """Who replaces a file and reloads at once gets the new one."""
+    disk = scene.disk()
+    async with (
+        undisturbed(scene, device()) as daemon,
+        scene.initiator(timing=PATIENT) as initiator,
+    ):
+        remote = await initiator.open(0, 1)
+        for fill_byte in range(1, 4):
+            new = scene.disk("new")
+            new.write_bytes(content(fill_byte) + bytes(DISK_BYTES - len(content(0))))
+            new.replace(disk)
+            await asyncio.to_thread(daemon.hang_up)
+            assert await remote.read(0, PAGE_SECTORS) == content(fill_byte)
+
+
+async def test_a_file_that_is_moved_away_and_back(scene: Scene) -> None:
+    disk = scene.disk()
+    async with (
+        undisturbed(scene, device()) as daemon,
+        scene.initiator(timing=PATIENT) as initiator,
+    ):
+        remote = await initiator.open(0, 1)
+        disk.rename(disk.with_name("away"))
+        await told(daemon, "is gone")
+        await remote.write(0, content(1))
+        disk.with_name("away").rename(disk)
+        await asyncio.to_thread(daemon.wait_for_log, "disk is what is served again")
+        assert (await asyncio.to_thread(daemon.listed, "disk"))["reason"] is None
+        assert disk.read_bytes()[: PAGE_SECTORS * SECTOR_BYTES] == content(1)
 
 
 async def test_a_loop_device_shrinks_and_grows(scene: Scene) -> None:

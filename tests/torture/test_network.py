@@ -4,7 +4,6 @@ good, and an interface that nothing happens to does not notice."""
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import subprocess
 import sys
@@ -36,6 +35,8 @@ STEADY = device("steady", 9, interfaces="far1")
 FLOOD = Path(__file__).with_name("flood.py")
 FLOOD_FRAMES = 256
 PHASES = 6
+MEASURED_S = 12.0
+"""In less time, what comes before the kernel sheds the flood says more than what comes after."""
 
 
 @asynccontextmanager
@@ -227,7 +228,7 @@ def flooded(scene: Scene, interface: str, frames: Path) -> Iterator[None]:
         process.kill()
 
 
-async def test_honest_traffic_beside_a_flood(two: Scene) -> None:
+async def test_honest_traffic_beside_a_flood(two: Scene, engine: str) -> None:
     """The same flood goes to nobody and to us in turn, so that only what we make of it counts."""
     rng = seeded()
     switch(two)
@@ -258,10 +259,13 @@ async def test_honest_traffic_beside_a_flood(two: Scene) -> None:
         print(f"rounds on the flooded link and on the other one: {rounds}, {link}")
         assert sum(link["drops"].values()) > FLOOD_FRAMES
         assert other_link.remote.counters.resent == 0
-        # The portable engine has to look at every frame in Python: SECURITY.md says so.
-        if os.environ.get("GGAOE_TORTURE") and os.environ.get("GGAOE_ENGINE") != "portable":
-            assert rounds["flood0"][1] >= rounds["idle0"][1] / 2
-            assert sum(rounds["flood0"]) >= sum(rounds["idle0"]) / 2
+        assert link["narrowed"]
+        # Requests that read beyond the end look honest to the kernel: SECURITY.md says what
+        # they cost the portable engine.
+        share = 5 if engine == "portable" else 2
+        if torture_s(0) >= MEASURED_S:
+            assert sum(rounds["flood0"]) >= sum(rounds["idle0"]) / share
+            assert rounds["flood0"][1] >= rounds["idle0"][1] / share
 
 
 # --- frames that nobody should have sent -------------------------------------------------------

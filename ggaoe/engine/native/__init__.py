@@ -21,8 +21,9 @@ from ggaoe.engine.native.core import Core, CoreDevice, CoreLink
 from ggaoe.engine.portable import strerror
 from ggaoe.engine.trace import Traced
 from ggaoe.events import Event, about
+from ggaoe.net.filters import Role
 from ggaoe.net.link import Frame, Interface, Link, LinkCounters, LinkSettings
-from ggaoe.net.plain import PlainLink, Role
+from ggaoe.net.plain import PlainLink
 from ggaoe.net.ring import ReceiveRing
 from ggaoe.proto.ata import Op
 from ggaoe.proto.frame import ATA_HEADER_BYTES, Header, sectors_that_fit
@@ -61,9 +62,9 @@ class NativeLink(PlainLink):
                 )
         super()._set_up(settings, role)
 
-    def _check_receive_buffer(self, wanted_bytes: int) -> None:
-        if self.ring is None:  # otherwise frames wait in the ring
-            super()._check_receive_buffer(wanted_bytes)
+    @property
+    def _receives_otherwise(self) -> bool:
+        return self.ring is not None
 
     def close(self) -> None:
         if self.ring is not None:
@@ -395,9 +396,8 @@ class NativeEngine(Engine):
         assert isinstance(device, NativeDevice)
         device.is_serving = False
         device.target.size_sectors = None
-        dropped = device.core.stop()
-        device.counters.drops[DropReason.NOT_SERVING.value] += dropped
-        self._pass_fences()
+        device.core.stop()
+        self.drop_waiting(device)
         try:
             async with asyncio.timeout(timeout_s):
                 await self.fence(device)
@@ -453,6 +453,11 @@ class NativeEngine(Engine):
         device.core.limit(policy.queue_length, policy.max_delay_ns, policy.merge_delay_ns)
         device.core.throttle(policy.limits)
         self._core.kick()
+
+    def drop_waiting(self, device: Device) -> None:
+        assert isinstance(device, NativeDevice)
+        device.counters.drops[DropReason.NOT_SERVING.value] += device.core.drop_waiting()
+        self._pass_fences()
 
     async def fence(self, device: Device) -> bool:
         assert isinstance(device, NativeDevice)

@@ -31,6 +31,9 @@ include "memory.pxi"
 include "link.pxi"
 include "carrier.pxi"
 
+AIO_EVENTS_MAX = AIO_EVENTS
+"""Requests of an engine that Linux AIO has room for, as counted by the system."""
+
 
 @cython.no_gc_clear
 cdef class CoreLink:
@@ -325,9 +328,14 @@ cdef class CoreDevice:
         leave(self.core.c)
 
     def stop(self):
-        """Serve nothing new, drop what has not started; returns how many requests that were."""
+        """Start nothing new, and take in nothing."""
         hold_lock(self.core.c)
         self.c.serving = False
+        leave(self.core.c)
+
+    def drop_waiting(self):
+        """Drop what has not started; returns how many requests that were."""
+        hold_lock(self.core.c)
         dropped = drop_unstarted(self.c)
         leave(self.core.c)
         return dropped
@@ -709,7 +717,7 @@ cdef class Core:
             if request.is_refused:
                 self.c.slow_refused -= 1
             else:
-                self.c.slow_count -= 1
+                self.c.slow_count -= slow_weight(request)
         if self.c.slow_head != NULL:
             tell_python(self.c)
         else:

@@ -19,15 +19,44 @@ cdef Request *slot_new(Link *link) noexcept nogil:
     link.slots_out += 1
     request.scratch = NULL
     request.send_bytes = 0
+    request.is_short = False
     request.next = NULL
     return request
+
+
+cdef Request *slot_of_its_size(Request *request) noexcept nogil:
+    # What waits for Python may be many frames, most of them short: such a one moves to a slot that
+    # is no larger than it has to be. `request` itself where it is long, or memory is short.
+    cdef Request *small
+    if request.length > SHORT_BYTES:
+        return request
+    small = <Request *>malloc(sizeof(Request) + SHORT_BYTES)
+    if small == NULL:
+        return request
+    small.head = <uint8_t *>small + sizeof(Request)
+    small.data = small.head + HEAD_BYTES
+    small.link = request.link
+    small.length = request.length
+    small.arrival_ns = request.arrival_ns
+    small.scratch = NULL
+    small.send_bytes = 0
+    small.is_short = True
+    small.is_refused = request.is_refused
+    memcpy(small.head, request.head, request.length)
+    request.link.slots_out += 1
+    slot_free(request)
+    return small
+
+
+cdef inline uint32_t slow_weight(Request *request) noexcept nogil:
+    return 1 if request.is_short else LONG_AS_SHORT
 
 
 cdef void slot_free(Request *request) noexcept nogil:
     cdef Link *link = request.link
     link.slots_out -= 1
     free(request.scratch)
-    if link.is_open and link.slots_kept < SLOTS_KEPT_MAX:
+    if link.is_open and link.slots_kept < SLOTS_KEPT_MAX and not request.is_short:
         request.next = link.free
         link.free = request
         link.slots_kept += 1
@@ -241,6 +270,7 @@ cdef void dispatch(Engine *engine, Link *link, Request *request, int64_t now_ns)
         link.stats.slow_full += 1
         slot_free(request)
         return
+    request = slot_of_its_size(request)
     request.next = NULL
     if engine.slow_tail != NULL:
         engine.slow_tail.next = request
@@ -250,7 +280,7 @@ cdef void dispatch(Engine *engine, Link *link, Request *request, int64_t now_ns)
     if request.is_refused:
         engine.slow_refused += 1
         return
-    engine.slow_count += 1
+    engine.slow_count += slow_weight(request)
     if overtakes(link, request.head, request.length):
         engine.waits_for_python = True
 
@@ -465,12 +495,11 @@ cdef void transmit(Link *link) noexcept nogil:
             request = request.next
         sent = sendmmsg(link.fd, link.send_messages, count, MSG_DONTWAIT)
         if sent < 0:
-            if errno == EAGAIN or errno == ENOBUFS:
+            if errno == EAGAIN or errno == ENOBUFS and may_be_full(link):
                 link.stats.tx_held += 1
                 link.blocked_until_ns = monotonic_ns(link.engine) + SEND_RETRY_NS
                 return
             link.stats.tx_refused += 1
-            sent = 0
             release_sent(link)
             continue
         link.stats.tx_batches += 1
@@ -480,8 +509,17 @@ cdef void transmit(Link *link) noexcept nogil:
             release_sent(link)
 
 
+cdef bint may_be_full(Link *link) noexcept nogil:
+    # Whether there may soon be room for the first frame.
+    cdef int64_t now_ns = monotonic_ns(link.engine)
+    if link.refused_since_ns == 0:
+        link.refused_since_ns = now_ns
+    return now_ns - link.refused_since_ns < REFUSED_NS_MAX
+
+
 cdef inline void release_sent(Link *link) noexcept nogil:
     cdef Request *request = link.send_head
+    link.refused_since_ns = 0
     link.send_head = request.next
     if link.send_head == NULL:
         link.send_tail = NULL

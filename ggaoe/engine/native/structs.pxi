@@ -29,8 +29,11 @@ cdef enum:
     STALL_NS = 1000000               # a call that takes longer is waited for by nobody else
     CAREFUL_TIMES = 10               # for so many times as long its device writes by worker threads
     SEND_RETRY_NS = 1000000          # a packet socket can be writable though its queue is full
-    SLOW_FRAMES_MAX = 1024           # that wait for Python; the newest is dropped
+    REFUSED_NS_MAX = 20000000        # as REFUSED_S_MAX in net/plain.py has it
+    SLOW_FRAMES_MAX = 32768          # short ones that wait for Python; the newest is dropped
     SLOW_REFUSED_MAX = 128           # beside them, what is refused, so that it keeps nobody else out
+    SHORT_BYTES = 64                 # such a frame waits in a slot of its own size
+    LONG_AS_SHORT = 32               # as so many short ones counts a frame that is longer
     SLOW_FRAMES_PER_CALL = 64
     LATENCY_SHIFT_MIN = 10
     LATENCY_SHIFT_MAX = 34
@@ -82,6 +85,7 @@ ctypedef struct Request:
     uint64_t sequence
     int op
     bint is_refused                  # by every device that it is for, or by what a host is
+    bint is_short                    # no slot of its link's: head and data have SHORT_BYTES
     bint started
     uint64_t ready_number
     int lost                         # errno of a flush that failed while this write was under way
@@ -346,6 +350,7 @@ ctypedef struct Link:
     Request *send_tail
     uint32_t send_count
     int64_t blocked_until_ns         # the kernel had no room; 0: it has
+    int64_t refused_since_ns         # the first of send_head, which it may never take; 0: it was not
     Route *routes
     uint32_t route_count
     LinkStats stats
@@ -379,7 +384,7 @@ ctypedef struct Engine:
     Device *holding
     Request *slow_head
     Request *slow_tail
-    uint32_t slow_count              # of them that are not refused
+    uint32_t slow_count              # of them that are not refused, in terms of short ones
     uint32_t slow_refused            # and that are
     bint waits_for_python            # no frame is looked at before Python has dealt with the slow ones
     bint attention                   # Python has something else to look after

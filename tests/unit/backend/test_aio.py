@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import sys
 from typing import Any
 
 import pytest
@@ -84,5 +85,25 @@ async def test_more_than_the_kernel_has_room_for() -> None:
             reads = [read(at, 4096) for at in range(0, size_bytes, 4096)]
             assert await Driver(backend).run(*reads) == [4096] * len(reads)
             assert b"".join(map(data_of, reads)) == pattern(size_bytes)
+        finally:
+            await backend.close()
+
+
+async def test_without_the_library_the_store_still_knows_nowait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with sparse_file(DISK_DIRECTORY, 65536) as path:
+        backend = await open_file(FileSpec(path))
+        try:
+            requires_way(backend, AIO)
+        finally:
+            await backend.close()
+        monkeypatch.setitem(sys.modules, "ggaoe.backend.aio", None)
+        backend = await open_file(FileSpec(path))
+        try:
+            assert backend.description == "direct I/O, worker threads"
+            access = backend.file_access()
+            assert access is not None
+            assert access.knows_nowait  # the native engine calls the kernel itself
         finally:
             await backend.close()

@@ -18,8 +18,9 @@ from ggaoe.client import (
     Timing,
 )
 from ggaoe.errors import ClientError
+from ggaoe.net.filters import Role
 from ggaoe.net.netlink import list_interfaces
-from ggaoe.net.plain import PlainLink, Role
+from ggaoe.net.plain import PlainLink
 from ggaoe.net.readable import Readable
 from ggaoe.proto.access import MaskError, Mcmd, pack_mask_error
 from ggaoe.proto.ata import OP_OF_OPCODE, Identity, Op, Opcode, identify_page, lba_sector

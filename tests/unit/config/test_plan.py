@@ -67,6 +67,21 @@ def test_strongest_step_wins_and_all_options_are_named():
     assert plan.lines() == ["reopen d (e1.0): path /x → /y, queue-length 64 → 7"]
 
 
+def test_devices_whose_paths_mean_something_else_are_reopened():
+    devices = {name: {**BASE, "slot": str(slot)} for slot, name in enumerate("abcd")}
+    changed = {**devices, "b": {**devices["b"], "queue-length": "7"}}
+    changed["c"] = {**devices["c"], "slot": "9"}
+    del changed["d"]
+    plan = diff(config(devices), config(changed)).reopening("abcd")
+    assert plan.lines() == [
+        "remove d (e1.3)",
+        "reopen b (e1.1): queue-length 64 → 7, path /x → what is there now",
+        "replace c (e1.2): slot 2 → 9",
+        "reopen a (e1.0): path /x → what is there now",
+    ]
+    assert diff(config(devices), config(devices)).reopening(()).empty
+
+
 def test_same_configuration_needs_nothing():
     plan = diff(config({"d": BASE}), config({"d": BASE}, "# moved\n[acls]\nunused =\n"))
     assert plan.empty
@@ -115,6 +130,7 @@ def test_interfaces():
 
 
 def test_what_needs_a_restart_keeps_its_old_value():
+    run = "/run/ggaoed/ggaoed"
     old = config({"d": BASE})
     text = "[defaults]\npid-file = /p\ncontrol-socket = /c\nstate-directory = /s\n"
     new = config({"d": BASE}, text + "engine = portable\nadvertise-interval = 1min\n")
@@ -122,12 +138,12 @@ def test_what_needs_a_restart_keeps_its_old_value():
     assert plan.lines() == [
         "change advertise-interval 0 → 60",
         "needs a restart: engine auto → portable; auto stays",
-        "needs a restart: pid-file /var/run/ggaoed.pid → /p; /var/run/ggaoed.pid stays",
-        "needs a restart: control-socket /var/run/ggaoed.sock → /c; /var/run/ggaoed.sock stays",
+        f"needs a restart: pid-file {run}.pid → /p; {run}.pid stays",
+        f"needs a restart: control-socket {run}.sock → /c; {run}.sock stays",
         "needs a restart: state-directory /var/lib/ggaoed → /s; /var/lib/ggaoed stays",
     ]
     assert plan.config.engine == "auto"
-    assert plan.config.pid_file == Path("/var/run/ggaoed.pid")
+    assert plan.config.pid_file == Path("/run/ggaoed/ggaoed.pid")
     assert plan.config.advertise_interval_s == 60
     rows = {(row.section, row.key): row.value for row in effective(plan.config)}
     assert rows["defaults", "engine"] == "auto"

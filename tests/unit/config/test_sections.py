@@ -17,8 +17,8 @@ def test_empty_text_is_a_configuration_of_defaults():
     config = parse("", "f")
     assert (config.engine, config.advertise_interval_s) == ("auto", 0.0)
     assert [str(config.pid_file), str(config.control_socket), str(config.state_directory)] == [
-        "/var/run/ggaoed.pid",
-        "/var/run/ggaoed.sock",
+        "/run/ggaoed/ggaoed.pid",
+        "/run/ggaoed/ggaoed.sock",
         "/var/lib/ggaoed",
     ]
     assert not config.devices

@@ -189,6 +189,43 @@ async def test_detach_drops_what_waits_and_finishes_what_has_started(rig: Rig) -
     assert (disk.device.in_flight, disk.device.waiting) == (0, 0)
 
 
+async def test_what_waits_can_be_dropped_while_the_device_serves(rig: Rig) -> None:
+    port = rig.port()
+    disk, host = rig.disk(port, policy=Policy(queue_length=2), write_cache=False), Host(port, MAC_A)
+    disk.hold(Op.WRITE)
+    started = [host.write(0, "s"), host.write(2, "s")]
+    await until(lambda: disk.device.in_flight == 2)
+    dropped = [host.write(0, "behind"), host.write(4, "waiting"), host.read(6)]
+    await until(lambda: disk.device.waiting == 3)
+    fence = asyncio.create_task(rig.engine.fence(disk.device))
+    await rig.quiet()
+    rig.engine.drop_waiting(disk.device)
+    later = [host.write(2, "later"), host.read(0)]
+    await until(lambda: disk.device.waiting == 2)
+    assert not fence.done()
+    disk.release()
+    assert await fence
+    await host.good(*started, *later)
+    await rig.quiet()
+    assert not host.answers.keys() & set(dropped)
+    assert disk.content(0, 5) == sectors("s", "", "later", "", "")
+    assert disk.device.counters.drops == {"not_serving": 3}
+    assert (disk.device.in_flight, disk.device.waiting) == (0, 0)
+
+
+async def test_a_fence_passes_where_all_that_it_waits_for_is_dropped(rig: Rig) -> None:
+    port = rig.port()
+    disk, host = rig.disk(port, policy=Policy(merge_delay_ns=3600 * 10**9)), Host(port, MAC_A)
+    host.write(0, "waiting")
+    await until(lambda: disk.device.waiting == 1)
+    fence = asyncio.create_task(rig.engine.fence(disk.device))
+    await rig.quiet()
+    assert not fence.done()
+    rig.engine.drop_waiting(disk.device)
+    async with asyncio.timeout(DEADLINE_S):
+        assert await fence
+
+
 async def test_detach_lets_a_failed_vector_be_repeated(rig: Rig) -> None:
     """Its members have started: they are finished, not dropped."""
     port = rig.port()

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 import pytest
 
 from ggaoe.net.buffers import PAGE_BYTES
+from ggaoe.net.filters import Role
 from ggaoe.net.link import Frame, Interface, LinkSettings
 from ggaoe.net.netlink import list_interfaces
-from ggaoe.net.plain import PlainLink, Role
+from ggaoe.net.plain import PlainLink
 from ggaoe.net.readable import Readable
 from ggaoe.proto.frame import BROADCAST, ETHERTYPE, FLAG_RESPONSE, VERSION, Command
 from helpers.needs import requires_namespaces
@@ -276,6 +277,28 @@ def test_full_queue_stops_sending(
         assert near.send(waiting[taken : taken + 1]) == 1
     finally:
         namespace.run("sh", "-c", "tc qdisc del dev near0 root")
+
+
+def test_a_frame_that_is_refused_for_good_holds_up_nobody(
+    namespace: Namespace, opened: list[PlainLink]
+) -> None:
+    namespace.ip("link set far0 mtu 1500")
+    try:
+        near = open_link(namespace, opened, "near0")
+        frames = [[frame(near.mac, near.mac, bytes(size))] for size in (4000, 100)]
+        sent = 0
+
+        def is_sent() -> bool:
+            nonlocal sent
+            sent += near.send(frames[sent:])
+            return sent == len(frames)
+
+        wait_until(is_sent, DEADLINE_S, "both frames are done with")
+        assert near.counters.tx_frames == 1
+        assert near.counters.drops["tx_refused"] == 1
+        assert near.counters.tx_held > 0
+    finally:
+        namespace.ip("link set far0 mtu 9000")
 
 
 def test_what_the_kernel_drops_is_counted(

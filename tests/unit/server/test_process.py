@@ -13,7 +13,12 @@ from pathlib import Path
 import pytest
 
 from ggaoe.errors import StartError
-from ggaoe.server.process import PidFile, Readiness, require_capability_net_raw
+from ggaoe.server.process import (
+    PidFile,
+    Readiness,
+    make_directory,
+    require_capability_net_raw,
+)
 from helpers.needs import requires_program
 from helpers.netns import wait_until
 
@@ -219,3 +224,11 @@ except StartError as error:
     drop = ["setpriv", "--bounding-set=-net_raw", "--inh-caps=-net_raw"]
     ran = run([*drop, *command(code)])
     assert ran.stdout.startswith("needs CAP_NET_RAW to send and receive Ethernet frames: run it as")
+
+
+def test_one_missing_directory_is_made(tmp_path: Path) -> None:
+    make_directory(tmp_path / "run" / "pid")
+    make_directory(tmp_path / "run" / "pid")
+    assert list(tmp_path.iterdir()) == [tmp_path / "run"]
+    make_directory(tmp_path / "not" / "there" / "pid")
+    assert list(tmp_path.iterdir()) == [tmp_path / "run"]

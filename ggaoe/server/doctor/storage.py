@@ -1,0 +1,207 @@
+"""Checks of what is exported, of the disks that it lies on, and of the daemon's own files."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from ggaoe.backend.file import examine
+from ggaoe.backend.uuid import find_by_uuid
+from ggaoe.config import DeviceConfig
+from ggaoe.errors import BackendError, StateError
+from ggaoe.server.doctor.base import Finding, Situation, read_line
+from ggaoe.server.export import file_spec_of
+from ggaoe.server.state import FILE_BYTES_MAX, StateStore, decode
+from ggaoe.units import format_size
+
+LAYERS_MAX = 16
+"""Of files on loop devices on volumes on disks; deeper than that is a circle."""
+STATE_BYTES_FREE_MIN = 1 << 20
+
+_BLOCK = Path("/sys/dev/block")
+_MOUNTS = Path("/proc/self/mountinfo")
+
+
+def backings(situation: Situation) -> Iterator[Finding]:
+    """Each is opened for reading, read once, and closed again."""
+    for name, device in situation.config.devices.items():
+        try:
+            warnings = examine(file_spec_of(device))
+            path = _path_of(device)
+        except BackendError as error:
+            yield Finding("error", name, str(error))
+            continue
+        for warning in warnings:
+            yield Finding("warning", name, warning, _remedy(warning))
+        used = _user_of(path)
+        if used is not None:
+            remedy = "unmount it, or export it with read-only = true where the other only reads"
+            yield Finding("error", name, f"{path} is in use: {used}", remedy)
+        if not device.read_only and not os.access(path, os.W_OK):
+            remedy = "change its permissions, or set read-only = true"
+            yield Finding("error", name, f"{path} cannot be written", remedy)
+        if not warnings and used is None:
+            way = "direct I/O works" if device.direct_io else "through the page cache"
+            yield Finding("ok", name, f"{path}: {way}")
+
+
+def _remedy(warning: str) -> str:
+    if "direct" in warning:
+        return "set direct-io = false to accept it, or put the file on another file system"
+    return "set exact-size = true to export all of it" if "rounded" in warning else ""
+
+
+def _path_of(device: DeviceConfig) -> Path:
+    return device.path if device.path is not None else find_by_uuid(device.uuid or "")
+
+
+def _user_of(path: Path) -> str | None:
+    """What else has a block device: a file system, or a volume on it."""
+    status = path.stat()
+    if not stat.S_ISBLK(status.st_mode):
+        return None
+    number = f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
+    for fields in _mounts():
+        if fields[2] == number:
+            return f"mounted at {fields[4]}"
+    holders = _BLOCK / number / "holders"
+    names = sorted(one.name for one in holders.iterdir()) if holders.is_dir() else []
+    return f"part of {', '.join(names)}" if names else None
+
+
+def _mounts() -> list[list[str]]:
+    return [line.split() for line in (read_line(_MOUNTS) or "").splitlines()]
+
+
+# --- write caches ------------------------------------------------------------------------------
+
+
+def write_caches(situation: Situation) -> Iterator[Finding]:
+    """Acknowledged writes are flushed out of a disk's volatile cache, which is safe and costs
+    time; not knowing the disk is what can be unsafe."""
+    disks: dict[Path, list[str]] = {}
+    for name, device in situation.config.devices.items():
+        try:
+            found = list(disks_below(_path_of(device)))
+        except (OSError, BackendError):
+            continue  # `backings` has said why
+        for disk in found:
+            disks.setdefault(disk, []).append(name)
+        if not found:
+            text = "what disk it is on cannot be told: whether that keeps what it has acknowledged"
+            yield Finding("note", name, text, "ask whoever runs that storage")
+    for disk, names in disks.items():
+        cache = read_line(disk / "queue/write_cache")
+        where = f"{disk.name} ({', '.join(names)})"
+        if cache == "write back":
+            yield Finding(
+                "note",
+                where,
+                "has a volatile write cache: writes are answered after a flush of it",
+                "disks with power-loss protection flush at once; others are slow at single writes",
+            )
+        elif cache is not None:
+            yield Finding("ok", where, "no volatile write cache is switched on")
+
+
+def disks_below(path: Path) -> Iterator[Path]:
+    """The /sys directories of the disks that a file or block device lies on, through partitions,
+    volumes and loop devices; none where the file system has no disk that could be named."""
+    status = path.stat()
+    number = status.st_rdev if stat.S_ISBLK(status.st_mode) else _disk_of_file(path, status.st_dev)
+    seen: dict[Path, None] = {}
+    if number is not None:
+        _descend(_BLOCK / f"{os.major(number)}:{os.minor(number)}", seen, LAYERS_MAX)
+    yield from seen
+
+
+def _disk_of_file(path: Path, number: int) -> int | None:
+    """Its file system's device; file systems that manage several have a number of their own, and
+    name one of them in the list of mounts."""
+    if (_BLOCK / f"{os.major(number)}:{os.minor(number)}").exists():
+        return number
+    own = f"{os.major(number)}:{os.minor(number)}"
+    for fields in _mounts():
+        source = Path(fields[fields.index("-") + 2])
+        if fields[2] == own and source.is_absolute() and source.is_block_device():
+            return source.stat().st_rdev
+    return None
+
+
+def _descend(place: Path, seen: dict[Path, None], layers: int) -> None:
+    if not place.exists() or layers == 0:
+        return
+    real = place.resolve()
+    if (real / "partition").exists():
+        real = real.parent
+    slaves = real / "slaves"
+    below = sorted(slaves.iterdir()) if slaves.is_dir() else []
+    backing = read_line(real / "loop/backing_file")
+    if backing is not None and Path(backing).exists():
+        status = Path(backing).stat()
+        number = (
+            status.st_rdev
+            if stat.S_ISBLK(status.st_mode)
+            else _disk_of_file(Path(backing), status.st_dev)
+        )
+        if number is not None:
+            below = [_BLOCK / f"{os.major(number)}:{os.minor(number)}"]
+    for one in below:
+        _descend(one, seen, layers - 1)
+    if not below:
+        seen[real] = None
+
+
+# --- the daemon's own files --------------------------------------------------------------------
+
+
+def state_directory(situation: Situation) -> Iterator[Finding]:
+    store = StateStore(situation.config.state_directory)
+    if store.is_missing_default:
+        yield Finding("ok", str(store.directory), "is made by the first start")
+        return
+    try:
+        store.check()
+    except StateError as error:
+        yield Finding("error", str(store.directory), str(error))
+        return
+    is_sound = True
+    for name in situation.config.devices:
+        path = store.path_of(name)
+        try:
+            with path.open("rb") as file:
+                decode(file.read(FILE_BYTES_MAX))
+        except FileNotFoundError:
+            continue
+        except ValueError as error:
+            is_sound = False
+            yield Finding(
+                "error",
+                name,
+                f"its state file {path} is damaged or not ours ({error})",
+                "restore it, or remove it to start without config string, mask and reservation",
+            )
+    free = os.statvfs(store.directory)
+    if free.f_bavail * free.f_frsize < STATE_BYTES_FREE_MIN:
+        is_sound = False
+        text = f"only {format_size(free.f_bavail * free.f_frsize)} are free"
+        remedy = "make room: what hosts set would be refused"
+        yield Finding("warning", str(store.directory), text, remedy)
+    if is_sound:
+        yield Finding("ok", str(store.directory), "can be written, and holds nothing damaged")
+
+
+def run_files(situation: Situation) -> Iterator[Finding]:
+    """Where pid file and control socket are to be made."""
+    if situation.live is not None:
+        return
+    config = situation.config
+    for key, path in (("pid-file", config.pid_file), ("control-socket", config.control_socket)):
+        place = next(parent for parent in path.parents if parent.exists())
+        if place.is_dir() and os.access(place, os.W_OK | os.X_OK):
+            yield Finding("ok", key, f"{path} can be made")
+        else:
+            text = f"{path} cannot be made: {place} cannot be written"
+            yield Finding("error", key, text, f"start as root, or set another {key}")

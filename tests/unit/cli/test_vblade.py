@@ -1,0 +1,36 @@
+"""What the arguments of `ggaoe vblade` are in our configuration; interop tests run it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from ggaoe.cli.vblade import SOURCE, add_vblade_parser, mapping_of
+from ggaoe.config import DeviceConfig, from_mapping
+
+
+def device(arguments: str) -> DeviceConfig:
+    parser = argparse.ArgumentParser()
+    add_vblade_parser(parser.add_subparsers(), lambda _: 0)
+    options = parser.parse_args(["vblade", *arguments.split()])
+    (made,) = from_mapping(mapping_of(options), SOURCE).devices.values()
+    return made
+
+
+@pytest.mark.parametrize("options", ["", "-s", "-d", "-r"])
+def test_writes_are_never_acknowledged_from_a_cache(options: str) -> None:
+    disk = device(f"{options} 1 2 eth0 /srv/disk")
+    assert not disk.write_cache
+    assert disk.direct_io is (options == "-d")
+    assert disk.read_only is (options == "-r")
+
+
+def test_everything_else() -> None:
+    disk = device("-b 9 -m 020000000001 -m 02:00:00:00:00:02 -o 7 -l 1000 1 2 eth0 disk")
+    assert (disk.address, disk.path, disk.interfaces) == ("e1.2", Path.cwd() / "disk", ("eth0",))
+    assert (disk.queue_length, disk.exact_size) == (9, True)
+    assert (disk.offset_bytes, disk.length_bytes) == (7 * 512, 1000 * 512)
+    hosts = [bytes([2, 0, 0, 0, 0, number]) for number in (1, 2, 3)]
+    assert [disk.permits(host) for host in hosts] == [True, True, False]

@@ -1,0 +1,141 @@
+"""The original's configuration and its state files."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from pathlib import Path
+
+import pytest
+
+from ggaoe.cli.ggaoe import main
+from ggaoe.proto.target import TargetState
+from ggaoe.server.state import StateStore
+from unit.importer.conftest import ONE, TWO, Import
+
+CONFIG = """\
+# as it was
+[defaults]
+queue-length = 32
+tx-ring-bug = true
+state-directory = {states}
+[acls]
+lab = 02:00:00:00:00:01
+[disk]
+path = {disk}
+shelf = 1
+slot = 2
+accept = lab
+"""
+
+
+def save(directory: Path, name: str, order: str = "<", text: bytes = b"", *reserved: bytes) -> None:
+    """The three files of one device, as a machine of that byte order maps them."""
+    directory.mkdir(exist_ok=True)
+    (directory / f"{name}.config").write_bytes(
+        struct.pack(f"{order}II1024s", 0x38A0BFAE, len(text), text)
+    )
+    for kind, macs in (("mac_mask", ()), ("reserve", reserved)):
+        table = b"".join(mac + b"\0\0" for mac in macs)
+        (directory / f"{name}.{kind}").write_bytes(
+            struct.pack(f"{order}II2040s", 0xE92A716B, len(macs), table)
+        )
+
+
+def loaded(directory: Path, name: str) -> TargetState:
+    return asyncio.run(StateStore(directory).load(name))
+
+
+def source(directory: Path, disk_bytes: int = 8192) -> Path:
+    disk = directory / "disk"
+    disk.write_bytes(bytes(disk_bytes))
+    path = directory / "ggaoed.conf"
+    path.write_text(CONFIG.format(states=directory / "states", disk=disk))
+    return path
+
+
+def test_configuration_is_copied(imports: Import, tmp_path: Path) -> None:
+    path = source(tmp_path)
+    result = imports("ggaoed", path)
+    assert result.text == path.read_text().replace("tx-ring", "#tx-ring")
+    assert result.config.devices["disk"].queue_length == 32
+    assert result.told(f"{path}:4:1: warning", "obsolete")
+    assert result.told(f"{path}: warning: ggaoed acknowledges writes before")
+    assert len(result.lines) == 2
+
+
+def test_end_of_a_disk_is_not_lost_silently(imports: Import, tmp_path: Path) -> None:
+    path = source(tmp_path, 8192 + 1024)
+    result = imports("ggaoed", path)
+    assert result.told(f"{path}:9:1: warning: the last 1024 bytes", "exact-size = true")
+
+
+def test_relative_paths_are_told(imports: Import, tmp_path: Path) -> None:
+    path = source(tmp_path)
+    path.write_text("[disk]\npath = disk\nshelf = 0\nslot = 0\n")
+    assert imports("ggaoed", path).told(f"{path}:2:1: warning: path starts at the directory")
+
+
+@pytest.mark.parametrize("order", "<>")
+def test_states_are_converted(imports: Import, tmp_path: Path, order: str) -> None:
+    save(tmp_path / "states", "disk", order, b"hello", ONE, TWO)
+    save(tmp_path / "states", "gone", order, b"x")
+    (tmp_path / "new").mkdir()
+    path = source(tmp_path)
+    assert imports("ggaoed", path).told("state of disk is not carried over", "--state-directory")
+    result = imports("ggaoed", path, "--state-directory", str(tmp_path / "new"))
+    assert result.status == 0
+    expected = TargetState(config_string=b"hello", reserved=(ONE, TWO))
+    assert loaded(tmp_path / "new", "disk") == expected
+    assert result.told("states/gone: warning: state of a device that")
+    assert result.told("names", "states as its state-directory: change it to", "/new")
+    assert [one.name for one in (tmp_path / "new").iterdir()] == ["disk.json"]
+
+
+def test_states_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(tmp_path / "states", "a.b", "<", b"hello")
+    save(tmp_path / "states", "empty")
+    command = ["import", "ggaoed", str(tmp_path / "states"), "--state-directory", str(tmp_path)]
+    assert main(command) == 0
+    assert loaded(tmp_path, "a.b") == TargetState(config_string=b"hello")
+    assert not (tmp_path / "empty.json").exists()
+    save(tmp_path / "states", "a.b", "<", b"other")
+    assert main(command) == 1
+    assert "a.b.json exists" in capsys.readouterr().err
+    assert loaded(tmp_path, "a.b") == TargetState(config_string=b"hello")
+    assert main([*command, "--force"]) == 0
+    assert loaded(tmp_path, "a.b") == TargetState(config_string=b"other")
+    assert main([*command, "-o", str(tmp_path / "x.conf")]) == 1
+    assert "a state directory holds no configuration" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "told"),
+    [
+        ("config", b"", "begins with nothing"),
+        ("config", bytes(1032), "begins with 00000000 instead of 38a0bfae"),
+        ("reserve", struct.pack("<II", 0xE92A716B, 256), "256 entries, of which there can be 255"),
+        ("reserve", struct.pack("<II", 0xE92A716B, 1), "cut off"),
+        ("mac_mask", struct.pack("<I", 0xE92A716B), "cut off"),
+        ("config", struct.pack("<II", 0x38A0BFAE, 1025), "1025 entries"),
+    ],
+)
+def test_damaged_states_are_refused(
+    imports: Import, tmp_path: Path, kind: str, content: bytes, told: str
+) -> None:
+    path = source(tmp_path)
+    save(tmp_path / "states", "disk")
+    (tmp_path / "states" / f"disk.{kind}").write_bytes(content)
+    result = imports("ggaoed", path, "--state-directory", str(tmp_path))
+    assert result.status == 1
+    assert result.told(f"states/disk.{kind}: no state of ggaoed", told)
+    assert result.text == ""
+
+
+def test_what_check_refuses_is_refused_with_its_place(imports: Import, tmp_path: Path) -> None:
+    path = source(tmp_path)
+    path.write_text("[disk]\npath = /x\nshelf = 1\nslot = 300\naccept = nobody\n")
+    result = imports("ggaoed", path)
+    assert result.status == 1
+    assert result.told(f"{path}:4:8: 300 is out of range")
+    assert result.told(f"{path}:5:10: 'nobody' is neither")

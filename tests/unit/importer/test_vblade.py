@@ -1,0 +1,171 @@
+"""vblade's fragments and files of lines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from unit.importer.conftest import ONE, TWO, Import
+
+FRAGMENT = """\
+# a single instance
+shelf=14
+slot=2
+netif=ens3
+filename=/dev/mapper/export
+options='-r -m 02:00:00:00:00:01,020000000002 -o 8'
+ionice='--class best-effort --classdata 7'
+"""
+
+
+def fragments(directory: Path, **texts: str) -> Path:
+    folder = directory / "vblade.conf.d"
+    folder.mkdir()
+    for name, text in texts.items():
+        (folder / f"{name}.conf").write_text(text)
+    return folder
+
+
+def test_fragment_of_the_manual_page(imports: Import, tmp_path: Path) -> None:
+    source = fragments(tmp_path, demo=FRAGMENT)
+    result = imports("vblade", source)
+    disk = result.config.devices["demo"]
+    assert (disk.shelf, disk.slot, disk.interfaces) == (14, 2, ("ens3",))
+    assert disk.path == Path("/dev/mapper/export")
+    assert (disk.read_only, disk.offset_bytes, disk.length_bytes) == (True, 8 * 512, None)
+    assert disk.permits(ONE)
+    assert disk.permits(TWO)
+    assert not disk.permits(b"\2\0\0\0\0\3")
+    assert disk.exact_size
+    assert result.told(f"{source}/demo.conf:7:9: warning: ionice")
+
+
+def test_every_option(imports: Import, tmp_path: Path) -> None:
+    text = 'shelf=0 slot=1; netif=eth0\nfilename=/srv/a\\ b\noptions="-ds -b32 -l 16 -o2" # all\n'
+    disk = imports("vblade", fragments(tmp_path, one=text)).config.devices["one"]
+    assert disk.path == Path("/srv/a b")
+    assert (disk.direct_io, disk.write_cache, disk.read_only) == (True, False, False)
+    assert (disk.queue_length, disk.offset_bytes, disk.length_bytes) == (32, 1024, 8192)
+
+
+def test_toml_is_the_same(imports: Import, tmp_path: Path) -> None:
+    source = fragments(tmp_path, demo=FRAGMENT)
+    assert imports("vblade", source, "--toml").config == imports("vblade", source).config
+
+
+@pytest.mark.parametrize(("options", "told"), [("", True), ("-s", False), ("-r", False)])
+def test_durability_is_told(imports: Import, tmp_path: Path, options: str, told: bool) -> None:
+    text = f"shelf=0\nslot=1\nnetif=eth0\nfilename=/srv/disk\noptions='{options}'\n"
+    result = imports("vblade", fragments(tmp_path, one=text))
+    assert not result.config.devices["one"].write_cache
+    assert result.told("one.conf:1:7", "write-cache = true") is told
+
+
+def test_fragment_that_vblade_ignores_is_left_out(imports: Import, tmp_path: Path) -> None:
+    source = fragments(tmp_path, demo=FRAGMENT, draft="shelf=3\nslot=\n# netif=eth0\n")
+    (source / "notes.txt").write_text("not read")
+    result = imports("vblade", source)
+    assert list(result.config.devices) == ["demo"]
+    assert result.told("draft.conf: warning: sets no slot, netif, filename")
+
+
+def test_file_of_lines_in_both_orders(imports: Import, tmp_path: Path) -> None:
+    source = tmp_path / "vblade.conf"
+    source.write_text(
+        "# network_device shelf slot file/disk/partition mac[,mac[,mac]]\n"
+        "eth0 0 1 /srv/disk1\n"
+        "\n"
+        "eth1 0 2 /dev/sdb 02:00:00:00:00:01,02:00:00:00:00:02 # the cluster\n"
+        "1 3 eth0 /srv/disk2 -s -b 16\n"
+    )
+    config = imports("vblade", source).config
+    assert [(d.address, str(d.path), d.interfaces) for d in config.devices.values()] == [
+        ("e0.1", "/srv/disk1", ("eth0",)),
+        ("e0.2", "/dev/sdb", ("eth1",)),
+        ("e1.3", "/srv/disk2", ("eth0",)),
+    ]
+    assert config.devices["e0.2"].permits(TWO)
+    assert not config.devices["e0.2"].permits(b"\2\0\0\0\0\3")
+    assert config.devices["e1.3"].queue_length == 16
+
+
+def test_one_file_on_two_interfaces_is_one_device(imports: Import, tmp_path: Path) -> None:
+    source = tmp_path / "vblade.conf"
+    source.write_text("0 1 eth0 /srv/disk -s\n0 1 eth1 /srv/disk -s\n")
+    config = imports("vblade", source).config
+    assert config.devices["e0.1"].interfaces == ("eth0", "eth1")
+    assert len(config.devices) == 1
+
+
+def test_one_address_with_different_options_stays_two(imports: Import, tmp_path: Path) -> None:
+    source = tmp_path / "vblade.conf"
+    source.write_text("0 1 eth0 /srv/disk -s\n0 1 eth1 /srv/disk -r\n")
+    result = imports("vblade", source)
+    assert {d.interfaces for d in result.config.devices.values()} == {("eth0",), ("eth1",)}
+    assert result.told("vblade.conf:2:1: warning", "the other one waits")
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("0 1 eth0", "1:1: 3 words"),
+        ("65536 1 eth0 /x", "1:1: 65536 is out of range"),
+        ("4095 1 eth0 /x", "1:1: shelf cannot be 4095"),
+        ("x y z /x", "1:3: 'y' is no whole number"),
+        ("0 1 eth0:1 /x", "1:5: 'eth0:1' is no name of an interface"),
+        ("0 1 eth0 disk.img", "1:10: 'disk.img' is no absolute path"),
+        ("0 1 eth0 /x -z", "1:14: -z is no option"),
+        ("0 1 eth0 /x -b", "1:14: -b has no value"),
+        ("0 1 eth0 /x -b 0", "1:16: 0 is out of range"),
+        ("0 1 eth0 /x -o -1", "1:16: '-1' is no number of sectors"),
+        ("0 1 eth0 /x -l 0", "1:16: a length of 0"),
+        ("0 1 eth0 /x -m 02:00:00:00:00:01,zz", "1:34: 'zz' is not a MAC"),
+        ("eth0 0 1 /x 03:00:00:00:00:01", "1:13: '03:00:00:00:00:01' is a multicast"),
+        ("0 1 eth0 /x word", "1:13: 'word' is no option"),
+    ],
+)
+def test_wrong_lines_are_refused_with_their_place(
+    imports: Import, tmp_path: Path, line: str, told: str
+) -> None:
+    source = tmp_path / "vblade.conf"
+    source.write_text(f"{line}\n")
+    result = imports("vblade", source)
+    assert result.status == 1
+    assert result.text == ""
+    assert result.told(f"{source}:{told}"), result.lines
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("shelf=$N", "1:7: '$' needs a shell"),
+        ("shelf=`hostid`", "1:7: '`' needs a shell"),
+        ('filename="$DISK"', "1:11: '$' needs a shell"),
+        ("options='-r", "1:9: the quote is not closed"),
+        ("slot=1\noptions=-r -s", "2:12: '-s' is no assignment"),
+        ("shelf=1 || exit", "1:9: '|' needs a shell"),
+        ("shelf=1\\", "1:8: the line goes on"),
+        ("a=1\nif true", "2:1: 'if' is no assignment"),
+    ],
+)
+def test_what_needs_a_shell_is_refused(
+    imports: Import, tmp_path: Path, text: str, told: str
+) -> None:
+    result = imports("vblade", fragments(tmp_path, one=text))
+    assert result.status == 1
+    assert result.told(f"one.conf:{told}"), result.lines
+
+
+def test_same_address_twice_is_refused(imports: Import, tmp_path: Path) -> None:
+    source = tmp_path / "vblade.conf"
+    source.write_text("0 1 eth0 /a -s\n0 1 eth0 /b -s\n")
+    result = imports("vblade", source)
+    assert result.status == 1
+    assert result.told(f"{source}:2:1: e0.1 is exported on eth0 already ({source}:1:1)")
+
+
+def test_bytes_that_are_no_text(imports: Import, tmp_path: Path) -> None:
+    source = tmp_path / "vblade.conf"
+    source.write_bytes(b"0 1 eth0 /a\n0 2 \xff\n")
+    assert imports("vblade", source).told(f"{source}:2:5: byte 0xff")
