@@ -51,7 +51,7 @@ cdef void submit(Device *device, bint after_completion) noexcept nogil:
             if vector == NULL:
                 continue
             launch(device, vector, now_ns)
-    if device.ready_count and device.in_flight < device.queue_length:
+    if device.serving and device.ready_count and device.in_flight < device.queue_length:
         hold(device)
     if device.joined_head != NULL and not device.flushing:
         vector = new_vector(device.engine, device, FLUSH)

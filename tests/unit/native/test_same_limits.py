@@ -139,7 +139,8 @@ class Twins:
             self.now_ns = max(self.now_ns, wake_ns or 0) + late_ns
             self.turn()
         elif kind < 0.99:
-            assert self.device.stop() == len(self.queue.drop_unstarted())
+            self.device.stop()
+            assert self.device.drop_waiting() == len(self.queue.drop_unstarted())
             self.device.attach_to_python(SECTOR, 0)
             self.turn()
         else:
