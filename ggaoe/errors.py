@@ -61,3 +61,9 @@ class ControlError(GgaoeError):
 
 class ClientError(GgaoeError):
     """The user-space initiator failed: no answer, refused, or an ATA error."""
+
+
+def needed(feature: str, error: ImportError) -> str:
+    """What to tell where `feature` lacks a package of Python's."""
+    package = (error.name or "").partition(".")[0].replace("_", "-")
+    return f"{feature} needs the Python package {package}: pip install {package}"

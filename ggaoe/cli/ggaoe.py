@@ -118,6 +118,9 @@ def _add_export_parser(commands: argparse._SubParsersAction[argparse.ArgumentPar
     export.add_argument("--state-directory", type=Path, metavar="DIR", help="to keep it")
     export.add_argument("--control-socket", type=Path, metavar="PATH", help="for ggaoectl")
     export.add_argument(
+        "--metrics", metavar="ADDRESS:PORT", help="serve a status page and metrics by HTTP"
+    )
+    export.add_argument(
         "--user", metavar="NAME", help="become this user, who may open the file, once started"
     )
     for name in CONFINEMENTS:
@@ -243,8 +246,10 @@ def _export_mapping(options: argparse.Namespace) -> dict[str, object]:
         if value is not None:
             device[key.replace("_", "-")] = value
     defaults = {name: getattr(options, name) for name in CONFINEMENTS}
-    if options.user is not None:
-        defaults["user"] = options.user
+    for key in ("user", "metrics"):
+        value = getattr(options, key)
+        if value is not None:
+            defaults[key] = value
     return {"defaults": defaults, "devices": {options.file.name: device}}
 
 

@@ -23,7 +23,7 @@ from typing import Any, BinaryIO, Literal
 
 from ggaoe import __version__
 from ggaoe.cli import rates, render
-from ggaoe.errors import ControlError, GgaoeError
+from ggaoe.errors import ControlError, GgaoeError, needed
 from ggaoe.units import format_mac, parse_duration_s, parse_mac, printable
 
 CONFIG = Path("/etc/ggaoe/ggaoed.conf")
@@ -74,6 +74,8 @@ VERBS = (
     Verb("why", "what a host may do with devices, and which rule decides", render.why, "required"),
     Verb("stats", "counters since the start or the last clear-stats", render.stats),
     Verb("monitor", "rates, once per interval", render.monitor),
+    Verb("top", "devices, interfaces and hosts at work, once per interval", render.top),
+    Verb("metrics", "counters as Prometheus reads them, as for a textfile", render.events, "none"),
     Verb("events", "what has happened, and what happens", render.events, "none"),
     Verb("trace", "requests and replies of a device as they pass", render.events, "required"),
     Verb("show-config", "config strings, as hosts have set them", render.config_strings),
@@ -121,10 +123,12 @@ def _run(arguments: argparse.Namespace) -> int:
     def call(method: str, **params: object) -> Any:
         return ask(path, method, params)
 
-    if verb.name == "monitor":
+    if verb.name in ("monitor", "top"):
         return _monitor(arguments, call)
     if verb.name == "trace":
         return _trace(arguments, path)
+    if verb.name == "metrics":
+        return _metrics(path, as_json=arguments.json)
     if verb.name == "events" and not arguments.recent:
         return _events(arguments, path)
     if verb.name == "reload":
@@ -145,22 +149,49 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _monitor(arguments: argparse.Namespace, call: Callable[..., Any]) -> int:
+    """Rates once per interval: as lines, or of `top` on a terminal as a screen."""
     interval_s, names = _interval_and_names(arguments.names)
     before = call("stats", names=names)
     status = _report_missing(before)
-    try:
+    with suppress(KeyboardInterrupt), ExitStack() as stack:  # the way to end it
+        show = _shown(arguments, stack)
         for _ in _ticks(interval_s, arguments.count):
             after = call("stats", names=names)
             found = rates.rates(before, after)
             before = after
-            if arguments.json:
-                print(json.dumps(found), flush=True)
-                continue
-            lines = render.monitor(found, render.wants_colour(sys.stdout))
-            _print(render.refreshed(lines) if render.is_screen(sys.stdout) else lines)
-    except KeyboardInterrupt:
-        pass  # the way to end it
+            if arguments.verb.name == "top":
+                found["devices"] = _with_states(found["devices"], call("list")["devices"])
+            show(found)
     return status
+
+
+def _with_states(devices: dict[str, Any], listed: list[dict[str, Any]]) -> dict[str, Any]:
+    """Rates of devices, with what `list` says of them."""
+    rows = {row["name"]: row for row in listed}
+    keys = ("address", "state", "reason", "size_bytes")
+    return {
+        name: {**{key: rows[name][key] for key in keys}, **found}
+        for name, found in devices.items()
+        if name in rows
+    }
+
+
+def _shown(arguments: argparse.Namespace, stack: ExitStack) -> Callable[[dict[str, Any]], None]:
+    """What shows one interval; `stack` ends it."""
+    if arguments.json:
+        return lambda found: print(json.dumps(found), flush=True)
+    on_screen, colour = render.is_screen(sys.stdout), render.wants_colour(sys.stdout)
+    if arguments.verb.name == "top" and on_screen:
+        try:
+            from ggaoe.cli import top
+        except ImportError as error:
+            print(f"{needed('a screen', error)}: lines instead", file=sys.stderr)
+        else:
+            return stack.enter_context(top.screen(colour))
+    view: render.View = arguments.verb.view
+    if on_screen:
+        return lambda found: _print(render.refreshed(view(found, colour)))
+    return lambda found: _print(view(found, colour))
 
 
 def _events(arguments: argparse.Namespace, path: Path) -> int:
@@ -171,6 +202,18 @@ def _events(arguments: argparse.Namespace, path: Path) -> int:
             _print([json.dumps(event)] if arguments.json else render.events([event], colour))
     except KeyboardInterrupt:
         pass  # the way to end it
+    return DONE
+
+
+def _metrics(path: Path, *, as_json: bool) -> int:
+    """Print all of the text, or, where the daemon ends meanwhile, nothing."""
+    text, left = "", 1
+    for item in _items(path, "metrics", {}):
+        text += item["text"]
+        left = item["left"]
+    if left:
+        raise UnreachableError(f"{path}: the daemon has ended before it had said everything")
+    print(json.dumps({"text": text}, indent=2) if as_json else text.rstrip("\n"))
     return DONE
 
 
@@ -368,9 +411,9 @@ def command_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ggaoectl",
         description="Control a running ggaoe.",
-        epilog="NAMES are glob patterns of devices (for stats and monitor of interfaces, too). "
-        "Exit status: 0 done, 1 refused by the daemon, 2 wrong usage, 3 daemon not reachable, "
-        "4 partly done.",
+        epilog="NAMES are glob patterns of devices (for stats, monitor and top of interfaces, "
+        "too). Exit status: 0 done, 1 refused by the daemon, 2 wrong usage, 3 daemon not "
+        "reachable, 4 partly done.",
     )
     parser.add_argument("-V", "--version", action="version", version=f"ggaoectl {__version__}")
     parser.set_defaults(config=None, socket=None, json=False, debug=False)
@@ -382,7 +425,7 @@ def command_parser() -> argparse.ArgumentParser:
         )
         one.set_defaults(verb=verb)
         _add_options(one)
-        if verb.name == "monitor":
+        if verb.name in ("monitor", "top"):
             one.add_argument("--count", type=_count, metavar="N", help="end after N intervals")
             text = f"seconds, or a number with ms, s, min ({INTERVAL_S:g} if none), then names"
             one.add_argument("names", nargs="*", metavar="INTERVAL NAMES", help=text)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
 from ggaoe.units import format_size, printable
@@ -291,6 +291,31 @@ def monitor(rates: Result, colour: bool) -> list[str]:
     return [f"{stamp}, {rates['interval_s']:.1f} s", *_sections(sections), ""]
 
 
+def top(rates: Result, colour: bool) -> list[str]:
+    """One interval, with hosts; devices with what `list` says of them."""
+    stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+    sections = [table(heads, rows, colour) for heads, rows in top_tables(rates)]
+    return [f"{stamp}, {rates['interval_s']:.1f} s", *_sections(sections), ""]
+
+
+def top_tables(rates: Result) -> Iterator[tuple[list[str], list[Sequence[Cell]]]]:
+    """Heads, as `table` has them, and rows: of devices, hosts and interfaces, as far as there are
+    some; hosts with the most data first."""
+    hosts = [
+        ((mac, device), counters)
+        for device, by_mac in rates["initiators"].items()
+        for mac, counters in by_mac.items()
+    ]
+    hosts.sort(key=lambda host: -host[1]["read_bytes_per_s"] - host[1]["write_bytes_per_s"])
+    for heads, columns, owners in (
+        (["DEVICE"], _TOP_DEVICE, _named(rates["devices"])),
+        (["HOST", "DEVICE"], _TOP_INITIATOR, hosts),
+        (["INTERFACE"], _TOP_INTERFACE, _named(rates["interfaces"])),
+    ):
+        if owners:
+            yield [*heads, *(head for head, *_ in columns)], _rows(columns, owners)
+
+
 def refreshed(lines: list[str]) -> list[str]:
     """The lines in place of what the screen shows."""
     return [_CLEAR + lines[0], *lines[1:]]
@@ -322,11 +347,17 @@ def _counters(
 ) -> list[str]:
     """A line per owner, which `heads` name, with its counters (an older daemon lacks some); none
     where nobody has any."""
-    rows = [
+    rows = _rows(columns, owners)
+    return table([*heads, *(head for head, *_ in columns)], rows, colour) if rows else []
+
+
+def _rows(
+    columns: Sequence[Column], owners: Iterable[tuple[tuple[str, ...], Result]]
+) -> list[Sequence[Cell]]:
+    return [
         (*owner, *(show(*(counters.get(key, 0) for key in keys)) for _, show, *keys in columns))
         for owner, counters in owners
     ]
-    return table([*heads, *(head for head, *_ in columns)], rows, colour) if rows else []
 
 
 def _joined(words: Sequence[str]) -> str | None:
@@ -357,6 +388,18 @@ def _latency(latency_us: float | None) -> str | None:
     if latency_us is None:
         return None
     return f"{latency_us:.0f} us" if latency_us < 1000 else f"{latency_us / 1000:.1f} ms"
+
+
+def _speed(rate_bytes: float) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if rate_bytes < 999.5:
+            return f"{_rate(rate_bytes)} {unit}/s"
+        rate_bytes /= 1024
+    return f"{rate_bytes:.1f} GiB/s"
+
+
+def _silence(silent_s: float) -> str:
+    return "now" if silent_s < 2 else f"{_age(silent_s)} ago"
 
 
 def _age(age_s: float) -> str:
@@ -448,5 +491,40 @@ _INTERFACE_RATES: Sequence[Column] = (
     (">BATCH", _mean, "tx_batch_mean"),
     (">HELD/s", _rate, "tx_held_per_s"),
     (">LOST-BY-KERNEL/s", _rate, "dropped_by_kernel_per_s"),
+    (">DROP/s", _rate, "drops_per_s"),
+)
+_TOP_DEVICE: Sequence[Column] = (
+    ("ADDRESS", _text, "address"),
+    ("STATE", _text, "state"),
+    (">READ", _speed, "read_bytes_per_s"),
+    (">REQ/s", _rate, "read_iops"),
+    (">P50", _latency, "read_p50_us"),
+    (">P99", _latency, "read_p99_us"),
+    (">WRITTEN", _speed, "write_bytes_per_s"),
+    (">REQ/s", _rate, "write_iops"),
+    (">P50", _latency, "write_p50_us"),
+    (">P99", _latency, "write_p99_us"),
+    (">QUEUE", _mean, "queue_depth_mean"),
+    (">WAITING", _sum, "waiting"),
+    (">ERR/s", _rate, "errors_per_s"),
+    (">DROP/s", _rate, "drops_per_s"),
+)
+_TOP_INITIATOR: Sequence[Column] = (
+    ("BY", _text, "interface"),
+    (">READ", _speed, "read_bytes_per_s"),
+    (">REQ/s", _rate, "read_iops"),
+    (">WRITTEN", _speed, "write_bytes_per_s"),
+    (">REQ/s", _rate, "write_iops"),
+    (">IN-FLIGHT", _sum, "in_flight"),
+    (">ERR/s", _rate, "errors_per_s"),
+    (">DROP/s", _rate, "drops_per_s"),
+    (">SEEN", _silence, "silent_s"),
+)
+_TOP_INTERFACE: Sequence[Column] = (
+    (">RECEIVED", _speed, "rx_bytes_per_s"),
+    (">FRAMES/s", _rate, "rx_frames_per_s"),
+    (">SENT", _speed, "tx_bytes_per_s"),
+    (">FRAMES/s", _rate, "tx_frames_per_s"),
+    (">LOST/s", _rate, "dropped_by_kernel_per_s"),
     (">DROP/s", _rate, "drops_per_s"),
 )

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from ggaoe.config.acl import AccessList
+from ggaoe.config.endpoint import Endpoint
 from ggaoe.config.schema import Value
 from ggaoe.errors import Problem
 from ggaoe.proto.rules import Rules
@@ -102,6 +103,7 @@ class Config:
     advertise_interval_s: float  # 0: only changes are advertised
     busy_poll_s: float  # 0: never
     io_engine: IoEngine
+    metrics: Endpoint | None  # None: nothing is served by HTTP
     user: str | None  # None: the user who starts it
     landlock: bool
     seccomp: bool

@@ -15,11 +15,12 @@ from typing import Literal
 
 from ggaoe import units
 from ggaoe.config.document import Item, quoted
+from ggaoe.config.endpoint import Endpoint, parse_endpoint
 from ggaoe.proto.frame import SECTOR_BYTES
 
 Place = Literal["defaults", "interface", "device"]
 Reload = Literal["live", "reopen", "replace", "relink", "restart"]
-Value = bool | int | float | str | Path | tuple[str, ...] | None
+Value = bool | int | float | str | Path | Endpoint | tuple[str, ...] | None
 
 RELOAD_MEANING: dict[Reload, str] = {
     "live": "in place, requests in flight do not notice",
@@ -49,6 +50,7 @@ class Kind(Enum):
     KIBIBYTES = "size: KiB, or a number with KiB, MiB, GiB …"
     CHOICE = "one of a few words"
     PATH = "path; a relative one starts at the configuration file's directory"
+    ENDPOINT = "IP address and port, or the absolute path of a Unix socket"
     UUID = "UUID as blkid prints it"
     USER = "name of a user of this system"
     PATTERNS = "list of glob patterns"
@@ -542,6 +544,20 @@ OPTIONS: tuple[Option, ...] = (
         "default is made at the first start; any other directory has to exist.",
         field="state_directory",
     ),
+    Option(
+        "metrics",
+        DAEMON,
+        Kind.ENDPOINT,
+        None,
+        "restart",
+        "Serve a status page (/) and metrics for Prometheus (/metrics) by HTTP, for reading, and "
+        "to whoever can reach this address, without a password. A Unix socket is open to all users "
+        "who can reach its directory.",
+        field="metrics",
+        unset="off",
+        sample="127.0.0.1:9882",
+        bytes_max=SOCKET_PATH_BYTES_MAX,
+    ),
     # What the daemon may do once it has started
     Option(
         "user",
@@ -721,6 +737,13 @@ def _path(option: Option, item: Item) -> Path:
     return Path(text)
 
 
+def _endpoint(option: Option, item: Item) -> Endpoint:
+    text = _text(option, item)
+    if text.startswith("/"):
+        _path(option, item)
+    return parse_endpoint(text)
+
+
 def _uuid(option: Option, item: Item) -> str:
     text = _text(option, item)
     if not re.fullmatch(r"[0-9A-Za-z-]+", text):
@@ -757,6 +780,7 @@ _READERS: dict[Kind, Callable[[Option, Item], Value]] = {
     Kind.KIBIBYTES: _kibibytes,
     Kind.CHOICE: _choice,
     Kind.PATH: _path,
+    Kind.ENDPOINT: _endpoint,
     Kind.UUID: _uuid,
     Kind.USER: _user,
     Kind.PATTERNS: _text,

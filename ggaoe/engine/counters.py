@@ -27,6 +27,7 @@ class DeviceCounters:
     write_ns: int = 0
     verify_requests: int = 0
     flush_requests: int = 0
+    flush_ns: int = 0
     other_requests: int = 0
     merged_requests: int = 0
     vectors: int = 0

@@ -465,6 +465,7 @@ class PortableEngine(Engine):
                 initiator.write_bytes += request.length_bytes
             case Op.FLUSH:
                 counters.flush_requests += 1
+                counters.flush_ns += duration_ns
                 counters.flush_latency[latency_bucket(duration_ns)] += 1
                 initiator.other_requests += 1
             case Op.VERIFY:

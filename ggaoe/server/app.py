@@ -7,13 +7,16 @@ import logging
 import signal
 import time
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ggaoe.config import Config, DeviceConfig, ReloadPlan, diff, load_async
+from ggaoe.config.endpoint import Endpoint
 from ggaoe.engine.base import Device, Hooks, Port
 from ggaoe.engine.select import create_engine
-from ggaoe.errors import ConfigError, ControlError, GgaoeError, StartError
+from ggaoe.errors import ConfigError, ControlError, GgaoeError, StartError, needed
 from ggaoe.events import Event, about
 from ggaoe.proto.frame import Header
 from ggaoe.server.advertise import Advertiser
@@ -27,6 +30,9 @@ from ggaoe.server.process import Readiness
 from ggaoe.server.state import StateStore
 from ggaoe.server.verbs import Verbs
 from ggaoe.units import format_mac
+
+if TYPE_CHECKING:
+    from ggaoe.server.http import HttpServer
 
 RELOAD_DRAIN_TIMEOUT_S = 5.0
 """A reload waits so long for devices to finish what other rules have let in, or what they do before
@@ -55,12 +61,13 @@ class Daemon:
         self.config = config
         self.source = source
         self.confinement: Confinement | None = None
+        endpoint = config.metrics
         self._limits = limits_of(
             config,
             source=source,
             state_directory=state_directory,
             control_socket=control_socket,
-            removed=removed,
+            removed=[*removed, *([endpoint.path] if endpoint and endpoint.path else [])],
         )
         self.started_s = time.monotonic()
         self.exports: dict[str, Export] = {}
@@ -72,8 +79,9 @@ class Daemon:
         self.advertiser = Advertiser(self.engine, config.advertise_interval_s)
         self.interfaces = Interfaces(self.engine, config, self.advertiser.announce)
         self.events = Events()
-        handlers = Verbs(self).handlers()
-        self._control = ControlServer(control_socket, handlers) if control_socket else None
+        self._handlers = Verbs(self).handlers()
+        self._control = ControlServer(control_socket, self._handlers) if control_socket else None
+        self._http: HttpServer | None = None
         self._manager = ServiceManager(self._status)
         self._reloading = asyncio.Lock()
         self._behind: set[asyncio.Task[None]] = set()
@@ -113,14 +121,32 @@ class Daemon:
             except (ImportError, OSError) as error:  # the native engine does without the library
                 if self.engine.name == "portable":
                     _log.warning("no Linux AIO, worker threads do all direct I/O: %s", error)
+            with suppress(ImportError):  # where it is missing, who asks for it hears it
+                import_module("ggaoe.server.metrics")
             if self._control is not None:
                 await self._control.start()
+            if self.config.metrics is not None:
+                await self._start_http(self.config.metrics)
             self.interfaces.start()
             self.engine.io_engine(self.config.io_engine)
             self._confine()
             for problem in self.config.warnings:
                 _log.warning("%s", problem)
             await _first_attempts(self._add(self.config.devices))
+
+    async def _start_http(self, endpoint: Endpoint) -> None:
+        try:
+            from ggaoe.server import http, status
+        except ImportError as error:
+            raise StartError(needed("metrics", error)) from None
+        self._http = http.HttpServer(endpoint, status.routes(self, self._handlers))
+        await self._http.start()
+        if not endpoint.is_local:
+            _log.warning(
+                "metrics %s: whoever can reach this address sees devices and hosts, without a "
+                "password: 127.0.0.1, [::1] or a Unix socket are reached from this machine only",
+                endpoint,
+            )
 
     def _confine(self) -> None:
         """Give up every privilege that is not needed any more: what needed more is open now, and
@@ -174,6 +200,8 @@ class Daemon:
         """Requests that have started are finished, the rest is dropped; a second signal hurries."""
         self.interfaces.close()
         self.advertiser.close()
+        if self._http is not None:
+            await self._http.close()
         if self._control is not None:
             await self._control.close()
         closing = [

@@ -100,7 +100,7 @@ class ControlServer:
     async def start(self) -> None:
         """Listen; replaces a socket that nobody serves any more. StartError where another daemon
         serves it, or it cannot be made."""
-        listener = _bound(self.path, self._mode)
+        listener = bound(self.path, self._mode, "control-socket")
         status = self.path.lstat()
         self._identity = (status.st_dev, status.st_ino)
         self._server = await asyncio.start_unix_server(
@@ -380,11 +380,12 @@ def _peer(writer: asyncio.StreamWriter) -> str:
     return f"process {process_id}, user {user_id}, group {group_id}"
 
 
-def _bound(path: Path, mode: int) -> socket.socket:
-    """A socket bound to `path`, which is made way for; StartError where that cannot be."""
+def bound(path: Path, mode: int, option: str) -> socket.socket:
+    """A Unix socket bound to `path`, as `option` says, which is made way for; StartError where that
+    cannot be."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        _make_way(path)
+        _make_way(path, option)
         # Linux makes the file with the mode of the socket less the umask, so that it is at no
         # moment open to more users than `mode` says.
         os.fchmod(listener.fileno(), mode)
@@ -393,19 +394,19 @@ def _bound(path: Path, mode: int) -> socket.socket:
     except OSError as error:
         listener.close()
         reason = error.strerror or str(error)
-        raise StartError(f"control socket {path}: {reason}: set another control-socket") from None
+        raise StartError(f"{_called(option, path)}: {reason}: set another {option}") from None
     except StartError:
         listener.close()
         raise
     return listener
 
 
-def _make_way(path: Path) -> None:
+def _make_way(path: Path, option: str) -> None:
     """Remove a socket that nobody serves; StartError where something else is in the place."""
+    what = _called(option, path)
     if not path.parent.is_dir():
         raise StartError(
-            f"control socket {path}: there is no directory {path.parent}: create it, or set "
-            f"another control-socket"
+            f"{what}: there is no directory {path.parent}: create it, or set another {option}"
         )
     try:
         status = path.lstat()
@@ -413,15 +414,15 @@ def _make_way(path: Path) -> None:
         return
     if not stat.S_ISSOCK(status.st_mode):
         raise StartError(
-            f"control socket {path}: a file that is no socket is in its place: remove it, or set "
-            f"another control-socket"
+            f"{what}: a file that is no socket is in its place: remove it, or set another {option}"
         )
     if _is_served(path):
-        raise StartError(
-            f"control socket {path} is in use by another ggaoe: stop it, or set another "
-            f"control-socket"
-        )
+        raise StartError(f"{what} is in use by another ggaoe: stop it, or set another {option}")
     path.unlink()
+
+
+def _called(option: str, path: Path) -> str:
+    return f"{option.replace('-', ' ')} {path}"
 
 
 def _is_served(path: Path) -> bool:

@@ -17,7 +17,7 @@ from ggaoe.engine.base import Device, Port, sectors_of
 from ggaoe.engine.counters import DeviceCounters, InitiatorCounters, Initiators
 from ggaoe.engine.histogram import latencies, sizes
 from ggaoe.engine.trace import Traced
-from ggaoe.errors import ControlError
+from ggaoe.errors import ControlError, needed
 from ggaoe.net.link import LinkCounters
 from ggaoe.proto.frame import SECTOR_BYTES
 from ggaoe.proto.operation import Operation
@@ -54,6 +54,7 @@ TRACE_S_MAX = 3600.0
 TRACE_INTERVAL_S = 0.1
 TRACE_FRAMES_MAX = 1000
 """In one item, so that it is short enough."""
+PIECE_CHARACTERS = 1 << 16
 
 
 class Verbs:
@@ -72,6 +73,7 @@ class Verbs:
             "why": self._why,
             "stats": self._stats,
             "events": self._events,
+            "metrics": self._metrics,
             "trace": self._trace,
             "show-config": self._show_config,
             "show-macmask": self._show_macmask,
@@ -102,6 +104,13 @@ class Verbs:
     async def _events(self, params: Params) -> object:
         events = self._daemon.events
         return events.follow() if flag(params, "follow") else {"events": events.recent()}
+
+    async def _metrics(self, params: Params) -> object:
+        try:
+            from ggaoe.server import metrics
+        except ImportError as error:
+            raise ControlError(REFUSED, needed("metrics", error)) from None
+        return _pieces((await metrics.text(self._daemon)).decode())
 
     async def _trace(self, params: Params) -> object:
         (export, *others), _ = self._selected(params, required=True)
@@ -313,6 +322,13 @@ def _limits(limits: Limits) -> Json:
         for name, limit in limits._asdict().items()
         if limit.per_s
     }
+
+
+async def _pieces(text: str) -> AsyncGenerator[Json, None]:
+    """A long text in items that are short enough; `left` tells whether it has all arrived."""
+    for start in range(0, len(text), PIECE_CHARACTERS):
+        end = start + PIECE_CHARACTERS
+        yield {"text": text[start:end], "left": max(0, len(text) - end)}
 
 
 def _batches(records: list[Traced]) -> Iterator[list[Traced]]:

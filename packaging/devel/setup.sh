@@ -12,6 +12,8 @@ packages=(
     aoetools vblade tshark fio
     # late system calls, for the torture tests
     strace
+    # promtool; the status page as a browser shows it
+    prometheus chromium fonts-dejavu-core
     # the kernel initiator's guest
     user-mode-linux busybox-static
     # checks of units, manual pages and completion

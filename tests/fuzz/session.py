@@ -38,7 +38,7 @@ BAD_SECTORS = range(60, 64)
 PADDING_BYTES = (0, 36 + 512, 36 + 2 * 512, 36 + 17 * 512)
 WRITES_LBA28, WRITES_LBA48 = (0x30, 0xCA), (0x34, 0x35)
 TIMED = {"batches", "vectors", "merged_requests", "retries", "in_flight_sum", "commits", "waits",
-         "overlaps", "read_ns", "write_ns",
+         "overlaps", "read_ns", "write_ns", "flush_ns",
          "read_latency", "write_latency", "flush_latency"}  # fmt: skip
 """Counters that say how the work was cut into pieces; what fails or falls short is retried once for
 each of those that a vector had."""

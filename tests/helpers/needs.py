@@ -19,6 +19,7 @@ _PACKAGES = {
     "aoeping": "aoetools",
     "aoe-sancheck": "aoetools",
     "busybox": "busybox-static",
+    "promtool": "prometheus",
     "debugfs": "e2fsprogs",
     "e2fsck": "e2fsprogs",
     "ip": "iproute2",

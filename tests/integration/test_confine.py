@@ -7,6 +7,7 @@ import os
 import pwd
 import re
 import shutil
+import socket
 import stat
 import subprocess
 import sys
@@ -542,6 +543,21 @@ async def test_as_another_user(open_scene: Scene, engine: str) -> None:
     daemon.start()
     assert daemon.ask("show-config")["devices"]["disk"] == b"kept".hex()
     assert daemon.stop() == 0
+
+
+def test_metrics_as_another_user(open_scene: Scene, engine: str) -> None:
+    """The socket's file goes with the daemon where its directory is the user's."""
+    daemon = open_scene.daemon(engine, defaults(user=NOBODY, metrics=open_scene.directory / "web"))
+    give(open_scene.directory, open_scene.directory / "state")
+    daemon.start()
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(open_scene.directory / "web"))
+        client.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+        with client.makefile("rb") as answer:
+            assert b"\nggaoe_build_info{" in answer.read()
+    assert_confined(daemon)  # with the thread that has written the metrics down
+    assert daemon.stop() == 0
+    assert not (open_scene.directory / "web").exists()
 
 
 def test_a_user_that_does_not_exist(scene: Scene) -> None:

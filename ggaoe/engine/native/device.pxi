@@ -237,6 +237,7 @@ cdef void finish(Device *device, Request *request, int error) noexcept nogil:
         source.other_requests += 1
         if request.op == FLUSH:
             stats.flush_requests += 1
+            stats.flush_ns += duration_ns
             device.histograms.flush_latency[latency_bucket(duration_ns)] += 1
         else:
             stats.verify_requests += 1

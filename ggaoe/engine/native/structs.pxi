@@ -172,6 +172,7 @@ ctypedef struct Stats:
     uint64_t write_ns
     uint64_t verify_requests
     uint64_t flush_requests
+    uint64_t flush_ns
     uint64_t merged_requests
     uint64_t vectors
     uint64_t batches

@@ -24,8 +24,8 @@ REPOSITORY = Path(__file__).parents[3]
 
 DEVICE_COUNTERS = (
     "read_requests read_bytes read_ns write_requests write_bytes write_ns verify_requests "
-    "flush_requests other_requests merged_requests vectors batches in_flight_sum waits overlaps "
-    "absorbed commits retries ata_errors aoe_errors in_flight waiting"
+    "flush_requests flush_ns other_requests merged_requests vectors batches in_flight_sum waits "
+    "overlaps absorbed commits retries ata_errors aoe_errors in_flight waiting"
 )
 INTERFACE_COUNTERS = (
     "rx_frames rx_bytes rx_batches tx_frames tx_bytes tx_batches tx_held dropped_by_kernel"

@@ -268,6 +268,18 @@ def test_monitor_as_json_is_an_object_per_interval(daemon: Daemon) -> None:
     assert second["monotonic_s"] == first["monotonic_s"] + 2
 
 
+def test_top_prints_hosts_too(daemon: Daemon) -> None:
+    ran = ggaoectl("--socket", daemon.path, "top", "100ms", "--count", "1")
+    assert (ran.status, ran.err) == (DONE, "")
+    rows = [" ".join(row) for row in columns(ran.out)]
+    assert "disk e0.1 serving 400 KiB/s 50 - - 0 B/s 0 - - 4.0 0 0 2.0" in rows
+    assert f"{HOST} disk eth0 0 B/s 0 0 B/s 0 0 0 0 00:00:05 ago" in rows
+    ran = ggaoectl("--socket", daemon.path, "top", "0.1", "disk", "--count", "1", "--json")
+    found = json.loads(ran.out)
+    assert (list(found["devices"]), found["interfaces"]) == (["disk"], {})
+    assert found["devices"]["disk"]["state"] == "serving"
+
+
 def test_monitor_ends_in_silence_when_nobody_reads(daemon: Daemon) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "ggaoe.cli.ggaoectl", "--socket", daemon.path, "monitor", "0.1"],

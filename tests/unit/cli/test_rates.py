@@ -34,6 +34,14 @@ def test_rates_and_means() -> None:
     assert (disk["read_iops"], disk["read_latency_us"]) == (0, None)
 
 
+def test_quantiles_are_of_the_interval() -> None:
+    before = snapshot(1.0, disk={"read_latency": {"1000": 50, "8000": 1}})
+    after = snapshot(2.0, disk={"read_latency": {"1000": 50, "4000": 90, "8000": 11}})
+    disk = rates(before, after)["devices"]["disk"]
+    assert (disk["read_p50_us"], disk["read_p99_us"]) == (4.0, 8.0)
+    assert (disk["write_p50_us"], disk["write_p99_us"]) == (None, None)
+
+
 def test_cleared_counters_and_new_devices_start_at_zero() -> None:
     before = snapshot(1.0, disk={"read_requests": 100}, gone={"read_requests": 1})
     after = snapshot(2.0, disk={"read_requests": 40}, new={"read_requests": 7})

@@ -17,7 +17,7 @@ CORPUS = sorted(DIRECTORY.glob("*.bin"))
 COPIES = 12
 FRAME_BYTES_MAX = 1514
 TIMED = {"batches", "vectors", "merged_requests", "in_flight_sum", "commits", "waits", "overlaps",
-         "read_ns", "write_ns",
+         "read_ns", "write_ns", "flush_ns",
          "read_latency", "write_latency", "flush_latency"}  # fmt: skip
 
 

@@ -215,7 +215,7 @@ async def play(
             outcome.replies += sorted(wire.take())
         counters = device.counters
         timed = {"batches", "vectors", "merged_requests", "in_flight_sum", "commits", "waits",
-                 "overlaps", "read_ns", "write_ns",
+                 "overlaps", "read_ns", "write_ns", "flush_ns",
                  "read_latency", "write_latency", "flush_latency"}  # fmt: skip
         outcome.counters = {
             each.name: getattr(counters, each.name)

@@ -1,0 +1,82 @@
+"""The status page as a browser shows it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from helpers.browser import Browser
+from helpers.needs import requires_program
+from integration.load import PATIENT, Load, running
+from integration.scene import Scene, device
+
+PORT = 9882
+DEFAULTS = f"[defaults]\nmetrics = 127.0.0.1:{PORT}\n"
+MARKUP = "<img src=x onerror=document.title='broken'>"
+"""What a page that trusts names would run."""
+
+OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+
+
+@pytest.fixture
+def browser(scene: Scene) -> Iterator[Browser]:
+    requires_program("chromium")
+    with Browser(scene.target, scene.directory) as browser:
+        yield browser
+
+
+def colour_of(browser: Browser, selector: str, what: str) -> int:
+    """The brightness of a colour as the browser shows it, 0 to 765."""
+    script = f"getComputedStyle(document.querySelector('{selector}')).{what}.match(/\\d+/g)"
+    found: list[str] = browser.run(script)
+    return sum(map(int, found[:3]))
+
+
+async def test_it_shows_what_goes_on(scene: Scene, browser: Browser) -> None:
+    disk = scene.disk()
+    missing = device("gone", 2, path=f"/{MARKUP}")
+    with scene.serving(
+        DEFAULTS, device(), device(MARKUP.replace("/", ""), 3, path="disk"), missing
+    ):
+        async with scene.initiator(timing=PATIENT) as initiator:
+            load = Load(await initiator.open(0, 1), disk, workers=4)
+            async with running(load):
+                browser.look(1400, 900, dark=False)
+                browser.open(f"http://127.0.0.1:{PORT}/")
+                browser.wait_for("document.querySelectorAll('#devices article').length == 3")
+        browser.wait_for("document.querySelector('#live').textContent == 'live'")
+        text = browser.run("document.body.innerText")
+        host = scene.host.mac("near0").hex(":")
+        for word in ("disk", "e0.1", "serving", "e0.2", "waiting", "far0", host, MARKUP):
+            assert word in text, word
+        assert browser.run("document.title") == "ggaoe"
+        assert browser.run("document.querySelectorAll('img').length") == 0
+        browser.wait_for("document.querySelectorAll('#devices .trace').length >= 2")
+
+        for width in (380, 1400):
+            browser.look(width, 900, dark=False)
+            browser.wait_for(f"innerWidth == {width}")
+            assert browser.run(OVERFLOW) == 0, f"{width} pixels are not enough"
+        ground, ink = (colour_of(browser, "body", what) for what in ("backgroundColor", "color"))
+        assert ground > ink + 400
+        browser.look(1400, 900, dark=True)
+        ground, ink = (colour_of(browser, "body", what) for what in ("backgroundColor", "color"))
+        assert ink > ground + 400
+    assert browser.complaints == []
+    browser.wait_for("document.querySelector('#live').textContent == 'no answer'")
+
+
+def test_rates_are_those_of_the_interval(scene: Scene, browser: Browser) -> None:
+    scene.disk()
+    with scene.serving(DEFAULTS, device()):
+        browser.open(f"http://127.0.0.1:{PORT}/")
+        old = {"read_bytes": 100, "read_requests": 2, "read_latency": {"1000": 1, "2000": 1}}
+        new = {"read_bytes": 4196, "read_requests": 6, "read_latency": {"1000": 1, "2000": 5}}
+        found = browser.run(f"rates({json.dumps(old)}, {json.dumps(new)}, 2)")
+        assert (found["read"], found["reads"], found["readTimes"]["2000"]) == (2048, 2, 4)
+        assert browser.run(f"quantile({json.dumps(found['readTimes'])}, 0.5)") == 2000
+        assert browser.run("rates({read_bytes: 9}, {read_bytes: 4}, 2).read") == 2
+        assert browser.run("text(speed(2048))") == "2.00\u202fKiB/s"
+        assert browser.run("[text(time(250e6)), text(time(null))]") == ["250\u202fms", "–"]

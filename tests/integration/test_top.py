@@ -1,0 +1,75 @@
+"""ggaoectl top while something goes on: lines, JSON, and a screen."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pty
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from ggaoe.engine.select import ENGINES
+from integration.load import PATIENT, Load, running
+from integration.scene import DEADLINE_S, GGAOECTL, Scene, device
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_lines_and_json(scene: Scene, engine: str) -> None:
+    disk, host = scene.disk(), scene.host.mac("near0").hex(":")
+    sections = (f"[defaults]\nengine = {engine}\n", device(), device("gone", 2))
+    with scene.serving(*sections) as daemon:
+        async with scene.initiator(timing=PATIENT) as initiator:
+            load = Load(await initiator.open(0, 1), disk, workers=4)
+            async with running(load):
+                words = ("top", "0.5", "--count", "1")
+                as_json = await asyncio.to_thread(daemon.ctl, "--json", *words)
+                lines = (await asyncio.to_thread(daemon.ctl, *words)).stdout.splitlines()
+    found = json.loads(as_json.stdout)
+    one = found["devices"]["disk"]
+    assert one["state"] == "serving"
+    for operation in ("read", "write"):
+        assert one[f"{operation}_iops"] > 0
+        assert 0 < one[f"{operation}_p50_us"] <= one[f"{operation}_p99_us"]
+    assert found["initiators"]["disk"][host]["write_bytes_per_s"] > 0
+    assert found["interfaces"]["far0"]["rx_frames_per_s"] > 0
+    assert found["devices"]["gone"]["state"] == "waiting"
+    assert found["devices"]["gone"]["read_p50_us"] is None
+    rows = {line.split()[0]: line.split()[1:] for line in lines if line}
+    assert rows["disk"][:2] == ["e0.1", "serving"]
+    assert rows[host][:2] == ["disk", "far0"]
+    assert {"gone", "far0"} <= rows.keys()
+
+
+def test_a_screen(scene: Scene) -> None:
+    pytest.importorskip("rich", reason="needs rich")
+    scene.disk()
+    with scene.serving(device(), device("gone", 2, path="/nowhere/\x7f")) as daemon:
+        ours, theirs = pty.openpty()
+        with os.fdopen(ours, "rb", buffering=0) as terminal:
+            process = subprocess.Popen(
+                [*GGAOECTL, "-c", daemon.config, "top", "0.2", "--count", "2"],
+                stdin=theirs,
+                stdout=theirs,
+                stderr=theirs,
+                env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "160", "LINES": "40"},
+                cwd=Path(__file__).parents[2],
+            )
+            os.close(theirs)
+            shown = b""
+            while piece := _piece(terminal.fileno()):
+                shown += piece
+            assert process.wait(DEADLINE_S) == 0, shown
+    text = shown.decode()
+    for word in ("disk", "e0.1", "serving", "waiting", "far0", "No such file", "\x1b[?1049h"):
+        assert word in text, (word, text)
+    assert text.endswith("\x1b[?25h\x1b[?1049l"), "the cursor is back, and what was there before"
+
+
+def _piece(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 1 << 16)
+    except OSError:  # its other end is closed
+        return b""
