@@ -229,6 +229,7 @@ def _facts(device: Result) -> list[str]:
         ("backend", device["backend"]),
         ("write cache", "on" if device["write_cache"] else "off"),
         ("queue length", device["queue_length"]),
+        ("limits", _limits(device.get("limits", {}))),  # an older daemon has none
         ("interfaces", _joined(device["interfaces"])),
         ("accept", _permitted(device["accept"])),
         ("deny", _joined(device["deny"]) or "nobody"),
@@ -239,6 +240,17 @@ def _facts(device: Result) -> list[str]:
         *(("warning", text) for text in device["warnings"]),
     ]
     return _pairs(facts)
+
+
+def _limits(limits: Result) -> str:
+    texts = []
+    for name, limit in limits.items():
+        is_size = name.endswith("bandwidth")
+        per_s, burst = (_size(limit[key]) if is_size else limit[key] for key in ("per_s", "burst"))
+        what = "" if is_size else " requests"
+        whose = " of each initiator" if name.startswith("initiator") else ""
+        texts.append(f"{per_s}{what} per second{whose}, {burst} at once")
+    return "; ".join(texts) or "none"
 
 
 def _named_counters(counters: Result) -> list[str]:
@@ -349,7 +361,8 @@ def _counters(
     owners: Sequence[tuple[tuple[str, ...], Result]],
     colour: bool,
 ) -> list[str]:
-    """A line per owner, which `heads` name, with its counters; none where nobody has any."""
+    """A line per owner, which `heads` name, with its counters (an older daemon lacks some); none
+    where nobody has any."""
     rows = _rows(columns, owners)
     return table([*heads, *(head for head, *_ in columns)], rows, colour) if rows else []
 
@@ -358,7 +371,7 @@ def _rows(
     columns: Sequence[Column], owners: Iterable[tuple[tuple[str, ...], Result]]
 ) -> list[Sequence[Cell]]:
     return [
-        (*owner, *(show(*(counters[key] for key in keys)) for _, show, *keys in columns))
+        (*owner, *(show(*(counters.get(key, 0) for key in keys)) for _, show, *keys in columns))
         for owner, counters in owners
     ]
 
@@ -438,6 +451,7 @@ _DEVICE_STATS: Sequence[Column] = (
     (">IN-FLIGHT", _sum, "in_flight"),
     (">WAITING", _sum, "waiting"),
     (">WAITS", _sum, "waits"),
+    (">THROTTLED", _sum, "throttled"),
     (">OVERLAPS", _sum, "overlaps"),
     (">ABSORBED", _sum, "absorbed"),
     (">ATA-ERRORS", _sum, "ata_errors"),
@@ -464,6 +478,7 @@ _INITIATOR_STATS: Sequence[Column] = (
     (">OTHER", _sum, "other_requests"),
     (">IN-FLIGHT", _sum, "in_flight"),
     (">WAITS", _sum, "waits"),
+    (">THROTTLED", _sum, "throttled"),
     (">ABSORBED", _sum, "absorbed"),
     (">ERRORS", _sum, "errors"),
     (">DROPS", _total, "drops"),

@@ -70,6 +70,12 @@ class DeviceConfig:
     write_cache: bool
     max_delay_s: float
     merge_delay_s: float
+    iops_limit: int  # per second; of this and the other limits 0: none
+    iops_burst: int  # 0: as the limit has it
+    bandwidth_limit_bytes_per_s: int
+    bandwidth_burst_bytes: int  # 0: as the limit has it
+    initiator_iops_limit: int
+    initiator_bandwidth_limit_bytes_per_s: int
     trace_io: bool
 
     @property

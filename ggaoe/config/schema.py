@@ -34,6 +34,10 @@ AUTO = "auto"
 REQUIRED = "required"  # as `unset`: there is no default
 VALUE_CHARACTERS_MAX = 4096  # PATH_MAX of Linux
 SOCKET_PATH_BYTES_MAX = 107  # sun_path of Linux, less its final zero
+RATE_BYTES_MIN = 64 << 10
+"""Per second: eight requests by jumbo frames, as little as what iops-limit allows."""
+RATE_BYTES_MAX = 32 << 30
+BURST_BYTES_MAX = 4 << 30  # in billionths it fits into 63 bits
 PART_BYTES_MAX = 2**48 * SECTOR_BYTES  # what a 48-bit address reaches
 
 
@@ -343,6 +347,90 @@ OPTIONS: tuple[Option, ...] = (
         field="merge_delay_s",
         high=1,
     ),
+    # How much of it hosts may have
+    Option(
+        "iops-limit",
+        EVERYWHERE,
+        Kind.INTEGER,
+        0,
+        "live",
+        "Most requests per second that the device starts, whatever they are; what is more waits, "
+        "each host in turn. Fewer buffers are announced, too, so that little waits: as many as "
+        "start in a tenth of a second, and at least two. Where many hosts share a low limit, their "
+        "requests may wait for seconds all the same: Linux hosts then send them again, which uses "
+        "up the limit in vain, and take the device for dead after 180 s without an answer. "
+        "0 sets no limit.",
+        field="iops_limit",
+        low=10,
+        high=10**9,
+        zero=True,
+    ),
+    Option(
+        "iops-burst",
+        EVERYWHERE,
+        Kind.INTEGER,
+        0,
+        "live",
+        "How many requests the device starts at once after a rest, before iops-limit slows it; 0 "
+        "is a tenth of a second's worth.",
+        field="iops_burst",
+        low=1,
+        high=10**9,
+        zero=True,
+    ),
+    Option(
+        "bandwidth-limit",
+        EVERYWHERE,
+        Kind.SIZE,
+        0,
+        "live",
+        "Most bytes per second that the device reads and writes for hosts, both together; "
+        "otherwise as iops-limit.",
+        field="bandwidth_limit_bytes_per_s",
+        low=RATE_BYTES_MIN,
+        high=RATE_BYTES_MAX,
+        zero=True,
+    ),
+    Option(
+        "bandwidth-burst",
+        EVERYWHERE,
+        Kind.SIZE,
+        0,
+        "live",
+        "How many bytes the device reads and writes at once after a rest, before bandwidth-limit "
+        "slows it; 0 is a tenth of a second's worth.",
+        field="bandwidth_burst_bytes",
+        low=SECTOR_BYTES,
+        high=BURST_BYTES_MAX,
+        zero=True,
+    ),
+    Option(
+        "initiator-iops-limit",
+        EVERYWHERE,
+        Kind.INTEGER,
+        0,
+        "live",
+        "Most requests per second that the device starts for one initiator (a MAC address, so a "
+        "host with two interfaces is two), each by itself, and a tenth of a second's worth at once "
+        "after a rest. 0 sets no limit.",
+        field="initiator_iops_limit",
+        low=10,
+        high=10**9,
+        zero=True,
+    ),
+    Option(
+        "initiator-bandwidth-limit",
+        EVERYWHERE,
+        Kind.SIZE,
+        0,
+        "live",
+        "Most bytes per second that the device reads and writes for one initiator; otherwise as "
+        "initiator-iops-limit.",
+        field="initiator_bandwidth_limit_bytes_per_s",
+        low=RATE_BYTES_MIN,
+        high=RATE_BYTES_MAX,
+        zero=True,
+    ),
     Option(
         "trace-io",
         EVERYWHERE,
@@ -596,7 +684,8 @@ def describe_range(option: Option) -> str:
     zero = "0 or " if option.zero else ""
     if option.kind is Kind.SIZE:
         low, high = units.format_size(int(option.low)), units.format_size(int(option.high))
-        return f"{zero}{low} to {high}, in steps of {option.multiple} bytes"
+        steps = f", in steps of {option.multiple} bytes" if option.multiple > 1 else ""
+        return f"{zero}{low} to {high}{steps}"
     unit = {Kind.DURATION: " s", Kind.KIBIBYTES: " KiB"}.get(option.kind, "")
     zero = "".join(f"{word} or " for word in option.words) + zero
     return f"{zero}{option.low:.15g} to {option.high:.15g}{unit}"

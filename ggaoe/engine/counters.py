@@ -35,6 +35,8 @@ class DeviceCounters:
     in_flight_sum: int = 0
     waits: int = 0
     """Requests that found the queue full."""
+    throttled: int = 0
+    """Requests that could have started earlier but for a limit."""
     overlaps: int = 0
     """Requests that waited for an older one on the same sectors."""
     absorbed: int = 0
@@ -67,6 +69,7 @@ class InitiatorCounters:
     errors: int = 0
     absorbed: int = 0
     waits: int = 0
+    throttled: int = 0
     in_flight: int = 0
     drops: Counter[str] = field(default_factory=Counter)
 

@@ -112,7 +112,9 @@ class PortableDevice(Device):
         self.commit = GroupCommit()
         self.transfers: set[Transfer] = set()
         self.is_serving = False
-        self.merge_timer: asyncio.TimerHandle | None = None
+        self.timer: asyncio.TimerHandle | None = None
+        """Asks the queue again at `timer_ns`."""
+        self.timer_ns = 0
         self.fences: list[tuple[set[Request], asyncio.Future[bool]]] = []
         self.again: list[Vector] = []
 
@@ -319,7 +321,7 @@ class PortableEngine(Engine):
             now_ns = self._clock.monotonic_ns()
             fresh = device.queue.take(now_ns, after_completion=after_completion)
             vectors += fresh
-            self._arm_merge_timer(device, now_ns)
+            self._arm_timer(device, now_ns)
         transfers = []
         for vector in vectors:
             if vector.op is Op.FLUSH:
@@ -338,18 +340,23 @@ class PortableEngine(Engine):
         device.transfers.update(transfers)
         backend.submit(transfers)
 
-    def _arm_merge_timer(self, device: PortableDevice, now_ns: int) -> None:
+    def _arm_timer(self, device: PortableDevice, now_ns: int) -> None:
         wake_ns = device.queue.wake_ns
-        if wake_ns is None or device.merge_timer is not None:
+        if wake_ns is None:
             return
+        if device.timer is not None:
+            if device.timer_ns <= wake_ns:
+                return
+            device.timer.cancel()
 
         def wake() -> None:
-            device.merge_timer = None
+            device.timer = None
             self._active[device] = None
             self._push()
 
         delay_s = max(0, wake_ns - now_ns) / 1e9
-        device.merge_timer = self._loop.call_later(delay_s, wake)
+        device.timer = self._loop.call_later(delay_s, wake)
+        device.timer_ns = wake_ns
 
     # --- complete --------------------------------------------------------------------------
 
@@ -436,6 +443,9 @@ class PortableEngine(Engine):
         counters, initiator = device.counters, request.initiator
         duration_ns = self._clock.monotonic_ns() - request.received_ns
         initiator.in_flight -= 1
+        if request.throttled:
+            counters.throttled += 1
+            initiator.throttled += 1
         match request.op:
             case Op.READ:
                 counters.read_requests += 1
@@ -544,9 +554,9 @@ class PortableEngine(Engine):
                 timeout_s,
             )
             self._give_up(device)
-        if device.merge_timer is not None:
-            device.merge_timer.cancel()
-            device.merge_timer = None
+        if device.timer is not None:
+            device.timer.cancel()
+            device.timer = None
         backend, device.backend = device.backend, None
         return backend
 

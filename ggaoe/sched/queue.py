@@ -4,6 +4,10 @@ Owns every active request between admission and reply. Time is an argument. At m
 requests are in flight; the rest wait, each initiator in turn, and within one in the order in which
 they became free to start. What waits is bounded: beyond the budget the newest request is refused,
 so nothing old is delayed.
+
+Limits decide when the next request may start, not whose: an initiator that has used up its own
+leaves the round until there is room again, and comes back to the end of it; where the device's is
+used up, everybody waits for the one whose turn it is.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ from enum import Enum
 from ggaoe.sched.merge import Vector, gather
 from ggaoe.sched.order import OverlapOrder
 from ggaoe.sched.request import Request
+from ggaoe.sched.throttle import NO_LIMITS, Limits, Throttle
 
 WAITING_BYTES_MAX = 64 << 20
 WAITING_BYTES_PER_SOURCE_MAX = 8 << 20
@@ -28,6 +33,7 @@ class Policy:
     queue_length: int = 64
     max_delay_ns: int = 1_000_000
     merge_delay_ns: int = 0
+    limits: Limits = NO_LIMITS
 
 
 class Arrival(Enum):
@@ -46,8 +52,16 @@ class DeviceQueue:
     """See the module. `granule_bytes` and `origin_bytes` are the backend's."""
 
     def __init__(self, policy: Policy, granule_bytes: int = 512, origin_bytes: int = 0) -> None:
-        self.policy = policy
         self.in_flight = 0
+        self._throttle: Throttle | None = None
+        """None: there is no limit."""
+        self._parked: dict[bytes, int] = {}
+        """When initiators that have used up their own limits come back into the round."""
+        self._limited_until_ns: int | None = None
+        """Before that nothing that is ready may start; None: not because of limits."""
+        self._ready_number = 0
+        self._throttled_number = 0
+        """Whoever became ready with this number or a lower one has been delayed by limits."""
         self._order = OverlapOrder(granule_bytes, origin_bytes)
         self._active: dict[object, Request] = {}
         self._turns: deque[bytes] = deque()
@@ -56,6 +70,22 @@ class DeviceQueue:
         self._waiting_bytes = 0
         self._waiting_bytes_of: dict[bytes, int] = {}
         self._hold_until_ns = 0
+        self._policy = Policy()
+        self.policy = policy
+
+    @property
+    def policy(self) -> Policy:
+        return self._policy
+
+    @policy.setter
+    def policy(self, policy: Policy) -> None:
+        """New limits begin with nothing used of them."""
+        if policy.limits != self._policy.limits:
+            self._throttle = Throttle(policy.limits) if policy.limits != NO_LIMITS else None
+            self._turns.extend(self._parked)
+            self._parked.clear()
+            self._limited_until_ns = None
+        self._policy = policy
 
     @property
     def waiting(self) -> int:
@@ -69,12 +99,14 @@ class DeviceQueue:
 
     @property
     def wake_ns(self) -> int | None:
-        """When `take` should be asked again because of `merge_delay_ns`; None: no need, since
-        nothing is held, or only a completion makes room."""
+        """When `take` should be asked again because of `merge_delay_ns` or a limit; None: no need,
+        since nothing is held, or only a completion makes room."""
         policy = self.policy
-        if policy.merge_delay_ns and self._ready_count and self.in_flight < policy.queue_length:
-            return self._hold_until_ns
-        return None
+        if not self._ready_count or self.in_flight >= policy.queue_length:
+            return None
+        if self._limited_until_ns is not None:
+            return self._limited_until_ns
+        return self._hold_until_ns if policy.merge_delay_ns else None
 
     def arrive(self, request: Request, now_ns: int) -> Arrival:
         """Take in `request`, unless its twin is active or the budget is used up."""
@@ -103,32 +135,71 @@ class DeviceQueue:
             self._turns.append(request.source)
         waiting.append(request)
         self._ready_count += 1
+        self._ready_number += 1
+        request.ready_number = self._ready_number
 
     def take(self, now_ns: int, *, after_completion: bool = False) -> list[Vector]:
         """What is to be started now, merged. A completion ends a `merge_delay_ns` early, so that
         the delay is an upper bound and an idle device never waits for it twice."""
         if not self._ready_count or self.in_flight >= self.policy.queue_length:
             return []
+        self._limited_until_ns = None
         held = self.policy.merge_delay_ns and now_ns < self._hold_until_ns
         if held and not after_completion:
             return []
+        if self._parked:
+            self._unpark(now_ns)
         started: list[Request] = []
-        while self._ready_count and self.in_flight < self.policy.queue_length:
-            source = self._turns.popleft()
-            waiting = self._ready[source]
-            request = waiting.popleft()
-            if waiting:
-                self._turns.append(source)
-            else:
-                del self._ready[source]
-            self._ready_count -= 1
-            self._unbook(request)
-            request.started = True
-            self.in_flight += 1
-            started.append(request)
+        while self._turns and self.in_flight < self.policy.queue_length:
+            if self._throttle is not None and not self._find_turn(self._throttle, now_ns):
+                break
+            started.append(self._start(self._turns.popleft()))
+        if self._ready_count and self.in_flight < self.policy.queue_length:
+            self._throttled_number = self._ready_number
+            if self._limited_until_ns is None:
+                self._limited_until_ns = min(self._parked.values())
         if len(started) > 1:
             started.sort(key=lambda request: request.arrival_ns)
         return gather(started, self.policy.max_delay_ns)
+
+    def _start(self, source: bytes) -> Request:
+        """The oldest that is ready of `source`, whose turn it was."""
+        waiting = self._ready[source]
+        request = waiting.popleft()
+        if waiting:
+            self._turns.append(source)
+        else:
+            del self._ready[source]
+        self._ready_count -= 1
+        self._unbook(request)
+        request.started = True
+        request.throttled = request.ready_number <= self._throttled_number
+        self.in_flight += 1
+        return request
+
+    def _find_turn(self, throttle: Throttle, now_ns: int) -> bool:
+        """Whether limits let anybody start; then that is the first in the round."""
+        while self._turns:
+            source = self._turns[0]
+            request = self._ready[source][0]
+            until_ns = throttle.initiator_ns(request, now_ns)
+            if until_ns > now_ns:
+                self._parked[source] = until_ns
+                self._turns.popleft()
+                continue
+            until_ns = throttle.device_ns(request, now_ns)
+            if until_ns > now_ns:
+                self._limited_until_ns = until_ns
+                return False
+            throttle.use(request)
+            return True
+        return False
+
+    def _unpark(self, now_ns: int) -> None:
+        """Those whose own limits have room again join the round."""
+        for source in [source for source, ns in self._parked.items() if ns <= now_ns]:
+            del self._parked[source]
+            self._turns.append(source)
 
     def _unbook(self, request: Request) -> None:
         self._waiting_bytes -= request.waiting_bytes
@@ -153,6 +224,8 @@ class DeviceQueue:
         started = [request for request in self._active.values() if request.started]
         self._active = {request.key: request for request in started}
         self._turns.clear()
+        self._parked.clear()
+        self._limited_until_ns = None
         self._ready.clear()
         self._ready_count = 0
         self._waiting_bytes = 0

@@ -10,7 +10,8 @@ class Request:
     """A READ, WRITE, FLUSH or VERIFY of one initiator.
 
     `key` is its identity while it is active: (port, source, tag, taskfile), so that an
-    identical retransmission is known. `waiting_bytes` is what it holds while it waits.
+    identical retransmission is known. `waiting_bytes` is what it holds while it waits. `throttled`
+    says, once it has started, whether a limit has delayed it.
     Engines derive from it what they need for the reply.
     """
 
@@ -22,8 +23,10 @@ class Request:
         "length_bytes",
         "offset_bytes",
         "op",
+        "ready_number",
         "source",
         "started",
+        "throttled",
         "waiting_bytes",
     )
 
@@ -45,6 +48,8 @@ class Request:
         self.arrival_ns = arrival_ns
         self.waiting_bytes = waiting_bytes
         self.started = False
+        self.throttled = False
+        self.ready_number = 0
         self.blockers = 0
         self.dependents: list[Request] = []
 

@@ -26,6 +26,7 @@ from ggaoe.proto.ata import serial_of
 from ggaoe.proto.frame import SECTOR_BYTES, Header
 from ggaoe.proto.target import Change, Reply, Settings, Target, TargetState
 from ggaoe.sched.queue import Policy
+from ggaoe.sched.throttle import Limits, rate
 from ggaoe.server.state import StateStore
 from ggaoe.units import format_mac, format_size
 
@@ -269,9 +270,7 @@ class Export:
         device.policy = policy_of(config)
         device.trace_io = config.trace_io
         self._engine.refresh(device)
-        told = (old.queue_length, old.accept, old.deny, old.discover, old.broadcast)
-        tells = (config.queue_length, config.accept, config.deny, config.discover, config.broadcast)
-        if told != tells:
+        if _told(old) != _told(config):
             self._announce(device)
 
     async def settle(self) -> None:
@@ -343,7 +342,7 @@ def settings_of(config: DeviceConfig) -> Settings:
         serial=serial_of(config.name),
         model=MODEL,
         firmware=__version__,
-        buffer_count=config.queue_length,
+        buffer_count=limits_of(config).announced(config.queue_length),
         read_only=config.read_only,
         write_cache=config.write_cache,
         accept=config.accept,
@@ -374,7 +373,24 @@ def policy_of(config: DeviceConfig) -> Policy:
         queue_length=config.queue_length,
         max_delay_ns=round(config.max_delay_s * 1e9),
         merge_delay_ns=round(config.merge_delay_s * 1e9),
+        limits=limits_of(config),
     )
+
+
+def limits_of(config: DeviceConfig) -> Limits:
+    """The same, of what hosts may use."""
+    return Limits(
+        rate(config.iops_limit, config.iops_burst),
+        rate(config.bandwidth_limit_bytes_per_s, config.bandwidth_burst_bytes),
+        rate(config.initiator_iops_limit),
+        rate(config.initiator_bandwidth_limit_bytes_per_s),
+    )
+
+
+def _told(config: DeviceConfig) -> tuple[object, ...]:
+    """What hosts learn by an announcement, and who gets it."""
+    buffers = limits_of(config).announced(config.queue_length)
+    return buffers, config.accept, config.deny, config.discover, config.broadcast
 
 
 def file_spec_of(config: DeviceConfig) -> FileSpec:

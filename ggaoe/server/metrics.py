@@ -53,6 +53,7 @@ _DEVICE = (
         "Requests in flight, summed over submissions; over batches, the mean depth.",
     ),
     ("waits", "waits", "Requests that found the queue full."),
+    ("throttled", "throttled", "Requests that could have started earlier but for a limit."),
     ("overlaps", "overlaps", "Requests that waited for an older one on the same sectors."),
     ("absorbed", "absorbed", "Repetitions of requests that were still being served."),
     ("commits", "commits", "Flushes that made writes durable."),
@@ -73,6 +74,7 @@ _INITIATOR = (
     ("errors", "Requests of the host that were answered with an error."),
     ("absorbed", "Repetitions of requests that were still being served."),
     ("waits", "Requests that found the host's part of the queue full."),
+    ("throttled", "Requests that could have started earlier but for a limit."),
 )
 _INITIATOR_OPERATIONS = ("read", "write", "other")
 

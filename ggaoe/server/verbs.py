@@ -24,6 +24,7 @@ from ggaoe.proto.frame import SECTOR_BYTES
 from ggaoe.proto.operation import Operation
 from ggaoe.proto.rules import EVERYBODY, Rules
 from ggaoe.proto.target import Finding, TargetState
+from ggaoe.sched.throttle import Limits
 from ggaoe.server.changes import unsaved
 from ggaoe.server.control import (
     INVALID_PARAMS,
@@ -36,7 +37,7 @@ from ggaoe.server.control import (
     select,
     string_list,
 )
-from ggaoe.server.export import Export
+from ggaoe.server.export import Export, limits_of
 from ggaoe.server.interfaces import wants
 from ggaoe.units import format_mac, parse_mac
 
@@ -361,6 +362,15 @@ def _detail(export: Export) -> Json:
     }
 
 
+def _limits(limits: Limits) -> Json:
+    """The limits that are set, as they are in force."""
+    return {
+        name: {"per_s": limit.per_s, "burst": limit.burst}
+        for name, limit in limits._asdict().items()
+        if limit.per_s
+    }
+
+
 async def _pieces(text: str) -> AsyncGenerator[Json, None]:
     """A long text in items that are short enough; `left` tells whether it has all arrived."""
     for start in range(0, len(text), PIECE_CHARACTERS):
@@ -376,6 +386,7 @@ def _batches(records: list[Traced]) -> Iterator[list[Traced]]:
 def _configured(config: DeviceConfig) -> Json:
     return {
         "queue_length": config.queue_length,
+        "limits": _limits(limits_of(config)),
         "write_cache": config.write_cache,
         "accept": None if config.accept.others else _texts(sorted(config.accept.exceptions)),
         "deny": _texts(sorted(config.deny.exceptions)),

@@ -418,7 +418,7 @@ VERBS = (
     *(["version"], ["list"], ["show", "daemon", "disk"], ["stats"], ["show-config"]),
     *(["show-macmask"], ["show-reserve"], ["why", "02:00:00:00:00:01", "disk"], ["clear-stats"]),
     *(["clear-config", "disk"], ["clear-macmask", "disk"], ["clear-reserve", "disk"]),
-    *(["events", "--recent"], ["trace", "disk", "--seconds", "0.1"]),
+    *(["events", "--recent"], ["trace", "disk", "--seconds", "0.1"], ["metrics"]),
     *(
         ["set", "buffered", "queue-length=5"],
         ["set", "disk", "read=02:00:00:00:00:01", "--dry-run"],

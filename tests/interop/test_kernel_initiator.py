@@ -8,9 +8,11 @@ vblade, to tell a broken harness from a broken target; the first test does so al
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import random
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -365,3 +367,41 @@ def test_a_host_that_may_only_read(
     sums = [line.split()[0] for line in transcript.output if line.endswith("/dev/etherd/e0.1")]
     assert sums == [before, before]
     assert sha256(stage.backing) == before
+
+
+FIO_LIMITED = (
+    FIO_HEAD
+    + """
+[write]
+rw=randwrite
+bs=8k
+size=1m
+iodepth=32
+[read]
+rw=randread
+bs=8k
+size=1m
+iodepth=32
+"""
+)
+
+
+def test_a_limited_host_is_slowed_and_sees_no_error(
+    images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though it wants more than the limit all the time: it holds back what it is told to, instead
+    of sending again what waits."""
+    monkeypatch.setattr(Restricted, "options", "iops-limit = 50\n")
+    with scene(images, tmp_path, Restricted, [9000]) as stage:
+        transcript = stage.run(
+            ". /functions; find_disk; fio --eta=never /jobs.fio", fio_jobs=FIO_LIMITED
+        )
+        ctl = [sys.executable, "-m", "ggaoe.cli.ggaoectl", "-c", str(tmp_path / "ggaoed.conf")]
+        stats = subprocess.check_output([*ctl, "--json", "stats", "disk"], timeout=60)
+        stage.target.stop()
+    counters = json.loads(stats)["devices"]["disk"]
+    needed = 3 * MIB // 8192
+    assert needed <= counters["read_requests"] + counters["write_requests"] < 2 * needed
+    assert counters["throttled"] > needed // 2
+    assert transcript.kernel_complaints() == []
+    verify_on_host(stage.backing, FIO_LIMITED, tmp_path, "read")

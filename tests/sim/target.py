@@ -43,6 +43,12 @@ CONFIG = DeviceConfig(
     write_cache=False,
     max_delay_s=0.0,
     merge_delay_s=0.0,
+    iops_limit=0,
+    iops_burst=0,
+    bandwidth_limit_bytes_per_s=0,
+    bandwidth_burst_bytes=0,
+    initiator_iops_limit=0,
+    initiator_bandwidth_limit_bytes_per_s=0,
     trace_io=False,
 )
 

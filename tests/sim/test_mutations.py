@@ -95,6 +95,10 @@ MUTATIONS = [
         "source not in self.state.reserved", "False"),
     one("a reservation locks everybody out", TARGET, "Target.is_locked_out",
         "source not in self.state.reserved", "True"),
+    one("whoever a limit has slowed is forgotten", "ggaoe.sched.queue", "DeviceQueue._unpark",
+        "self._turns.append(source)", "self._ready_count -= len(self._ready.pop(source))"),
+    one("nobody looks again when a limit has room", ENGINE, "PortableEngine._arm_timer",
+        "device.timer = self._loop.call_later(delay_s, wake)", "pass"),
     # Of the compiled engine, what can be reached from outside.
     one("a clock that is late", "ggaoe.testing.native", "NativeOnMemory._turn",
         "self._clock.wall_ns()", "self._clock.wall_ns() - 10**11", "native"),

@@ -15,7 +15,7 @@ from sim.world import live
 
 SEEDS_PER_TEST = 50
 EVENTS = (
-    *("stall", "stale", "flap", "reopen", "retune", "heal"),
+    *("stall", "stale", "flap", "reopen", "retune", "limits", "heal"),
     *("clock-set", "change", "kill", "power-cut"),
 )
 REGRESSIONS = Path(__file__).with_name("regressions.txt")

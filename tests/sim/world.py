@@ -52,6 +52,16 @@ CALM_S = 60.0
 """By then a world that nothing befalls has settled: no disk hangs longer, nor does anybody wait
 longer before the disk is opened again."""
 PROBED_S = 1.0
+LIMITS: tuple[dict[str, int], ...] = (
+    {},
+    {},
+    {},
+    {"iops_limit": 1000, "iops_burst": 3, "bandwidth_limit_bytes_per_s": 4 << 20},
+    {"bandwidth_limit_bytes_per_s": 200_000, "bandwidth_burst_bytes": 1024},
+    {"initiator_iops_limit": 300, "initiator_bandwidth_limit_bytes_per_s": 1 << 20},
+    {"iops_limit": 800, "initiator_iops_limit": 200, "bandwidth_limit_bytes_per_s": 2 << 20},
+)
+NO_LIMITS = dict.fromkeys((key for limits in LIMITS for key in limits), 0)
 GIVE_UP_S = 3600.0
 """Simulated time after which a world that has not ended is at fault."""
 
@@ -95,6 +105,8 @@ class World:
     def __init__(self, seed: int, engine_class: type[Engine], clock: ManualClock) -> None:
         self.seed = seed
         self._chance = chance = random.Random(seed)
+        # By itself, so that limits leave the rest of a life as it is without them.
+        self._chance_of_limits = random.Random(f"limits {seed}")
         self._clock = clock
         self._engine_class = engine_class
         self._trace = blake2b(digest_size=8)
@@ -158,6 +170,7 @@ class World:
             queue_length=chance.choice((2, 3, 8, 64)),
             max_delay_s=chance.choice((0, 0.001)),
             merge_delay_s=chance.choice((0, 0, 0.0001)),
+            **self._limits(),
         )
         self._states = SimStates(chance, self._states.content)
         self._export = SimExport(
@@ -177,6 +190,11 @@ class World:
         self._engine.set_ports(device, [port for port in self._ports if port is not None])
         has_disk = device.backend is not None
         self._judge.presence = Presence.DISK if has_disk else Presence.NO_DISK
+
+    def _limits(self) -> dict[str, int]:
+        limits = self._chance_of_limits.choice(LIMITS)
+        self._events["limits"] += bool(limits)
+        return NO_LIMITS | limits
 
     def _open(self, path: int) -> None:
         interface = Interface(path + 1, f"eth{path}", _mac(path), self._mtu_bytes, is_up=True)
@@ -347,9 +365,10 @@ class World:
         self._judge.dropped()
 
     async def _retune(self) -> None:
-        """The administrator changes the queue's length."""
+        """The administrator changes the queue's length and limits."""
         self._events["retune"] += 1
-        self._config = replace(self._config, queue_length=self._chance.choice((2, 5, 64)))
+        queue_length = self._chance.choice((2, 5, 64))
+        self._config = replace(self._config, queue_length=queue_length, **self._limits())
         self._export.apply(self._config)
 
     async def _heal(self) -> None:

@@ -451,6 +451,7 @@ class NativeEngine(Engine):
         device.core.resize((device.target.size_sectors or 0) * 512)
         policy = device.policy
         device.core.limit(policy.queue_length, policy.max_delay_ns, policy.merge_delay_ns)
+        device.core.throttle(policy.limits)
         self._core.kick()
 
     def drop_waiting(self, device: Device) -> None:

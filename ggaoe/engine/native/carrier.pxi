@@ -273,8 +273,8 @@ cdef int64_t time_to_wait(Engine *engine, int64_t now_ns) noexcept nogil:
             wake_ns = link.blocked_until_ns
         link = link.next
     while device != NULL:
-        if wake_ns == 0 or device.hold_until_ns < wake_ns:
-            wake_ns = device.hold_until_ns
+        if wake_ns == 0 or device.wake_ns < wake_ns:
+            wake_ns = device.wake_ns
         device = device.holding_next
     if wake_ns == 0:
         return -1
@@ -282,13 +282,13 @@ cdef int64_t time_to_wait(Engine *engine, int64_t now_ns) noexcept nogil:
 
 
 cdef void end_holds(Engine *engine) noexcept nogil:
-    # Look again at the devices that have held requests back to merge them.
+    # Look again at the devices that have held requests back, to merge them or because of limits.
     cdef Device **place = &engine.holding
     cdef Device *device
     cdef int64_t now_ns = monotonic_ns(engine)
     while place[0] != NULL:
         device = place[0]
-        if device.hold_until_ns <= now_ns:
+        if device.wake_ns <= now_ns:
             place[0] = device.holding_next
             device.is_holding = False
             activate(device)

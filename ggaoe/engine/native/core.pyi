@@ -1,4 +1,4 @@
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from mmap import mmap
 
 AIO_EVENTS_MAX: int
@@ -29,6 +29,7 @@ class CoreDevice:
         fast: bool,
     ) -> None: ...
     def limit(self, queue_length: int, max_delay_ns: int, merge_delay_ns: int) -> None: ...
+    def throttle(self, limits: Sequence[tuple[int, int]]) -> None: ...
     def resize(self, size_bytes: int) -> None: ...
     def attach(
         self, fd: int, file_offset: int, direct: bool, nowait: bool, granule: int, origin: int

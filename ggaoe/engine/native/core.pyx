@@ -11,7 +11,7 @@ thread, and hold the engine's lock for the moment that they need.
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBUF_WRITE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.memoryview cimport PyMemoryView_FromMemory
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy, memmove, memset, strerror
 
@@ -22,6 +22,7 @@ include "structs.pxi"
 include "histogram.pxi"
 include "trace.pxi"
 include "order.pxi"
+include "throttle.pxi"
 include "queue.pxi"
 include "disk.pxi"
 include "uring.pxi"
@@ -279,6 +280,19 @@ cdef class CoreDevice:
         activate(self.c)
         leave(self.core.c)
 
+    def throttle(self, limits):
+        """(requests or bytes per second or 0, how many at once) each for the device's requests and
+        bytes and an initiator's requests and bytes."""
+        cdef Rate rates[LIMITS]
+        cdef int i
+        for i in range(LIMITS):
+            per_s, burst = limits[i]
+            rates[i].per_s = per_s
+            rates[i].burst = burst * <int64_t>NANO
+        hold_lock(self.core.c)
+        set_limits(self.c, rates)
+        leave(self.core.c)
+
     def resize(self, uint64_t size_bytes):
         """How much of the file is served."""
         hold_lock(self.core.c)
@@ -458,7 +472,7 @@ cdef class CoreDevice:
                 source.read_requests = source.read_bytes = 0
                 source.write_requests = source.write_bytes = 0
                 source.other_requests = source.errors = 0
-                source.absorbed = source.waits = source.dropped = 0
+                source.absorbed = source.waits = source.throttled = source.dropped = 0
                 source = source.next
         leave(self.core.c)
         found = []
@@ -472,6 +486,7 @@ cdef class CoreDevice:
                     "write_requests": source.write_requests, "write_bytes": source.write_bytes,
                     "other_requests": source.other_requests, "errors": source.errors,
                     "absorbed": source.absorbed, "waits": source.waits,
+                    "throttled": source.throttled,
                 },
                 source.dropped,
             ))

@@ -51,7 +51,7 @@ cdef void submit(Device *device, bint after_completion) noexcept nogil:
             if vector == NULL:
                 continue
             launch(device, vector, now_ns)
-    if device.merge_delay_ns and device.ready_count and device.in_flight < device.queue_length:
+    if device.serving and device.ready_count and device.in_flight < device.queue_length:
         hold(device)
     if device.joined_head != NULL and not device.flushing:
         vector = new_vector(device.engine, device, FLUSH)
@@ -68,7 +68,7 @@ cdef void submit(Device *device, bint after_completion) noexcept nogil:
 
 
 cdef void hold(Device *device) noexcept nogil:
-    # Have the leader come back to it at `hold_until_ns`.
+    # Have the leader come back to it at `wake_ns`.
     if not device.is_holding:
         device.is_holding = True
         device.holding_next = device.engine.holding
@@ -341,5 +341,6 @@ cdef int drop_unstarted(Device *device) noexcept nogil:
             source.turn_next = NULL
             source = source.next
     device.turn_head = device.turn_tail = NULL
+    device.parked_head = device.parked_tail = NULL
     device.ready_count = 0
     return dropped

@@ -55,16 +55,13 @@ cdef void make_ready(Device *device, Request *request) noexcept nogil:
     request.next = NULL
     if source.ready_head == NULL:
         source.ready_head = request
-        source.turn_next = NULL
-        if device.turn_tail != NULL:
-            device.turn_tail.turn_next = source
-        else:
-            device.turn_head = source
-        device.turn_tail = source
+        enter_round(device, source)
     else:
         source.ready_tail.next = request
     source.ready_tail = request
     device.ready_count += 1
+    device.ready_number += 1
+    request.ready_number = device.ready_number
 
 
 cdef inline uint64_t _cost(Request *request) noexcept nogil:
@@ -154,35 +151,59 @@ cdef inline void unbook(Device *device, Request *request) noexcept nogil:
     request.source.waiting_bytes -= _cost(request)
 
 
+cdef inline void enter_round(Device *device, Source *source) noexcept nogil:
+    source.turn_next = NULL
+    if device.turn_tail != NULL:
+        device.turn_tail.turn_next = source
+    else:
+        device.turn_head = source
+    device.turn_tail = source
+
+
+cdef inline void leave_round(Device *device) noexcept nogil:
+    # The first one does.
+    device.turn_head = device.turn_head.turn_next
+    if device.turn_head == NULL:
+        device.turn_tail = NULL
+
+
 cdef int take(Device *device, Request **started, int started_max, int64_t now_ns, bint after_completion) noexcept nogil:
     # Start what may start, each host in turn; returns how many, in `started`.
     cdef int count = 0
     cdef Source *source
     cdef Request *request
-    if device.merge_delay_ns and now_ns < device.hold_until_ns and not after_completion:
+    if device.ready_count == 0 or device.in_flight >= device.queue_length:
         return 0
+    if device.merge_delay_ns and now_ns < device.hold_until_ns and not after_completion:
+        device.wake_ns = device.hold_until_ns
+        return 0
+    if device.parked_head != NULL:
+        unpark(device, now_ns)
     while (
-        device.ready_count and device.in_flight < device.queue_length and count < started_max
+        device.turn_head != NULL
+        and device.in_flight < device.queue_length
+        and count < started_max
+        and (not device.is_limited or find_turn(device, now_ns))
     ):
         source = device.turn_head
-        device.turn_head = source.turn_next
-        if device.turn_head == NULL:
-            device.turn_tail = NULL
+        leave_round(device)
         request = source.ready_head
         source.ready_head = request.next
         if source.ready_head != NULL:
-            source.turn_next = NULL
-            if device.turn_tail != NULL:
-                device.turn_tail.turn_next = source
-            else:
-                device.turn_head = source
-            device.turn_tail = source
+            enter_round(device, source)
         device.ready_count -= 1
         unbook(device, request)
         request.started = True
+        if request.ready_number <= device.throttled_number:
+            device.stats.throttled += 1
+            source.throttled += 1
         device.in_flight += 1
         started[count] = request
         count += 1
+    if device.ready_count and device.in_flight < device.queue_length and count < started_max:
+        device.throttled_number = device.ready_number
+        if device.turn_head == NULL:
+            device.wake_ns = end_of_parking(device)
     return count
 
 

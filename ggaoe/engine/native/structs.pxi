@@ -40,6 +40,7 @@ cdef enum:
     LATENCY_BUCKETS = 97
     SIZE_BUCKETS = 8
     SNAP_BYTES = 60
+    NANO = 1000000000
     TRACED_MAX = 4096
 
 cdef enum Op:
@@ -48,6 +49,21 @@ cdef enum Op:
     FLUSH = 2
     VERIFY = 3
     COMMIT = 4                       # in failures only: the flush that answers writes
+
+cdef enum:                           # limits of a device
+    LIMIT_IOPS = 0
+    LIMIT_BANDWIDTH = 1
+    LIMIT_INITIATOR_IOPS = 2
+    LIMIT_INITIATOR_BANDWIDTH = 3
+    LIMITS = 4
+
+ctypedef struct Rate:                # of requests or bytes
+    int64_t per_s                    # 0: there is no limit
+    int64_t burst                    # in billionths
+
+ctypedef struct Meter:               # what has been used of one rate, in billionths
+    int64_t owed
+    int64_t since_ns
 
 ctypedef struct Node:
     Request *request
@@ -71,6 +87,7 @@ ctypedef struct Request:
     bint is_refused                  # by every device that it is for, or by what a host is
     bint is_short                    # no slot of its link's: head and data have SHORT_BYTES
     bint started
+    uint64_t ready_number
     int lost                         # errno of a flush that failed while this write was under way
     int blockers
     uint64_t offset
@@ -92,7 +109,9 @@ ctypedef struct Bucket:
 ctypedef struct Source:
     uint64_t mac
     Source *next                     # in its chain
-    Source *turn_next                # in the round of those that have something ready
+    Source *turn_next                # in the round of those that have something ready, or parked
+    int64_t parked_until_ns
+    Meter meters[2]
     Request *ready_head
     Request *ready_tail
     uint64_t waiting_bytes
@@ -107,6 +126,7 @@ ctypedef struct Source:
     uint64_t errors
     uint64_t absorbed
     uint64_t waits
+    uint64_t throttled
     uint64_t dropped
 
 ctypedef struct Vector:
@@ -158,6 +178,7 @@ ctypedef struct Stats:
     uint64_t batches
     uint64_t in_flight_sum
     uint64_t waits
+    uint64_t throttled
     uint64_t overlaps
     uint64_t absorbed
     uint64_t commits
@@ -224,7 +245,11 @@ ctypedef struct Device:
     int64_t merge_delay_ns
     int stalled                      # calls that hold up a carrier
     int64_t careful_until_ns
-    bint is_holding                  # in the engine's list, until hold_until_ns
+    bint is_limited
+    Rate limits[4]
+    Meter meters[2]
+    bint is_holding                  # in the engine's list, until wake_ns
+    int64_t wake_ns                  # of what is ready nothing starts before, if there is room
     Device *holding_next
     bint write_cache
     bint read_only
@@ -240,6 +265,10 @@ ctypedef struct Device:
     uint32_t source_count
     Source *turn_head
     Source *turn_tail
+    Source *parked_head              # outside the round: they have used up their own limits
+    Source *parked_tail
+    uint64_t ready_number
+    uint64_t throttled_number        # who became ready with this or a lower one was delayed by limits
     uint32_t ready_count
     uint64_t waiting_bytes
     int64_t hold_until_ns

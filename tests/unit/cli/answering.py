@@ -117,6 +117,10 @@ class Daemon:
             "backend": "direct I/O, Linux AIO",
             "warnings": ["no O_DIRECT: buffered"],
             "queue_length": 64,
+            "limits": {
+                "iops": {"per_s": 500, "burst": 50},
+                "initiator_bandwidth": {"per_s": 10 << 20, "burst": 1 << 20},
+            },
             "write_cache": False,
             "accept": None,
             "deny": [HOST],

@@ -53,6 +53,12 @@ def test_list(daemon: Daemon) -> None:
     )
 
 
+LIMITS = (
+    "  limits         500 requests per second, 50 at once; "
+    "10 MiB per second of each initiator, 1 MiB at once"
+)
+
+
 def test_show(daemon: Daemon) -> None:
     ran = ggaoectl("--socket", daemon.path, "show", "disk", "l*")
     assert (ran.status, ran.err) == (DONE, "")
@@ -68,6 +74,7 @@ def test_show(daemon: Daemon) -> None:
         "  discover       everybody",
         "  read           nobody",
         "  write          !guests, lab",
+        LIMITS,
         "  mask list      -",
         "  config string  host\\\\\\\\ \\\\xff\\\\x0a".replace("\\\\", "\\"),
         "  warning        no O_DIRECT: buffered",

@@ -25,6 +25,11 @@ DEVICE = "[d]\npath = /x\nshelf = 1\nslot = 0\n"
         ("merge-delay = 250us", "merge_delay_s", 0.00025),
         ("offset = 4k", "offset_bytes", 4096),
         ("length = 1GiB", "length_bytes", 2**30),
+        ("iops-limit = 0", "iops_limit", 0),
+        ("iops-limit = 10", "iops_limit", 10),
+        ("bandwidth-limit = 10MiB", "bandwidth_limit_bytes_per_s", 10 << 20),
+        ("bandwidth-burst = 4GiB", "bandwidth_burst_bytes", 1 << 32),
+        ("initiator-bandwidth-limit = 65536", "initiator_bandwidth_limit_bytes_per_s", 65536),
         ("interfaces = eth*,  san0 ,", "interfaces", ("eth*", "san0")),
         ("write-cache = true", "write_cache", True),
         ("exact-size = true", "exact_size", True),
@@ -50,6 +55,11 @@ def test_device_values(line, field, value):
         (
             "max-delay = -1",
             "13: '-1' is not a duration: write seconds or a unit, as in 0.001, 5ms",
+        ),
+        ("iops-limit = 9", "14: 9 is out of range: iops-limit can be 0 or 10 to 1000000000"),
+        (
+            "bandwidth-limit = 1k",
+            "19: 1024 is out of range: bandwidth-limit can be 0 or 64 KiB to 32 GiB",
         ),
         (
             "offset = 100",

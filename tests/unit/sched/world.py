@@ -27,12 +27,19 @@ from ggaoe.sched.queue import (
     Policy,
 )
 from ggaoe.sched.request import Request
+from ggaoe.sched.throttle import NO_LIMITS, Limits, Rate
 from unit.sched.making import MS, SECTOR, conflict
 
 Choose = Callable[[int], int]
 SOURCES = [bytes([2, 0, 0, 0, 0, number]) for number in range(6)]
 OPS = [Op.READ, Op.WRITE, Op.WRITE, Op.READ, Op.WRITE, Op.VERIFY, Op.FLUSH]
 SIZES = [1024] * 6 + [0, 3 << 20, 16 << 20]
+LIMITS = [
+    NO_LIMITS,
+    NO_LIMITS,
+    Limits(iops=Rate(2000, 3), bandwidth=Rate(3_000_000, 2048)),
+    Limits(initiator_iops=Rate(1500, 2), initiator_bandwidth=Rate(1_000_000, 1024)),
+]
 ERRORS = [errno.EIO, errno.ENOSPC]
 
 
@@ -93,6 +100,7 @@ class World:
             queue_length=(2, 3, 5, 64)[self.choose(4)],
             max_delay_ns=(0, MS, 1000 * MS)[self.choose(3)],
             merge_delay_ns=(0, 0, 2 * MS)[self.choose(3)],
+            limits=LIMITS[self.choose(len(LIMITS))],
         )
 
     # --- what may happen -------------------------------------------------------------------
@@ -200,22 +208,38 @@ class World:
         self.log.append(f"started {[vector.members for vector in vectors]}")
         for vector in vectors:
             self.check_shape(vector)
-        if fresh:
-            assert len(fresh) == len(set(fresh)) == min(len(free), room)
-            assert set(fresh) <= set(free)
+        limits = self.policy.limits
+        assert len(fresh) == len(set(fresh))
+        assert set(fresh) <= set(free)
+        if limits != NO_LIMITS:
+            self.check_limited(free, fresh, room)
+        elif fresh:
+            assert len(fresh) == min(len(free), room)
             assert after_completion or wake_ns is None or wake_ns <= self.now_ns
         elif free and room:
             assert not after_completion
             assert wake_ns is not None
             since_ns = min(load.free_ns for load in free)
             assert self.now_ns < wake_ns <= since_ns + self.policy.merge_delay_ns
-        self.check_turns(free, fresh)
+        if limits.initiator_iops == Rate():
+            self.check_turns(free, fresh)
+        else:  # not everybody could start
+            self.overtaken.clear()
         for load in fresh:
             assert isinstance(load, Load)
             self.running.append(load)
         for vector in vectors:
             self.begin(vector)
         self.begin_flush()
+
+    def check_limited(self, free: list[Load], fresh: list[Request], room: int) -> None:
+        """What limits keep back starts when there is time; how much, is tested elsewhere."""
+        assert len(fresh) <= min(len(free), room)
+        if len(fresh) < min(len(free), room):
+            wake_ns = self.queue.wake_ns
+            assert wake_ns is not None
+            is_merging = not fresh and self.policy.merge_delay_ns
+            assert self.now_ns < wake_ns or is_merging
 
     def check_shape(self, vector: Vector) -> None:
         assert vector.done_bytes == 0
@@ -369,7 +393,7 @@ class World:
         assert queue.waiting == len(self.active) - len(self.running)
         assert queue.active == self.active
         if queue.wake_ns is not None:
-            assert self.policy.merge_delay_ns
+            assert self.policy.merge_delay_ns or self.policy.limits != NO_LIMITS
             assert self.free()
         for at, load in enumerate(self.running):
             assert self.is_free(load, self.running[:at])
@@ -413,6 +437,7 @@ class World:
         assert not self.commit.start()
         assert not queue._order._granules
         assert not queue._turns
+        assert not queue._parked
         assert not queue._ready
         assert not queue._waiting_bytes_of
         assert queue._waiting_bytes == queue._ready_count == 0

@@ -21,6 +21,7 @@ from ggaoe.net.link import LinkSettings
 from ggaoe.proto.ata import Op
 from ggaoe.proto.rules import EVERYBODY
 from ggaoe.proto.target import TargetState
+from ggaoe.sched.throttle import NO_LIMITS, Limits, Rate
 from ggaoe.server import export as export_module
 from ggaoe.server.export import Export, State
 from ggaoe.server.state import StateStore
@@ -144,6 +145,12 @@ def device_config(path: str = "/disk", **options: object) -> DeviceConfig:
         write_cache=True,
         max_delay_s=0.0,
         merge_delay_s=0.0,
+        iops_limit=0,
+        iops_burst=0,
+        bandwidth_limit_bytes_per_s=0,
+        bandwidth_burst_bytes=0,
+        initiator_iops_limit=0,
+        initiator_bandwidth_limit_bytes_per_s=0,
         trace_io=False,
     )
     return replace(config, **options)  # type: ignore[arg-type]
@@ -262,6 +269,23 @@ async def test_lock_is_free_after_closing_at_any_moment_of_opening(
         async with asyncio.timeout(30):
             while not await is_free():  # noqa: ASYNC110 - the loop itself is to turn
                 await asyncio.sleep(0)
+
+
+async def test_limits_are_put_in_force_and_fewer_buffers_announced(
+    world: World, opener: Opener
+) -> None:
+    made, _ = await world.serving(device_config())
+    assert made.device.policy.limits == NO_LIMITS
+    world.announced.clear()
+    limited = device_config(iops_limit=20, initiator_bandwidth_limit_bytes_per_s=1 << 20)
+    made.apply(limited)
+    limits = Limits(iops=Rate(20, 2), initiator_bandwidth=Rate(1 << 20, (1 << 20) // 10))
+    assert made.device.policy.limits == limits
+    assert made.device.target.settings.buffer_count == 2
+    assert world.announced == [made.device]
+    made.apply(replace(limited, iops_burst=7))
+    assert made.device.policy.limits == limits._replace(iops=Rate(20, 7))
+    assert world.announced == [made.device]
 
 
 async def test_size_changes_are_noticed_and_announced(world: World, opener: Opener) -> None:
