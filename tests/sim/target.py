@@ -25,6 +25,7 @@ CONFIG = DeviceConfig(
     path=Path("/sim"),
     uuid=None,
     shelf=SHELF,
+    auto=True,
     slot=SLOT,
     offset_bytes=0,
     length_bytes=None,
