@@ -674,11 +674,13 @@ def test_export_is_confined(open_scene: Scene, switches: tuple[str, ...]) -> Non
     if "--user" in switches:
         give(disk)
     log = scene.directory / "export.log"
+    temporary = scene.directory / "tmp"
+    temporary.mkdir()
+    temporary.chmod(0o1777)
     with log.open("wb") as stderr:
         options = ("--interface", "far0", "--slot", "1", "--control-socket", control, *switches)
-        process = scene.target.spawn(
-            *GGAOE, "export", disk, *options, stderr=stderr, cwd=REPOSITORY
-        )
+        command = ("env", f"TMPDIR={temporary}", *GGAOE, "export", disk, *options)
+        process = scene.target.spawn(*command, stderr=stderr, cwd=REPOSITORY)
     scene.logs.append(log)
     daemon = Daemon(scene.target, scene.directory)
     daemon.process = process
@@ -689,4 +691,4 @@ def test_export_is_confined(open_scene: Scene, switches: tuple[str, ...]) -> Non
     assert shown["user"] == (NOBODY if "--user" in switches else "root")
     assert process.stop() == 0
     assert "Traceback" not in log.read_text()
-    assert not list(Path(tempfile.gettempdir()).glob("ggaoe-export-*"))
+    assert not list(temporary.iterdir())
