@@ -5,7 +5,7 @@ export VENV
 
 setup: ; @bash packaging/devel/setup.sh
 demo: setup ; @bash bench/demo.sh
-test: setup ; $(VENV)/bin/pytest && GGAOE_ENGINE=portable $(VENV)/bin/pytest tests/integration tests/interop tests/torture
+test: setup ; $(VENV)/bin/pytest && GGAOE_ENGINE=portable $(VENV)/bin/pytest -m "not one_engine" tests/integration tests/interop tests/torture
 test-quick: setup ; $(VENV)/bin/pytest tests/tidy tests/unit tests/property
 lint: setup ; $(VENV)/bin/pytest tests/tidy
 sanitize: setup ; @bash packaging/devel/sanitize.sh

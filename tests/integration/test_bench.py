@@ -18,6 +18,8 @@ from helpers.needs import requires_namespaces, requires_program
 from helpers.netns import Namespace, Process, veth, wait_until
 from helpers.targets import REPOSITORY, Ggaoe, TargetUnderTest, Vblade
 
+pytestmark = pytest.mark.one_engine
+
 SECTOR_BYTES = 512
 BACKING_SECTORS = 2048
 BUSY_FRAMES = 1000

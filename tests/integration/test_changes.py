@@ -24,6 +24,8 @@ from integration.scene import (
     round_trip,
 )
 
+pytestmark = pytest.mark.one_engine
+
 
 @pytest.fixture(params=list(ENGINES))
 def engine(request: pytest.FixtureRequest) -> str:

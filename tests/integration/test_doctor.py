@@ -20,6 +20,8 @@ from helpers.netns import bridge
 from helpers.targets import REPOSITORY, Vblade
 from integration.scene import DISK_BYTES, GGAOE, MIB, Daemon, Scene, device
 
+pytestmark = pytest.mark.one_engine
+
 TIMEOUT_S = 30.0
 
 Row = dict[str, str]

@@ -13,6 +13,8 @@ import pytest
 
 from integration.scene import DEADLINE_S, GGAOE, Daemon, Scene, device
 
+pytestmark = pytest.mark.one_engine
+
 WATCHDOG_US = 20_000
 
 

@@ -12,6 +12,8 @@ from helpers.needs import requires_program
 from integration.load import PATIENT, Load, running
 from integration.scene import Scene, device
 
+pytestmark = pytest.mark.one_engine
+
 PORT = 9882
 DEFAULTS = f"[defaults]\nmetrics = 127.0.0.1:{PORT}\n"
 MARKUP = "<img src=x onerror=document.title='broken'>"

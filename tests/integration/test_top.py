@@ -15,6 +15,8 @@ from ggaoe.engine.select import ENGINES
 from integration.load import PATIENT, Load, running
 from integration.scene import DEADLINE_S, GGAOECTL, Scene, device
 
+pytestmark = pytest.mark.one_engine
+
 
 @pytest.mark.parametrize("engine", ENGINES)
 async def test_lines_and_json(scene: Scene, engine: str) -> None:

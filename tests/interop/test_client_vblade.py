@@ -31,6 +31,8 @@ MTUS_BYTES = (1500, 9000)
 _MAIN = """
 import argparse, sys
 from ggaoe.cli.tools import add_tool_parsers
+
+pytestmark = pytest.mark.one_engine
 parser = argparse.ArgumentParser()
 add_tool_parsers(parser.add_subparsers())
 arguments = parser.parse_args()

@@ -33,7 +33,7 @@ PAGES = {
     if (steps := steps_of(path.read_text()))
 }
 
-pytestmark = pytest.mark.timeout(GUEST_TIMEOUT_S + 60)
+pytestmark = [pytest.mark.timeout(GUEST_TIMEOUT_S + 60), pytest.mark.one_engine]
 
 
 @pytest.fixture(scope="module")

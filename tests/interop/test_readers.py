@@ -19,6 +19,8 @@ from ggaoe.proto.target import Dropped, Io, TargetState
 from helpers.needs import requires_program
 from unit.proto.host import MAC_A, MAC_B, MAC_TARGET, PATH, SHELF, SLOT, make_target
 
+pytestmark = pytest.mark.one_engine
+
 SECTOR = 0x0605_0403_0201
 TOP_SECTOR = (1 << 48) - 1
 DATA = bytes(range(256)) * 4

@@ -30,6 +30,8 @@ QUICK = ("-t", "0.3")
 _MAIN = """
 import argparse, sys
 from ggaoe.cli.tools import add_tool_parsers
+
+pytestmark = pytest.mark.one_engine
 parser = argparse.ArgumentParser()
 add_tool_parsers(parser.add_subparsers())
 arguments = parser.parse_args()

@@ -19,6 +19,8 @@ from helpers.needs import requires_namespaces, requires_program
 from helpers.netns import Namespace, Process, veth
 from helpers.targets import REPOSITORY
 
+pytestmark = pytest.mark.one_engine
+
 DEADLINE_S = 60.0
 COMMAND_TIMEOUT_S = 30.0
 LISTEN_S = 0.3
