@@ -23,6 +23,8 @@ from helpers.needs import requires_namespaces, requires_program
 from helpers.netns import Namespace, Process, veth
 from helpers.targets import REPOSITORY, Vblade
 
+pytestmark = pytest.mark.one_engine
+
 DEADLINE_S = 60.0
 SHELF, SLOT = 0, 1
 DISK_SECTORS = 16384
@@ -32,7 +34,6 @@ _MAIN = """
 import argparse, sys
 from ggaoe.cli.tools import add_tool_parsers
 
-pytestmark = pytest.mark.one_engine
 parser = argparse.ArgumentParser()
 add_tool_parsers(parser.add_subparsers())
 arguments = parser.parse_args()

@@ -27,11 +27,12 @@ DISK_SECTORS = 4096
 OTHER = "02:00:00:00:00:09"
 QUICK = ("-t", "0.3")
 
+pytestmark = pytest.mark.one_engine
+
 _MAIN = """
 import argparse, sys
 from ggaoe.cli.tools import add_tool_parsers
 
-pytestmark = pytest.mark.one_engine
 parser = argparse.ArgumentParser()
 add_tool_parsers(parser.add_subparsers())
 arguments = parser.parse_args()
