@@ -6,8 +6,8 @@ Owns the words. Must not know where the frames come from. Frames may be cut off 
 from __future__ import annotations
 
 import time
-from typing import NamedTuple
 
+from ggaoe.engine.trace import Traced
 from ggaoe.proto import ata
 from ggaoe.proto.ata import Opcode
 from ggaoe.proto.frame import (
@@ -33,22 +33,13 @@ _MASK_WORDS = {0: "read", 1: "edit"}
 _RESERVE_WORDS = {0: "read", 1: "set", 2: "force"}
 
 
-class Passed(NamedTuple):
-    """One frame that was seen."""
-
-    time_ns: int
-    interface: str
-    length_bytes: int
-    frame: bytes
-
-
 class Dissector:
     """Lines of one trace."""
 
     def __init__(self) -> None:
         self._asked_ns: dict[tuple[bytes, int], int] = {}
 
-    def line(self, passed: Passed) -> str:
+    def line(self, passed: Traced) -> str:
         """What `passed` says, and of a reply how long it took."""
         seconds, ns = divmod(passed.time_ns, 1_000_000_000)
         stamp = f"{time.strftime('%H:%M:%S', time.localtime(seconds))}.{ns // 1000:06d}"
@@ -72,7 +63,7 @@ class Dissector:
         self._asked_ns[header.source, header.tag] = time_ns
 
 
-def words(passed: Passed) -> str:
+def words(passed: Traced) -> str:
     """What an AoE frame asks for or answers, without the addresses."""
     frame = passed.frame
     header = unpack_header(frame)

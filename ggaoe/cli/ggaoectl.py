@@ -227,9 +227,9 @@ def _metrics(path: Path, *, as_json: bool) -> int:
 
 def _trace(arguments: argparse.Namespace, path: Path) -> int:
     """Print frames, or write them to a file, until the time is over."""
-    from ggaoe.cli.dissect import Dissector, Passed
+    from ggaoe.cli.dissect import Dissector
     from ggaoe.cli.pcapng import Capture
-    from ggaoe.engine.trace import SNAP_BYTES
+    from ggaoe.engine.trace import SNAP_BYTES, Traced
 
     params = {"names": arguments.names, "seconds": arguments.seconds}
     dissector = Dissector()
@@ -248,7 +248,7 @@ def _trace(arguments: argparse.Namespace, path: Path) -> int:
             lost += item["lost"]
             for found in item["frames"]:
                 frames += 1
-                passed = Passed(
+                passed = Traced(
                     found["time_ns"],
                     found["interface"],
                     found["length_bytes"],

@@ -13,9 +13,9 @@ from ggaoe.cli.tool import (
     REQUEST_TIMEOUT_S,
     Subparsers,
     add_json,
+    add_listen,
     add_tool,
     address,
-    positive,
     print_json,
     print_table,
 )
@@ -23,8 +23,6 @@ from ggaoe.client import Initiator, PathSizes, RemoteDevice, Timing, probe_path
 from ggaoe.errors import ClientError
 from ggaoe.proto.frame import SECTOR_BYTES, SHELF_ANY, SLOT_ANY
 from ggaoe.units import format_mac
-
-LISTEN_S = 1.0
 
 _Result = tuple[RemoteDevice, list[PathSizes], str | None]
 """A device, its ways, and why there is nothing about them."""
@@ -38,14 +36,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "address", type=address, nargs="?", default=(SHELF_ANY, SLOT_ANY), help=text
     )
-    parser.add_argument(
-        "-t",
-        "--timeout",
-        type=positive,
-        default=LISTEN_S,
-        metavar="SECONDS",
-        help="how long to listen for devices and ways to them",
-    )
+    add_listen(parser, "devices and ways to them")
     add_json(parser)
 
 

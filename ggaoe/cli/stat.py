@@ -15,8 +15,8 @@ from ggaoe.cli.tool import (
     REQUEST_TIMEOUT_S,
     Subparsers,
     add_json,
+    add_listen,
     add_tool,
-    positive,
     print_json,
     print_table,
     shown,
@@ -33,7 +33,6 @@ from ggaoe.client import (
 from ggaoe.errors import ClientError
 from ggaoe.units import format_mac, format_size
 
-LISTEN_S = 1.0
 DEVICES_AT_ONCE_MAX = 32
 """A segment may have thousands; each is asked two questions."""
 
@@ -51,14 +50,7 @@ class _Row:
 
 def add_parser(subparsers: Subparsers) -> None:
     parser = add_tool(subparsers, "stat", _stat, "list devices with size, interfaces and state")
-    parser.add_argument(
-        "-t",
-        "--timeout",
-        type=positive,
-        default=LISTEN_S,
-        metavar="SECONDS",
-        help="how long to listen for devices",
-    )
+    add_listen(parser, "devices")
     add_json(parser)
 
 

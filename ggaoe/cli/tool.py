@@ -20,6 +20,7 @@ from ggaoe.errors import GgaoeError
 from ggaoe.units import parse_address, parse_mac, printable
 
 OPEN_TIMEOUT_S = 3.0
+LISTEN_S = 1.0
 REQUEST_TIMEOUT_S = 5.0
 """For how long a request is repeated, where it is not said."""
 JSON_VERSION = 1
@@ -78,6 +79,17 @@ def add_address(parser: argparse.ArgumentParser) -> None:
 
 def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def add_listen(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument(
+        "-t",
+        "--timeout",
+        type=positive,
+        default=LISTEN_S,
+        metavar="SECONDS",
+        help=f"how long to listen for {what} ({LISTEN_S:g})",
+    )
 
 
 def add_timeout(parser: argparse.ArgumentParser, default_s: float = REQUEST_TIMEOUT_S) -> None:

@@ -20,6 +20,7 @@ from ggaoe.cli.tool import (
     Subparsers,
     add_address,
     add_json,
+    add_listen,
     add_tool,
     count,
     opened,
@@ -39,9 +40,7 @@ def add_tool_parsers(subparsers: Subparsers) -> None:
     """Add the subcommands; each sets `run`, which takes the arguments and returns the exit
     status."""
     discover = add_tool(subparsers, "discover", _discover, "list the targets that answer")
-    discover.add_argument(
-        "-t", "--timeout", type=positive, default=1.0, metavar="SECONDS", help="how long to listen"
-    )
+    add_listen(discover, "answers")
     add_json(discover)
     stat.add_parser(subparsers)
 

@@ -25,6 +25,7 @@ from ggaoe.config.schema import Kind
 from ggaoe.config.sections import Sections
 from ggaoe.config.toml import KINDS
 from ggaoe.errors import ConfigError, Problem
+from ggaoe.files import put_in_place
 
 _BOM = "\ufeff"
 _HEADER = re.compile(r"[ \t\f]*\[(?P<name>[^\x00-\x1f\x7f\[\]]+)\][ \t\r]*")
@@ -313,7 +314,7 @@ def _replace(path: Path, content: bytes, expected: _Stamp | None) -> None:
     if expected is not None and _guarded(path, lambda: _stamp(path)) != expected:
         new.unlink()
         raise ConfigError([Problem(str(path), 0, 0, "was changed by somebody else: try again")])
-    _guarded(path, lambda: _put(new, real))
+    _guarded(path, lambda: put_in_place(new, real))
 
 
 def _write(real: Path, new: Path, content: bytes) -> None:
@@ -333,15 +334,6 @@ def _write(real: Path, new: Path, content: bytes) -> None:
     except OSError:
         new.unlink(missing_ok=True)
         raise
-
-
-def _put(new: Path, real: Path) -> None:
-    new.replace(real)
-    directory = os.open(real.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 def _guarded(path: Path, act: Callable[[], _T]) -> _T:

@@ -20,6 +20,7 @@ import aiofiles
 from ggaoe.config import slots
 from ggaoe.config.schema import BY_KEY
 from ggaoe.errors import StateError
+from ggaoe.files import put_in_place
 from ggaoe.proto.access import LIST_ENTRIES_MAX, MacList
 from ggaoe.proto.ata import SMART_HOST_LOGS
 from ggaoe.proto.frame import SECTOR_BYTES
@@ -112,22 +113,13 @@ class StateStore:
                 await file.write(content)
                 await file.flush()
                 await asyncio.to_thread(os.fsync, file.fileno())
-            await asyncio.to_thread(_replace, temporary, path)
+            await asyncio.to_thread(put_in_place, temporary, path)
         except OSError as error:
             raise StateError(f"state file {path}: {error.strerror}") from None
 
 
 def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.new")
-
-
-def _replace(temporary: Path, path: Path) -> None:
-    temporary.replace(path)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 def encode(state: TargetState) -> bytes:

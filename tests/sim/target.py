@@ -7,51 +7,19 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 from ggaoe.backend.base import Backend
 from ggaoe.config import DeviceConfig
 from ggaoe.engine.base import Device, Engine
-from ggaoe.proto.rules import EVERYBODY
 from ggaoe.proto.target import TargetState
 from ggaoe.server.export import Export
 from ggaoe.server.state import StateStore, decode, encode
+from helpers.configs import device_config
 from sim.wire import SHELF, SLOT
 
 SLOW_S = 0.01
 
-CONFIG = DeviceConfig(
-    name="sim",
-    path=Path("/sim"),
-    uuid=None,
-    shelf=SHELF,
-    auto=True,
-    slot=SLOT,
-    offset_bytes=0,
-    length_bytes=None,
-    exact_size=True,
-    read_only=False,
-    accept=EVERYBODY,
-    deny=EVERYBODY,
-    discover=EVERYBODY,
-    read=EVERYBODY,
-    write=EVERYBODY,
-    change=EVERYBODY,
-    broadcast=False,
-    interfaces=(),
-    queue_length=64,
-    direct_io=False,
-    write_cache=False,
-    max_delay_s=0.0,
-    merge_delay_s=0.0,
-    iops_limit=0,
-    iops_burst=0,
-    bandwidth_limit_bytes_per_s=0,
-    bandwidth_burst_bytes=0,
-    initiator_iops_limit=0,
-    initiator_bandwidth_limit_bytes_per_s=0,
-    trace_io=False,
-)
+CONFIG = device_config("sim", "/sim", (SHELF, SLOT))
 
 
 class SimStates(StateStore):

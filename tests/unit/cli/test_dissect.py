@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from ggaoe.cli.dissect import Dissector, Passed, words
+from ggaoe.cli.dissect import Dissector, words
+from ggaoe.engine.trace import Traced
 from ggaoe.proto.frame import pack_request, pack_taskfile, padded
 
 US, HOST = bytes.fromhex("0200000000fe"), bytes.fromhex("02000000000a")
 
 
 def passed(command: int, argument: bytes, *, flags: int = 0x10, error: int = 0,
-           tag: int = 0x1234, time_ns: int = 0) -> Passed:  # fmt: skip
+           tag: int = 0x1234, time_ns: int = 0) -> Traced:  # fmt: skip
     frame = bytearray(padded(pack_request(US, HOST, 1, 2, command, tag) + argument))
     frame[14:16] = bytes([flags, error])
     if flags & 8:
         frame[:12] = HOST + US
-    return Passed(time_ns, "eth1", len(frame), bytes(frame))
+    return Traced(time_ns, "eth1", len(frame), bytes(frame))
 
 
 def ata(opcode: int, sector: int = 0, sectors: int = 0, feature: int = 0) -> bytes:
@@ -43,7 +44,7 @@ def ata(opcode: int, sector: int = 0, sectors: int = 0, feature: int = 0) -> byt
         (passed(9, b""), "command 9, 60 bytes"),
     ],
 )
-def test_words(frame: Passed, text: str) -> None:
+def test_words(frame: Traced, text: str) -> None:
     tag = "00000000" if "advertisement" in text else "00001234"
     assert words(frame) == f"tag {tag} {text}"
 
@@ -58,4 +59,4 @@ def test_replies_tell_how_long_they_took() -> None:
 
 
 def test_what_is_no_frame_is_called_so() -> None:
-    assert Dissector().line(Passed(0, "eth1", 7, bytes(7))).endswith("eth1 no AoE frame, 7 bytes")
+    assert Dissector().line(Traced(0, "eth1", 7, bytes(7))).endswith("eth1 no AoE frame, 7 bytes")

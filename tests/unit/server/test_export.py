@@ -19,13 +19,13 @@ from ggaoe.engine.base import Device, Hooks
 from ggaoe.errors import BackendError, StateError
 from ggaoe.net.link import LinkSettings
 from ggaoe.proto.ata import Op
-from ggaoe.proto.rules import EVERYBODY
 from ggaoe.proto.target import TargetState
 from ggaoe.sched.throttle import NO_LIMITS, Limits, Rate
 from ggaoe.server import export as export_module
 from ggaoe.server.export import Export, State
 from ggaoe.server.state import StateStore
 from ggaoe.testing.engine import PortableOnMemory
+from helpers.configs import device_config
 from unit.engine.rig import SECTOR, Host, interface, sectors, until
 from unit.proto.host import (
     IDENTIFY,
@@ -120,40 +120,9 @@ def opener(monkeypatch: pytest.MonkeyPatch) -> Opener:
     return opener
 
 
-def device_config(path: str = "/disk", **options: object) -> DeviceConfig:
-    config = DeviceConfig(
-        name="disk",
-        path=Path(path),
-        uuid=None,
-        shelf=SHELF,
-        slot=SLOT,
-        auto=True,
-        offset_bytes=0,
-        length_bytes=None,
-        exact_size=True,
-        read_only=False,
-        accept=EVERYBODY,
-        deny=EVERYBODY,
-        discover=EVERYBODY,
-        read=EVERYBODY,
-        write=EVERYBODY,
-        change=EVERYBODY,
-        broadcast=False,
-        interfaces=(),
-        queue_length=16,
-        direct_io=False,
-        write_cache=True,
-        max_delay_s=0.0,
-        merge_delay_s=0.0,
-        iops_limit=0,
-        iops_burst=0,
-        bandwidth_limit_bytes_per_s=0,
-        bandwidth_burst_bytes=0,
-        initiator_iops_limit=0,
-        initiator_bandwidth_limit_bytes_per_s=0,
-        trace_io=False,
-    )
-    return replace(config, **options)  # type: ignore[arg-type]
+def disk_config(path: str = "/disk", **options: object) -> DeviceConfig:
+    fields = {"queue_length": 16, "write_cache": True, **options}
+    return device_config("disk", path, (SHELF, SLOT), **fields)
 
 
 async def hold_a_write(export: Export, host: Host) -> int:
@@ -168,7 +137,7 @@ async def hold_a_write(export: Export, host: Host) -> int:
 
 async def test_waits_for_its_backing_and_says_why(world: World, opener: Opener) -> None:
     opener.refusal = BackendError("/disk: No such file or directory: check the path")
-    made = world.export(device_config())
+    made = world.export(disk_config())
     await made.first_attempt.wait()
     assert (made.state, made.reason) == (State.WAITING, str(opener.refusal))
     host = Host(world.port, MAC_A)
@@ -180,12 +149,12 @@ async def test_waits_for_its_backing_and_says_why(world: World, opener: Opener) 
 
 
 async def test_reopens_and_drops_what_has_not_started(world: World, opener: Opener) -> None:
-    made, host = await world.serving(device_config(queue_length=2))
+    made, host = await world.serving(disk_config(queue_length=2))
     held = await hold_a_write(made, host)
     old = opener.store
     host.write(0, "behind")
     await until(lambda: made.device.waiting)
-    reopening = asyncio.create_task(made.reopen(device_config("/new")))
+    reopening = asyncio.create_task(made.reopen(disk_config("/new")))
     await until(lambda: made.state is State.DRAINING)
     assert (await host.answer(host.read(0))).error == 3
     old.release()
@@ -200,27 +169,27 @@ async def test_reopens_and_drops_what_has_not_started(world: World, opener: Open
 
 
 async def test_last_of_several_reopenings_counts(world: World, opener: Opener) -> None:
-    made, host = await world.serving(device_config())
+    made, host = await world.serving(disk_config())
     await hold_a_write(made, host)
-    first = asyncio.create_task(made.reopen(device_config("/first")))
+    first = asyncio.create_task(made.reopen(disk_config("/first")))
     await world.quiet()
-    second = asyncio.create_task(made.reopen(device_config("/second", queue_length=8)))
+    second = asyncio.create_task(made.reopen(disk_config("/second", queue_length=8)))
     await world.quiet()
     opener.store.release()
     await asyncio.gather(first, second)
     await until(lambda: made.state is State.SERVING)
     await world.quiet()
     assert opener.paths == ["/disk", "/second"]
-    assert made.config == device_config("/second", queue_length=8)
+    assert made.config == disk_config("/second", queue_length=8)
     assert made.device.policy.queue_length == 8
 
 
 async def test_options_changed_while_it_drains_are_kept(world: World, opener: Opener) -> None:
-    made, host = await world.serving(device_config())
+    made, host = await world.serving(disk_config())
     await hold_a_write(made, host)
-    reopening = asyncio.create_task(made.reopen(device_config("/new")))
+    reopening = asyncio.create_task(made.reopen(disk_config("/new")))
     await world.quiet()
-    made.apply(device_config("/new", queue_length=8))
+    made.apply(disk_config("/new", queue_length=8))
     opener.store.release()
     await reopening
     await until(lambda: made.state is State.SERVING)
@@ -229,9 +198,9 @@ async def test_options_changed_while_it_drains_are_kept(world: World, opener: Op
 
 @pytest.mark.parametrize("hangs", [False, True])
 async def test_closing_ends_a_reopening(world: World, opener: Opener, hangs: bool) -> None:
-    made, host = await world.serving(device_config())
+    made, host = await world.serving(disk_config())
     await hold_a_write(made, host)
-    reopening = asyncio.create_task(made.reopen(device_config("/new")))
+    reopening = asyncio.create_task(made.reopen(disk_config("/new")))
     await world.quiet()
     closing = asyncio.create_task(made.close(0.001 if hangs else None))
     if not hangs:
@@ -253,7 +222,7 @@ async def test_lock_is_free_after_closing_at_any_moment_of_opening(
     path.write_bytes(bytes(SIZE_BYTES))
     spec = FileSpec(path=path, name="disk", direct_io=False)
     for turns in range(12):
-        made = world.export(device_config(str(path)))
+        made = world.export(disk_config(str(path)))
         for _ in range(turns):
             await asyncio.sleep(0)
         await made.close(None)
@@ -274,10 +243,10 @@ async def test_lock_is_free_after_closing_at_any_moment_of_opening(
 async def test_limits_are_put_in_force_and_fewer_buffers_announced(
     world: World, opener: Opener
 ) -> None:
-    made, _ = await world.serving(device_config())
+    made, _ = await world.serving(disk_config())
     assert made.device.policy.limits == NO_LIMITS
     world.announced.clear()
-    limited = device_config(iops_limit=20, initiator_bandwidth_limit_bytes_per_s=1 << 20)
+    limited = disk_config(iops_limit=20, initiator_bandwidth_limit_bytes_per_s=1 << 20)
     made.apply(limited)
     limits = Limits(iops=Rate(20, 2), initiator_bandwidth=Rate(1 << 20, (1 << 20) // 10))
     assert made.device.policy.limits == limits
@@ -289,7 +258,7 @@ async def test_limits_are_put_in_force_and_fewer_buffers_announced(
 
 
 async def test_size_changes_are_noticed_and_announced(world: World, opener: Opener) -> None:
-    made, host = await world.serving(device_config())
+    made, host = await world.serving(disk_config())
     memory = opener.store.inner
     assert isinstance(memory, MemoryBackend)
     memory.data.extend(bytes(SIZE_BYTES))
@@ -308,7 +277,7 @@ async def test_size_changes_are_noticed_and_announced(world: World, opener: Open
 async def test_size_that_cannot_be_read_changes_nothing(
     world: World, opener: Opener, caplog: pytest.LogCaptureFixture
 ) -> None:
-    made, host = await world.serving(device_config())
+    made, host = await world.serving(disk_config())
 
     async def fail() -> int:
         raise OSError(errno.EIO, "Input/output error")
@@ -324,7 +293,7 @@ async def test_size_that_cannot_be_read_changes_nothing(
 
 
 async def test_changes_are_stored_before_they_are_answered(world: World, opener: Opener) -> None:
-    made, host = await world.serving(device_config())
+    made, host = await world.serving(disk_config())
     tags = [
         host.send(1, config_argument(3, b"mine")),
         host.send(2, mask_argument(1, (1, MAC_A))),
@@ -339,7 +308,7 @@ async def test_changes_are_stored_before_they_are_answered(world: World, opener:
 
 async def test_second_of_two_contenders_is_refused(world: World, opener: Opener) -> None:
     """Both were admissible when they arrived."""
-    _, host = await world.serving(device_config())
+    _, host = await world.serving(disk_config())
     other = Host(world.port, MAC_B)
     mine = host.send(1, config_argument(3, b"mine"))
     theirs = other.send(1, config_argument(3, b"theirs"))
@@ -351,7 +320,7 @@ async def test_second_of_two_contenders_is_refused(world: World, opener: Opener)
 async def test_reservation_is_answered_when_others_have_finished(
     world: World, opener: Opener
 ) -> None:
-    made, host = await world.serving(device_config())
+    made, host = await world.serving(disk_config())
     held = await hold_a_write(made, host)
     owner = Host(world.port, MAC_B)
     tag = owner.send(3, reserve_argument(1, MAC_B))
@@ -367,7 +336,7 @@ async def test_reservation_is_answered_when_others_have_finished(
 async def test_reservation_is_not_answered_where_a_write_may_still_land(
     world: World, opener: Opener
 ) -> None:
-    made, host = await world.serving(device_config())
+    made, host = await world.serving(disk_config())
     await hold_a_write(made, host)
     owner = Host(world.port, MAC_B)
     tag = owner.send(3, reserve_argument(1, MAC_B))
@@ -380,7 +349,7 @@ async def test_reservation_is_not_answered_where_a_write_may_still_land(
 async def test_change_that_cannot_be_stored_is_not_in_force(
     world: World, opener: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made, host = await world.serving(device_config())
+    made, host = await world.serving(disk_config())
 
     async def fail(*_: object) -> None:
         raise StateError("state file: No space left on device")
@@ -394,7 +363,7 @@ async def test_changes_that_wait_are_bounded(
     world: World, opener: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(export_module, "CHANGES_WAITING_MAX", 3)
-    made, host = await world.serving(device_config())
+    made, host = await world.serving(disk_config())
     tags = [host.send(1, config_argument(4, b"%d" % number)) for number in range(5)]
     for tag in tags[:3]:
         assert (await host.answer(tag)).error is None
@@ -403,7 +372,7 @@ async def test_changes_that_wait_are_bounded(
 
 
 async def test_changes_under_way_are_finished_at_the_end(world: World, opener: Opener) -> None:
-    made, host = await world.serving(device_config())
+    made, host = await world.serving(disk_config())
     tag = host.send(1, config_argument(3, b"mine"))
     await until(lambda: made._changes)
     await made.close(None)
