@@ -6,15 +6,14 @@ Peers have no exception: whatever arrives in a frame becomes a reply, a drop or 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
 class GgaoeError(Exception):
     """Base of every error that is shown to a person as one line, without a traceback."""
 
 
-@dataclass(frozen=True, order=True)
-class Problem:
+class Problem(NamedTuple):
     """One finding in a configuration file; `line` and `column` count from 1, 0 means unknown."""
 
     file: str

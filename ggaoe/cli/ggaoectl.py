@@ -17,9 +17,8 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 from ggaoe import __version__
 from ggaoe.cli import changing, rates, render
@@ -53,8 +52,7 @@ class UnreachableError(GgaoeError):
     """No daemon answers."""
 
 
-@dataclass(frozen=True)
-class Verb:
+class Verb(NamedTuple):
     """One verb; its name is the daemon's method, too."""
 
     name: str

@@ -192,7 +192,7 @@ def _in_file(filed: Config, changes: Sequence[Edit], directory: Path) -> Config:
         return edit(filed, changes, state_directory=directory)
     except ConfigError as error:
         why = " (in the file, which does not have what was changed without --persist)"
-        problems = [replace(one, message=one.message + why) for one in error.problems]
+        problems = [one._replace(message=one.message + why) for one in error.problems]
         raise ConfigError(problems) from None
 
 

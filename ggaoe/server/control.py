@@ -21,7 +21,7 @@ import stat
 import struct
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -325,7 +325,7 @@ def _refusal(error: Exception) -> ControlError:
     if isinstance(error, ControlError):
         return error
     if isinstance(error, ConfigError):
-        data = {"problems": [asdict(problem) for problem in error.problems]}
+        data = {"problems": [problem._asdict() for problem in error.problems]}
         return ControlError(CONFIG_INVALID, "the configuration has errors", data)
     if isinstance(error, GgaoeError):
         return ControlError(REFUSED, str(error))
