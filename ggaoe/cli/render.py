@@ -522,6 +522,7 @@ _TOP_DEVICE: Sequence[Column] = (
     (">P99", _latency, "write_p99_us"),
     (">QUEUE", _mean, "queue_depth_mean"),
     (">WAITING", _sum, "waiting"),
+    (">THROTTLED/s", _rate, "throttled_per_s"),
     (">ERR/s", _rate, "errors_per_s"),
     (">DROP/s", _rate, "drops_per_s"),
 )
@@ -532,6 +533,7 @@ _TOP_INITIATOR: Sequence[Column] = (
     (">WRITTEN", _speed, "write_bytes_per_s"),
     (">REQ/s", _rate, "write_iops"),
     (">IN-FLIGHT", _sum, "in_flight"),
+    (">THROTTLED/s", _rate, "throttled_per_s"),
     (">ERR/s", _rate, "errors_per_s"),
     (">DROP/s", _rate, "drops_per_s"),
     (">SEEN", _silence, "silent_s"),

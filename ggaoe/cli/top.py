@@ -24,7 +24,7 @@ _STYLES = {
     **dict.fromkeys(("QUEUE", "IN-FLIGHT"), ""),
 }
 """Holds for the columns that follow, too, up to the next of these."""
-_ALARMING = frozenset({"WAITING", "ERR/s", "DROP/s", "LOST/s"})
+_ALARMING = frozenset({"WAITING", "THROTTLED/s", "ERR/s", "DROP/s", "LOST/s"})
 """Shown while there is something in them."""
 _LEAST = ("ADDRESS", "BY", "P50", "SEEN", "IN-FLIGHT", "QUEUE", "FRAMES/s", "REQ/s")
 """Left out one after another while a table is wider than the screen."""

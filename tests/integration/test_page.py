@@ -70,6 +70,22 @@ async def test_it_shows_what_goes_on(scene: Scene, browser: Browser) -> None:
     browser.wait_for("document.querySelector('#live').textContent == 'no answer'")
 
 
+async def test_it_shows_who_is_slowed_down(scene: Scene, browser: Browser) -> None:
+    disk = scene.disk()
+    with scene.serving(DEFAULTS, device(iops_limit=200, iops_burst=1)):
+        async with scene.initiator(timing=PATIENT) as initiator:
+            remote = await initiator.open(0, 1)
+            browser.open(f"http://127.0.0.1:{PORT}/")
+            heads = "document.querySelector('#hosts').innerText"
+            browser.wait_for(f"{heads}.includes('Seen')")
+            assert "Throttled/s" not in browser.run(heads)
+            async with running(Load(remote, disk, workers=4)):
+                foot = "document.querySelector('#devices .foot').innerText"
+                browser.wait_for(f"/ throttled per s/.test({foot})")
+                browser.wait_for(f"{heads}.includes('Throttled/s')")
+    assert browser.complaints == []
+
+
 def test_rates_are_those_of_the_interval(scene: Scene, browser: Browser) -> None:
     scene.disk()
     with scene.serving(DEFAULTS, device()):

@@ -54,3 +54,5 @@ def test_a_narrow_screen_has_fewer_columns(width: int) -> None:
 def test_what_should_not_be_is_shown_where_it_is() -> None:
     assert "ERR/s" not in "".join(shown(200, found(drops_per_s=0.0)))
     assert "ERR/s" in "".join(shown(200, found(errors_per_s=3.0)))
+    assert "THROTTLED/s" not in "".join(shown(200, found()))
+    assert "THROTTLED/s" in "".join(shown(200, found(throttled_per_s=3.0)))
