@@ -23,7 +23,7 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 from ggaoe import __version__, parts
 from ggaoe.cli import changing, rates, render
 from ggaoe.errors import ControlError, GgaoeError, needed
-from ggaoe.units import format_mac, parse_duration_s, parse_mac, printable
+from ggaoe.units import counted, format_mac, parse_duration_s, parse_mac, printable
 
 CONFIG = Path("/etc/ggaoe/ggaoed.conf")
 MESSAGE_BYTES_MAX = 1 << 20
@@ -261,7 +261,7 @@ def _trace(arguments: argparse.Namespace, path: Path) -> int:
                     print(dissector.line(passed))
             sys.stdout.flush()
     note = f", {lost} more came too fast" if lost else ""
-    print(f"{frames} frames{note}", file=sys.stderr)
+    print(f"{counted(frames, 'frame')}{note}", file=sys.stderr)
     return DONE
 
 

@@ -30,7 +30,7 @@ from ggaoe.cli.tool import (
     shown,
 )
 from ggaoe.client import Found, Initiator, NoAnswerError, RemoteIdentity
-from ggaoe.units import format_mac, format_size, printable
+from ggaoe.units import counted, format_mac, format_size, printable
 
 PING_INTERVAL_S = 1.0
 PING_TIMEOUT_S = 1.0
@@ -117,7 +117,7 @@ async def _identify(arguments: argparse.Namespace) -> int:
 
 
 def _identity_rows(identity: RemoteIdentity) -> list[tuple[str, str]]:
-    size = f"{identity.size_sectors} sectors ({format_size(identity.size_bytes)})"
+    size = f"{counted(identity.size_sectors, 'sector')} ({format_size(identity.size_bytes)})"
     return [
         ("model", printable(identity.model)),
         ("serial", printable(identity.serial)),
