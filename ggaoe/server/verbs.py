@@ -38,7 +38,6 @@ from ggaoe.server.control import (
     string_list,
 )
 from ggaoe.server.export import Export, limits_of
-from ggaoe.server.interfaces import wants
 from ggaoe.units import format_mac, parse_mac
 
 if TYPE_CHECKING:
@@ -49,7 +48,6 @@ Json = dict[str, object]
 
 DAEMON = "daemon"
 """What stands for the daemon among the names of devices, unless one has this name."""
-
 
 TRACE_S = 10.0
 TRACE_S_MAX = 3600.0
@@ -180,7 +178,7 @@ class Verbs:
         return {
             "devices": [self._row(name) for name in names],
             "interfaces": [
-                *(self._interface(interface) for interface in self._listed()),
+                *(self._interface(interface) for interface in self._daemon.interfaces.wanted()),
                 *(_missing(name) for name in self._daemon.interfaces.missing()),
             ],
             "unsaved": changes,
@@ -191,15 +189,6 @@ class Verbs:
     def _row(self, name: str) -> Json:
         export = self._daemon.exports.get(name)
         return _stopped(self._daemon.config.devices[name]) if export is None else _summary(export)
-
-    def _listed(self) -> list[Interface]:
-        """Interfaces that a device wants, up or not."""
-        devices = self._daemon.config.devices.values()
-        return [
-            interface
-            for interface in self._daemon.interfaces.known
-            if any(wants(device, interface) for device in devices)
-        ]
 
     def _interface(self, interface: Interface) -> Json:
         port = self._daemon.interfaces.port_of(interface.name)
@@ -244,7 +233,7 @@ class Verbs:
             "warnings": [],
             **_configured(config),
             **_kept(await self._daemon.store.load(name)),
-            "counters": {**_numbers(DeviceCounters()), "in_flight": 0, "waiting": 0},
+            "counters": {**numbers_of(DeviceCounters()), "in_flight": 0, "waiting": 0},
             "initiators": {},
         }
 
@@ -266,8 +255,8 @@ class Verbs:
         exports, ports, rest = self._counted(params)
         return {
             "monotonic_s": round(time.monotonic(), 6),
-            "devices": {export.name: _counters(export) for export in exports},
-            "interfaces": {port.name: _numbers(port.link.refresh()) for port in ports},
+            "devices": {export.name: counters_of(export) for export in exports},
+            "interfaces": {port.name: numbers_of(port.link.refresh()) for port in ports},
             "initiators": {
                 export.name: _initiators(export.device.initiators) for export in exports
             },
@@ -357,7 +346,7 @@ def _detail(export: Export) -> Json:
         "warnings": list(backend.warnings) if backend else [],
         **_configured(export.config),
         **_kept(export.device.target.state),
-        "counters": _counters(export),
+        "counters": counters_of(export),
         "initiators": _initiators(export.device.initiators),
     }
 
@@ -446,11 +435,12 @@ def _reasons(export: Export, host: bytes) -> Json:
     }
 
 
-def _counters(export: Export) -> Json:
+def counters_of(export: Export) -> Json:
+    """Of a device, with its histograms."""
     device = export.device
     counters = device.counters
     return {
-        **_numbers(counters),
+        **numbers_of(counters),
         "read_latency": latencies(counters.read_latency),
         "write_latency": latencies(counters.write_latency),
         "flush_latency": latencies(counters.flush_latency),
@@ -462,10 +452,11 @@ def _counters(export: Export) -> Json:
 
 
 def _initiators(initiators: Initiators) -> Json:
-    return {format_mac(mac): _numbers(counters) for mac, counters in initiators.items()}
+    return {format_mac(mac): numbers_of(counters) for mac, counters in initiators.items()}
 
 
-def _numbers(counters: DeviceCounters | InitiatorCounters | LinkCounters) -> Json:
+def numbers_of(counters: DeviceCounters | InitiatorCounters | LinkCounters) -> Json:
+    """By their names."""
     values: Json = {field.name: getattr(counters, field.name) for field in fields(counters)}
     return {**values, "drops": {reason: n for reason, n in counters.drops.items() if n}}
 
