@@ -20,7 +20,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
 
-from ggaoe import __version__
+from ggaoe import __version__, parts
 from ggaoe.cli import changing, rates, render
 from ggaoe.errors import ControlError, GgaoeError, needed
 from ggaoe.units import format_mac, parse_duration_s, parse_mac, printable
@@ -157,12 +157,13 @@ def _run(arguments: argparse.Namespace) -> int:
 def _monitor(arguments: argparse.Namespace, call: Callable[..., Any]) -> int:
     """Rates once per interval: as lines, or of `top` on a terminal as a screen."""
     interval_s, names = _interval_and_names(arguments.names)
-    before = call("stats", names=names)
+    which = {"names": names, "without_initiators": arguments.verb.name == "monitor"}
+    before = call("stats", **which)
     status = _report_missing(before)
     with suppress(KeyboardInterrupt), ExitStack() as stack:  # the way to end it
         show = _shown(arguments, stack)
         for _ in _ticks(interval_s, arguments.count):
-            after = call("stats", names=names)
+            after = call("stats", **which)
             found = rates.rates(before, after)
             before = after
             if arguments.verb.name == "top":
@@ -287,8 +288,16 @@ def _interval_and_names(words: list[str]) -> tuple[float, list[str]]:
 
 def ask(path: Path, method: str, params: dict[str, object]) -> Any:
     """The result of one request on a connection of its own. ControlError: refused."""
+    params = {**params, "parts": True}
     with _reaching(path), _asked(path, method, params) as connection:
-        return _result(path, _line(connection.makefile("rb")))
+        lines = connection.makefile("rb")
+        result = _result(path, _line(lines))
+        if result != {"streams": True}:
+            return result
+        whole: dict[str, Any] = {}
+        while part := json.loads(_line(lines))["params"]:
+            parts.join(whole, part)
+        return whole
 
 
 def _items(path: Path, method: str, params: dict[str, object]) -> Iterator[Any]:

@@ -49,24 +49,25 @@ def screen(colour: bool) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     """Shows what it is called with on the whole screen, until the end of the context."""
     console = Console(no_color=not colour, highlight=False)
     with Live(console=console, screen=True, auto_refresh=False, transient=True) as live:
-        yield lambda rates: live.update(view(rates, console.width), refresh=True)
+        yield lambda rates: live.update(view(rates, *console.size), refresh=True)
 
 
-def view(rates: Mapping[str, Any], width: int) -> RenderableType:
-    """One interval, as `render.top` has it, in `width` columns of characters if that can be."""
+def view(rates: Mapping[str, Any], width: int, height: int) -> RenderableType:
+    """One interval, as `render.top` has it, in `width` columns of characters if that can be; of no
+    table more than the `height` lines of a screen."""
     stamp = time.strftime("%Y-%m-%d %H:%M:%S")
     interval = f"  {stamp}, {rates['interval_s']:.1f} s  "
     parts: list[RenderableType] = [
         Text.assemble(("ggaoe", "bold"), interval, ("Ctrl-C ends", "dim"))
     ]
     for heads, rows in render.top_tables(rates):
-        parts += [Text(), _table(_fitting(_columns(heads, rows), width))]
+        parts += [Text(), _table(_fitting(_columns(heads, rows[:height]), width))]
     reasons = [
         Text(printable(f"{name}: {device['reason']}"), "yellow")
         for name, device in rates["devices"].items()
         if device["reason"]
     ]
-    return Group(*parts, Text(), *reasons)
+    return Group(*parts, Text(), *reasons[:height])
 
 
 def _columns(heads: Sequence[str], rows: Sequence[Sequence[render.Cell]]) -> list[_Column]:

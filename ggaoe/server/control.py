@@ -6,7 +6,9 @@ know what any method does. Whatever a client sends, or neither sends nor reads, 
 Requests of one connection are answered in order, those of several connections side by side.
 Parameters are an object; a batch is refused, since a line per request does the same. What goes on
 (events, a trace) is a stream: after the answer its items follow, as notifications of the method
-"item", until the server hangs up at its end, or the client sends anything or hangs up.
+"item", until the server hangs up at its end, or the client sends anything or hangs up. To whoever
+says that it understands "parts", an answer that may be longer than a line is such a stream, too; an
+empty object is its end.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from ggaoe import parts
 from ggaoe.errors import ConfigError, ControlError, GgaoeError, StartError
 
 PROTOCOL_VERSION = 1
@@ -70,6 +73,8 @@ Handler = Callable[[Params], Awaitable[object]]
 """From parameters to a JSON value, or to an AsyncGenerator of such. ControlError refuses;
 ConfigError and other GgaoeError become CONFIG_INVALID and REFUSED; anything else is logged and
 answered as an internal error."""
+Parts = AsyncGenerator[dict[str, object], None]
+"""Of one answer, as `ggaoe.parts` joins them."""
 
 _Items = AsyncGenerator[object, None] | None
 _UCRED = struct.Struct("3i")
@@ -226,6 +231,42 @@ class ControlServer:
         if not isinstance(request.params, dict):
             raise ControlError(INVALID_PARAMS, "the parameters are no object: name each of them")
         return await handler(request.params)
+
+
+def in_parts(answer: Callable[[Params], Awaitable[Parts]]) -> Handler:
+    """The handler of a method whose answer may be long: in parts for whoever understands them, each
+    in a turn of the loop, otherwise whole."""
+
+    async def handle(params: Params) -> object:
+        found = await answer(params)
+        if flag(params, "parts"):
+            return _one_by_one(found)
+        whole: dict[str, object] = {}
+        async for part in _one_by_one(found):
+            parts.join(whole, part)
+        return whole
+
+    return handle
+
+
+async def _one_by_one(found: Parts) -> Parts:
+    async for part in found:
+        yield part
+        await asyncio.sleep(0)
+    yield {}
+
+
+def splitting(handler: Callable[[Params], Awaitable[dict[str, object]]]) -> Handler:
+    """The same of a method whose answer is made at once."""
+
+    async def answer(params: Params) -> Parts:
+        return pieces(await handler(params))
+
+    async def pieces(whole: dict[str, object]) -> Parts:
+        for part in parts.split(whole):
+            yield part
+
+    return in_parts(answer)
 
 
 def string_list(params: Params, key: str) -> list[str]:

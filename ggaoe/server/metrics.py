@@ -258,8 +258,8 @@ def _interfaces(daemon: Daemon) -> Iterator[Metric]:
     )
     serving = GaugeMetricFamily(
         "ggaoe_interface_serving",
-        "Whether an interface serves that a device is to be served on: 0 where its link is down, it "
-        "does not exist or cannot be opened.",
+        "Whether an interface serves that a device wants: 0 where its link is down, it does not "
+        "exist or cannot be opened.",
         labels=["interface"],
     )
     refused = GaugeMetricFamily(

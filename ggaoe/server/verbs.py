@@ -32,9 +32,12 @@ from ggaoe.server.control import (
     REFUSED,
     Handler,
     Params,
+    Parts,
     flag,
+    in_parts,
     matching,
     select,
+    splitting,
     string_list,
 )
 from ggaoe.server.export import Export, limits_of
@@ -68,16 +71,16 @@ class Verbs:
         return {
             "version": self._version,
             "reload": self._reload,
-            "list": self._list,
-            "show": self._show,
-            "why": self._why,
-            "stats": self._stats,
+            "list": splitting(self._list),
+            "show": in_parts(self._show),
+            "why": splitting(self._why),
+            "stats": in_parts(self._stats),
             "events": self._events,
             "metrics": self._metrics,
             "trace": self._trace,
-            "show-config": self._show_config,
-            "show-macmask": self._show_macmask,
-            "show-reserve": self._show_reserve,
+            "show-config": splitting(self._show_config),
+            "show-macmask": splitting(self._show_macmask),
+            "show-reserve": splitting(self._show_reserve),
             "clear-stats": self._clear_stats,
             "clear-config": lambda params: self._clear(params, config_string=b""),
             "clear-macmask": lambda params: self._clear(params, mask=()),
@@ -205,37 +208,37 @@ class Verbs:
             "sectors": sectors_of(port) if port else 0,
         }
 
-    async def _show(self, params: Params) -> Json:
+    async def _show(self, params: Params) -> Parts:
         """Devices, and what is not one of them: the daemon itself, by its name in full."""
         asked = string_list(params, "names")
+        head: Json = {"devices": []}
         if DAEMON not in asked or DAEMON in self._daemon.config.devices:
             names, missing = self._named(params)
-            devices = [await self._details(name) for name in names]
-            return {"devices": devices, **({"missing": missing} if missing else {})}
-        others = [name for name in asked if name != DAEMON]
-        names, missing = matching(others, self._known())
-        confinement = self._daemon.confinement
-        facts = await self._version({})
-        return {
-            "daemon": {**facts, **(confinement.facts() if confinement else {})},
-            "devices": [await self._details(name) for name in names],
-            **({"missing": missing} if missing else {}),
-        }
+        else:
+            others = [name for name in asked if name != DAEMON]
+            names, missing = matching(others, self._known())
+            confinement = self._daemon.confinement
+            facts = await self._version({})
+            head = {"daemon": {**facts, **(confinement.facts() if confinement else {})}, **head}
+        if missing:
+            head["missing"] = missing
+        # Found before the first part is told: what is refused has to be refused by then.
+        exports = {name: self._daemon.exports.get(name) for name in names}
+        configs = self._daemon.config.devices
+        stopped = [name for name, export in exports.items() if export is None]
+        kept = {name: await self._daemon.store.load(name) for name in stopped}
 
-    async def _details(self, name: str) -> Json:
-        export = self._daemon.exports.get(name)
-        if export is not None:
-            return _detail(export)
-        config = self._daemon.config.devices[name]
-        return {
-            **_stopped(config),
-            "backend": None,
-            "warnings": [],
-            **_configured(config),
-            **_kept(await self._daemon.store.load(name)),
-            "counters": {**numbers_of(DeviceCounters()), "in_flight": 0, "waiting": 0},
-            "initiators": {},
-        }
+        async def tell() -> Parts:
+            yield head
+            for name, export in exports.items():
+                detail = (
+                    _detail_of_stopped(configs[name], kept[name])
+                    if export is None
+                    else _detail(export)
+                )
+                yield {"devices": [detail]}
+
+        return tell()
 
     async def _why(self, params: Params) -> Json:
         host = _host(params)
@@ -251,17 +254,26 @@ class Verbs:
         chosen = [port for name, port in ports.items() if name in names]
         return exports, chosen, {"missing": missing} if missing else {}
 
-    async def _stats(self, params: Params) -> Json:
+    async def _stats(self, params: Params) -> Parts:
         exports, ports, rest = self._counted(params)
-        return {
+        with_hosts = not flag(params, "without_initiators")
+        head: Json = {
             "monotonic_s": round(time.monotonic(), 6),
-            "devices": {export.name: counters_of(export) for export in exports},
+            "devices": {},
             "interfaces": {port.name: numbers_of(port.link.refresh()) for port in ports},
-            "initiators": {
-                export.name: _initiators(export.device.initiators) for export in exports
-            },
+            "initiators": {},
             **rest,
         }
+
+        async def tell() -> Parts:
+            yield head
+            for export in exports:
+                part: Json = {"devices": {export.name: counters_of(export)}}
+                if with_hosts:
+                    part["initiators"] = {export.name: _initiators(export.device.initiators)}
+                yield part
+
+        return tell()
 
     async def _clear_stats(self, params: Params) -> Json:
         exports, ports, rest = self._counted(params)
@@ -348,6 +360,19 @@ def _detail(export: Export) -> Json:
         **_kept(export.device.target.state),
         "counters": counters_of(export),
         "initiators": _initiators(export.device.initiators),
+    }
+
+
+def _detail_of_stopped(config: DeviceConfig, state: TargetState) -> Json:
+    """As `_detail`, of a device that is not started."""
+    return {
+        **_stopped(config),
+        "backend": None,
+        "warnings": [],
+        **_configured(config),
+        **_kept(state),
+        "counters": {**numbers_of(DeviceCounters()), "in_flight": 0, "waiting": 0},
+        "initiators": {},
     }
 
 

@@ -18,7 +18,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 FUNCTION_LINES_MAX = 70
 
 LAYERS = [
-    {"__init__", "errors", "events", "files", "units"},
+    {"__init__", "errors", "events", "files", "parts", "units"},
     {"proto"},
     {"sched"},
     {"config"},

@@ -438,5 +438,6 @@ def test_it_starts_without_asyncio_and_without_the_daemon(daemon: Daemon) -> Non
         "ggaoe.cli.rates",
         "ggaoe.cli.render",
         "ggaoe.errors",
+        "ggaoe.parts",
         "ggaoe.units",
     ]

@@ -14,6 +14,8 @@ from unit.cli.answering import HOST, Daemon
 
 top = pytest.importorskip("ggaoe.cli.top", reason="needs rich")
 
+HEIGHT = 24
+
 
 def found(**device: Any) -> dict[str, Any]:
     daemon = Daemon(Path())
@@ -29,7 +31,7 @@ def shown(width: int, result: dict[str, Any]) -> list[str]:
     from rich.console import Console
 
     console = Console(width=width, file=io.StringIO(), record=True)
-    console.print(top.view(result, width))
+    console.print(top.view(result, width, HEIGHT))
     return [line.rstrip() for line in console.export_text().splitlines()]
 
 
@@ -56,3 +58,12 @@ def test_what_should_not_be_is_shown_where_it_is() -> None:
     assert "ERR/s" in "".join(shown(200, found(errors_per_s=3.0)))
     assert "THROTTLED/s" not in "".join(shown(200, found()))
     assert "THROTTLED/s" in "".join(shown(200, found(throttled_per_s=3.0)))
+
+
+def test_no_more_is_drawn_than_a_screen_holds() -> None:
+    result = found()
+    one = result["devices"]["disk"]
+    result["devices"] |= {f"disk{number}": one for number in range(1000)}
+    lines = shown(120, result)
+    assert len([line for line in lines if line.startswith("disk")]) == HEIGHT - 1
+    assert any(line.startswith(HOST) for line in lines)
