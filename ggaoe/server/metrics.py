@@ -234,9 +234,7 @@ def _histograms(name: str, counters: DeviceCounters) -> Iterator[Metric]:
     yield size
 
 
-def _cumulated(
-    counts: Sequence[int], bounds: Iterable[tuple[str, int]]
-) -> list[tuple[str, float]]:
+def _cumulated(counts: Sequence[int], bounds: Iterable[tuple[str, int]]) -> list[tuple[str, float]]:
     """(bound, how many were not above it), and all of them at the end; `bounds` are with the last
     bucket that each includes."""
     found: list[tuple[str, float]] = []
