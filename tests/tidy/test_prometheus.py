@@ -1,5 +1,5 @@
-"""The files in packaging/prometheus are what Prometheus reads. That what they name is there is a test
-of `integration/test_metrics.py`."""
+"""The files in packaging/prometheus are what Prometheus reads; `integration/test_metrics.py` tries
+that what they name is there."""
 
 from __future__ import annotations
 
