@@ -38,7 +38,7 @@ def colour_of(browser: Browser, selector: str, what: str) -> int:
 
 async def test_it_shows_what_goes_on(scene: Scene, browser: Browser) -> None:
     disk = scene.disk()
-    missing = device("gone", 2, path=f"/{MARKUP}")
+    missing = device("gone", 2, path=f"/\u202e{MARKUP}")
     with scene.serving(
         DEFAULTS, device(), device(MARKUP.replace("/", ""), 3, path="disk"), missing
     ):
@@ -53,6 +53,8 @@ async def test_it_shows_what_goes_on(scene: Scene, browser: Browser) -> None:
         host = scene.host.mac("near0").hex(":")
         for word in ("disk", "e0.1", "serving", "e0.2", "waiting", "far0", host, MARKUP):
             assert word in text, word
+        assert "\u202e" not in text
+        assert f"/\\u{{202e}}{MARKUP}" in text
         assert browser.run("document.title") == "ggaoe"
         assert browser.run("document.querySelectorAll('img').length") == 0
         browser.wait_for("document.querySelectorAll('#devices .trace').length >= 2")
@@ -122,7 +124,9 @@ def test_of_too_many_hosts_it_says_how_many(scene: Scene, browser: Browser) -> N
         assert "stopped" in cards
         assert "auto is false" in cards
         daemon.ask("set", "disk", "queue-length=7")
-        browser.wait_for("byId('devices-note').textContent.includes('not in the configuration file: 1')")
+        browser.wait_for(
+            "byId('devices-note').textContent.includes('not in the configuration file: 1')"
+        )
         browser.run("poll = () => {}")
         browser.run("fetch('status.json').then((a) => a.json()).then((a) => { kept = a; }), 0")
         browser.wait_for("typeof kept == 'object'")
