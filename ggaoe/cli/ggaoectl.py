@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple
 from ggaoe import __version__, parts
 from ggaoe.cli import changing, rates, render
 from ggaoe.errors import ControlError, GgaoeError, needed
-from ggaoe.units import format_mac, parse_duration_s, parse_mac, printable
+from ggaoe.units import counted, format_mac, parse_duration_s, parse_mac, printable
 
 if TYPE_CHECKING:
     from ggaoe.engine.trace import Traced
@@ -254,10 +254,14 @@ def _trace(arguments: argparse.Namespace, path: Path) -> int:
             lost += item["lost"]
         ended_early = time.monotonic() < end_s
     note = f", {lost} more came too fast" if lost else ""
+<<<<<<< HEAD
     print(f"{frames} frames{note}", file=sys.stderr)
     if ended_early:
         text = "the trace has ended early: the daemon has ended, or serves another device now"
         raise UnreachableError(f"{path}: {text}")
+=======
+    print(f"{counted(frames, 'frame')}{note}", file=sys.stderr)
+>>>>>>> w-tell
     return DONE
 
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
-from ggaoe.units import format_size, printable
+from ggaoe.units import counted, format_size, printable
 
 Result = Mapping[str, Any]
 View = Callable[[Result, bool], list[str]]
@@ -108,7 +108,7 @@ def events(result: Result | Sequence[Result], colour: bool) -> list[str]:
 
 def _event(event: Result, colour: bool) -> str:
     if event["event"] == "lost":
-        return f"({event['count']} events came faster than they could be shown)"
+        return f"(not shown: {counted(event['count'], 'event')}, which came too fast)"
     stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event["time_s"]))
     line = f"{stamp}  {printable(event['event']):18}  {printable(event['text'])}"
     return f"{_YELLOW}{line}{_PLAIN}" if colour and event["level"] in _ALARMS else line
@@ -172,8 +172,8 @@ def show(result: Result, colour: bool) -> list[str]:
 def _daemon(daemon: Result) -> list[str]:
     landlock, seccomp = daemon["landlock"], daemon["seccomp"]
     on = {
-        "landlock": f"ABI {landlock['abi']}, {landlock['rules']} rules",
-        "seccomp": f"{seccomp['calls']} system calls",
+        "landlock": f"ABI {landlock['abi']}, {counted(landlock['rules'], 'rule')}",
+        "seccomp": counted(seccomp["calls"], "system call"),
     }
     return _pairs(
         [
@@ -246,10 +246,10 @@ def _limits(limits: Result) -> str:
     texts = []
     for name, limit in limits.items():
         is_size = name.endswith("bandwidth")
-        per_s, burst = (_size(limit[key]) if is_size else limit[key] for key in ("per_s", "burst"))
-        what = "" if is_size else " requests"
+        per_s = _size(limit["per_s"]) if is_size else counted(limit["per_s"], "request")
+        burst = _size(limit["burst"]) if is_size else limit["burst"]
         whose = " of each initiator" if name.startswith("initiator") else ""
-        texts.append(f"{per_s}{what} per second{whose}, {burst} at once")
+        texts.append(f"{per_s} per second{whose}, {burst} at once")
     return "; ".join(texts) or "none"
 
 

@@ -30,7 +30,7 @@ from ggaoe.server.notify import ServiceManager
 from ggaoe.server.process import Readiness
 from ggaoe.server.state import StateStore
 from ggaoe.server.verbs import Verbs
-from ggaoe.units import format_mac
+from ggaoe.units import counted, format_mac
 
 if TYPE_CHECKING:
     from ggaoe.server.http import HttpServer
@@ -108,9 +108,9 @@ class Daemon:
             readiness.ready()
             self._manager.ready()
             _log.info(
-                "ready: %d devices, %d interfaces, engine %s",
-                len(self.exports),
-                len(self.engine.ports),
+                "ready: %s, %s, engine %s",
+                counted(len(self.exports), "device"),
+                counted(len(self.engine.ports), "interface"),
                 self.engine.name,
                 extra=about(Event.STARTED),
             )
@@ -171,8 +171,8 @@ class Daemon:
     def _status(self) -> str:
         """The line that a service manager shows."""
         serving = sum(export.state is State.SERVING for export in self.exports.values())
-        links = len(self.engine.ports)
-        return f"serving {serving} of {len(self.exports)} devices on {links} interfaces"
+        devices = counted(len(self.exports), "device")
+        return f"serving {serving} of {devices} on {counted(len(self.engine.ports), 'interface')}"
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -404,7 +404,7 @@ class Daemon:
             self._follow(task)
         _, pending = await asyncio.wait(tasks, timeout=RELOAD_DRAIN_TIMEOUT_S)
         if pending:
-            _log.warning("%s: %d devices are still finishing requests", cause, len(pending))
+            _log.warning("%s: still finishing requests: %s", cause, counted(len(pending), "device"))
         return pending
 
 

@@ -27,6 +27,7 @@ from pathlib import Path
 from ggaoe import parts
 from ggaoe.errors import ConfigError, ControlError, GgaoeError
 from ggaoe.server.socketfile import SocketFile
+from ggaoe.units import counted
 
 PROTOCOL_VERSION = 1
 """Counts up when a method or a result changes so that an older client would misread it."""
@@ -378,7 +379,8 @@ def _encode(message: dict[str, object]) -> bytes:
     # ASCII: no newline, and file names that are no UTF-8 survive as lone surrogates.
     line = json.dumps(message, allow_nan=False, separators=(",", ":")).encode("ascii")
     if len(line) > MESSAGE_BYTES_MAX:
-        text = f"the answer has {len(line)} bytes, {MESSAGE_BYTES_MAX} at most: ask for fewer names"
+        size = counted(len(line), "byte")
+        text = f"the answer has {size}, {MESSAGE_BYTES_MAX} at most: ask for fewer names"
         raise ControlError(ANSWER_TOO_LONG, text)
     return line + b"\n"
 
