@@ -254,14 +254,10 @@ def _trace(arguments: argparse.Namespace, path: Path) -> int:
             lost += item["lost"]
         ended_early = time.monotonic() < end_s
     note = f", {lost} more came too fast" if lost else ""
-<<<<<<< HEAD
-    print(f"{frames} frames{note}", file=sys.stderr)
+    print(f"{counted(frames, 'frame')}{note}", file=sys.stderr)
     if ended_early:
         text = "the trace has ended early: the daemon has ended, or serves another device now"
         raise UnreachableError(f"{path}: {text}")
-=======
-    print(f"{counted(frames, 'frame')}{note}", file=sys.stderr)
->>>>>>> w-tell
     return DONE
 
 
