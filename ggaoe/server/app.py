@@ -75,6 +75,8 @@ class Daemon:
             removed=[*removed, *([endpoint.path] if endpoint and endpoint.path else [])],
         )
         self.started_s = time.monotonic()
+        self.started_at_s = time.time()
+        """The same, since 1970."""
         self.exports: dict[str, Export] = {}
         self.stopped: set[str] = set()
         """Devices of the configuration that are no exports now, by the operator's will."""

@@ -14,12 +14,9 @@ empty object is its end.
 from __future__ import annotations
 
 import asyncio
-import errno
 import json
 import logging
-import os
 import socket
-import stat
 import struct
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
@@ -28,7 +25,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from ggaoe import parts
-from ggaoe.errors import ConfigError, ControlError, GgaoeError, StartError
+from ggaoe.errors import ConfigError, ControlError, GgaoeError
+from ggaoe.server.socketfile import SocketFile
 from ggaoe.units import counted
 
 PROTOCOL_VERSION = 1
@@ -98,7 +96,7 @@ class ControlServer:
         self._handlers = handlers
         self._mode = mode
         self._server: asyncio.Server | None = None
-        self._identity: tuple[int, int] | None = None
+        self._file: SocketFile | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._idle: set[asyncio.Task[None]] = set()
         self._closing = False
@@ -106,19 +104,17 @@ class ControlServer:
     async def start(self) -> None:
         """Listen; replaces a socket that nobody serves any more. StartError where another daemon
         serves it, or it cannot be made."""
-        listener = bound(self.path, self._mode, "control-socket")
-        status = self.path.lstat()
-        self._identity = (status.st_dev, status.st_ino)
+        self._file = SocketFile(self.path, self._mode, "control-socket")
         self._server = await asyncio.start_unix_server(
-            self._serve, sock=listener, limit=MESSAGE_BYTES_MAX, backlog=CONNECTIONS_MAX
+            self._serve, sock=self._file.socket, limit=MESSAGE_BYTES_MAX, backlog=CONNECTIONS_MAX
         )
 
     async def close(self) -> None:
         """Stop listening, answer what is under way (for CLOSE_TIMEOUT_S at most), hang up."""
-        if self._server is None:
+        if self._server is None or self._file is None:
             return
         self._closing = True
-        self._remove()
+        self._file.remove()
         self._server.close()
         for task in self._idle:
             task.cancel()
@@ -129,13 +125,6 @@ class ControlServer:
             await asyncio.gather(*late, return_exceptions=True)
         await self._server.wait_closed()
         self._server = None
-
-    def _remove(self) -> None:
-        """Unlink the socket file, unless it has become somebody else's."""
-        with suppress(OSError):
-            status = self.path.lstat()
-            if (status.st_dev, status.st_ino) == self._identity:
-                self.path.unlink()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -421,60 +410,3 @@ def _peer(writer: asyncio.StreamWriter) -> str:
     )
     process_id, user_id, group_id = _UCRED.unpack(credentials)
     return f"process {process_id}, user {user_id}, group {group_id}"
-
-
-def bound(path: Path, mode: int, option: str) -> socket.socket:
-    """A Unix socket bound to `path`, as `option` says, which is made way for; StartError where that
-    cannot be."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        _make_way(path, option)
-        # Linux makes the file with the mode of the socket less the umask, so that it is at no
-        # moment open to more users than `mode` says.
-        os.fchmod(listener.fileno(), mode)
-        listener.bind(os.fspath(path))
-        path.chmod(mode)
-    except OSError as error:
-        listener.close()
-        reason = error.strerror or str(error)
-        raise StartError(f"{_called(option, path)}: {reason}: set another {option}") from None
-    except StartError:
-        listener.close()
-        raise
-    return listener
-
-
-def _make_way(path: Path, option: str) -> None:
-    """Remove a socket that nobody serves; StartError where something else is in the place."""
-    what = _called(option, path)
-    if not path.parent.is_dir():
-        raise StartError(
-            f"{what}: there is no directory {path.parent}: create it, or set another {option}"
-        )
-    try:
-        status = path.lstat()
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(status.st_mode):
-        raise StartError(
-            f"{what}: a file that is no socket is in its place: remove it, or set another {option}"
-        )
-    if _is_served(path):
-        raise StartError(f"{what} is in use by another ggaoe: stop it, or set another {option}")
-    path.unlink()
-
-
-def _called(option: str, path: Path) -> str:
-    return f"{option.replace('-', ' ')} {path}"
-
-
-def _is_served(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        found = probe.connect_ex(os.fspath(path))
-    # A full backlog is EAGAIN; a datagram socket, as the original daemon's is, EPROTOTYPE.
-    if found in (0, errno.EAGAIN, errno.EPROTOTYPE):
-        return True
-    if found == errno.ECONNREFUSED:
-        return False
-    raise OSError(found, os.strerror(found))

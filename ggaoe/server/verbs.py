@@ -41,7 +41,6 @@ from ggaoe.server.control import (
     string_list,
 )
 from ggaoe.server.export import Export, limits_of
-from ggaoe.server.interfaces import wants
 from ggaoe.units import format_mac, parse_mac
 
 if TYPE_CHECKING:
@@ -52,7 +51,6 @@ Json = dict[str, object]
 
 DAEMON = "daemon"
 """What stands for the daemon among the names of devices, unless one has this name."""
-
 
 TRACE_S = 10.0
 TRACE_S_MAX = 3600.0
@@ -183,7 +181,7 @@ class Verbs:
         return {
             "devices": [self._row(name) for name in names],
             "interfaces": [
-                *(self._interface(interface) for interface in self._listed()),
+                *(self._interface(interface) for interface in self._daemon.interfaces.wanted()),
                 *(_missing(name) for name in self._daemon.interfaces.missing()),
             ],
             "unsaved": changes,
@@ -196,15 +194,6 @@ class Verbs:
         if export is not None:
             return _summary(export)
         return _stopped(self._daemon.config.devices[name], self._daemon.unfinished(name))
-
-    def _listed(self) -> list[Interface]:
-        """Interfaces that a device wants, up or not."""
-        devices = self._daemon.config.devices.values()
-        return [
-            interface
-            for interface in self._daemon.interfaces.known
-            if any(wants(device, interface) for device in devices)
-        ]
 
     def _interface(self, interface: Interface) -> Json:
         port = self._daemon.interfaces.port_of(interface.name)
@@ -274,7 +263,7 @@ class Verbs:
         head: Json = {
             "monotonic_s": round(time.monotonic(), 6),
             "devices": {},
-            "interfaces": {port.name: _numbers(port.link.refresh()) for port in ports},
+            "interfaces": {port.name: numbers_of(port.link.refresh()) for port in ports},
             "initiators": {},
             **rest,
         }
@@ -282,7 +271,7 @@ class Verbs:
         async def tell() -> Parts:
             yield head
             for export in exports:
-                part: Json = {"devices": {export.name: _counters(export)}}
+                part: Json = {"devices": {export.name: counters_of(export)}}
                 if with_hosts:
                     part["initiators"] = {export.name: _initiators(export.device.initiators)}
                 yield part
@@ -373,7 +362,7 @@ def _detail(export: Export) -> Json:
         "warnings": list(backend.warnings) if backend else [],
         **_configured(export.config),
         **_kept(export.device.target.state),
-        "counters": _counters(export),
+        "counters": counters_of(export),
         "initiators": _initiators(export.device.initiators),
     }
 
@@ -386,7 +375,7 @@ def _detail_of_stopped(config: DeviceConfig, unfinished: str | None, state: Targ
         "warnings": [],
         **_configured(config),
         **_kept(state),
-        "counters": {**_numbers(DeviceCounters()), "in_flight": 0, "waiting": 0},
+        "counters": {**numbers_of(DeviceCounters()), "in_flight": 0, "waiting": 0},
         "initiators": {},
     }
 
@@ -475,11 +464,12 @@ def _reasons(export: Export, host: bytes) -> Json:
     }
 
 
-def _counters(export: Export) -> Json:
+def counters_of(export: Export) -> Json:
+    """Of a device, with its histograms."""
     device = export.device
     counters = device.counters
     return {
-        **_numbers(counters),
+        **numbers_of(counters),
         "read_latency": latencies(counters.read_latency),
         "write_latency": latencies(counters.write_latency),
         "flush_latency": latencies(counters.flush_latency),
@@ -491,10 +481,11 @@ def _counters(export: Export) -> Json:
 
 
 def _initiators(initiators: Initiators) -> Json:
-    return {format_mac(mac): _numbers(counters) for mac, counters in initiators.items()}
+    return {format_mac(mac): numbers_of(counters) for mac, counters in initiators.items()}
 
 
-def _numbers(counters: DeviceCounters | InitiatorCounters | LinkCounters) -> Json:
+def numbers_of(counters: DeviceCounters | InitiatorCounters | LinkCounters) -> Json:
+    """By their names."""
     values: Json = {field.name: getattr(counters, field.name) for field in fields(counters)}
     return {**values, "drops": {reason: n for reason, n in counters.drops.items() if n}}
 
