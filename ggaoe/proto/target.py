@@ -47,6 +47,17 @@ from ggaoe.units import format_mac
 
 FIRMWARE_VERSION = 0x0001
 """Of the config reply: what aoe-stat and sysfs show as the target's firmware."""
+NOT_PERMITTED = "a list does not permit it"
+TOO_LARGE = "asks for more sectors than a frame has room for"
+"""Causes of errors; the others are said where they arise."""
+_CAUSES = {
+    Error.COMMAND: "no command of AoE that is known here",
+    Error.ARGUMENT: "the argument makes no sense",
+    Error.UNAVAILABLE: "the store is not usable now",
+    Error.CONFIG_PRESENT: "it has another config string already",
+    Error.VERSION: "no version of AoE that is known here",
+    Error.RESERVED: "it is reserved for other hosts",
+}
 
 
 class DropReason(Enum):
@@ -85,7 +96,12 @@ class Reply:
     """Send `frame` (at least 60 bytes) back by the link it came from."""
 
     frame: bytes
-    is_error: bool = False
+    cause: str = ""
+    """Of an error: why, for people."""
+
+    @property
+    def is_error(self) -> bool:
+        return bool(self.cause)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,9 +234,11 @@ class Target:
         if header.version != VERSION:
             return self._error(header, frame, path, Error.VERSION)
         if handle is None:
-            return Reply(padded(self._respond(header, path, Error.COMMAND)), is_error=True)
+            frame = padded(self._respond(header, path, Error.COMMAND))
+            return Reply(frame, _CAUSES[Error.COMMAND])
         if not is_whole:
-            return Reply(padded(self._respond(header, path, Error.ARGUMENT)), is_error=True)
+            frame = padded(self._respond(header, path, Error.ARGUMENT))
+            return Reply(frame, "the frame ends before its argument does")
         if not is_permitted:
             return self._not_permitted(header, frame, path)
         outcome = handle(self, header, frame, path)
@@ -233,20 +251,22 @@ class Target:
     def _not_permitted(self, header: Header, frame: Buffer, path: Path) -> Reply:
         """Such a refusal lasts, and hosts give an ATA error to their users at once."""
         if header.command != Command.ATA:
-            return self._error(header, frame, path, Error.ARGUMENT)
-        taskfile = unpack_taskfile(frame)
-        return self._ata_reply(header, taskfile, path, error=AtaError.ABRT, count=taskfile.sectors)
+            return self._error(header, frame, path, Error.ARGUMENT, NOT_PERMITTED)
+        return self._refuse(header, unpack_taskfile(frame), path, NOT_PERMITTED)
 
     # --- replies ---------------------------------------------------------------------------
 
     def _respond(self, header: Header, path: Path, error: Error | None = None) -> bytes:
         return pack_response(header, path.mac, self.settings.shelf, self.settings.slot, error)
 
-    def _error(self, header: Header, frame: Buffer, path: Path, error: Error) -> Reply:
+    def _error(
+        self, header: Header, frame: Buffer, path: Path, error: Error, cause: str = ""
+    ) -> Reply:
         """An AoE error keeps the request's argument and none of its data."""
         _, end = _HANDLERS.get(header.command, (None, HEADER_BYTES))
         argument = bytes(frame[HEADER_BYTES:end])
-        return Reply(padded(self._respond(header, path, error) + argument), is_error=True)
+        reply = padded(self._respond(header, path, error) + argument)
+        return Reply(reply, cause or _CAUSES[error])
 
     def ata_head(
         self,
@@ -274,17 +294,29 @@ class Target:
         taskfile: Taskfile,
         path: Path,
         *,
-        error: int = 0,
         count: int = 0,
         lba: bytes | None = None,
         data: bytes = b"",
     ) -> Reply:
-        head = self.ata_head(header, taskfile, path, error=error, count=count, lba=lba)
-        return Reply(padded(head + data), is_error=bool(error))
+        return Reply(padded(self.ata_head(header, taskfile, path, count=count, lba=lba) + data))
+
+    def _refuse(
+        self,
+        header: Header,
+        taskfile: Taskfile,
+        path: Path,
+        cause: str,
+        error: int = AtaError.ABRT,
+        count: int | None = None,
+    ) -> Reply:
+        """A refusal that lasts: an ATA error, with the request's count unless another is given, and
+        for people its cause."""
+        count = taskfile.sectors if count is None else count
+        return Reply(padded(self.ata_head(header, taskfile, path, error=error, count=count)), cause)
 
     def io_failure(self, header: Header, io: Io, path: Path, error: int) -> Reply:
         """The reply to a request whose transfer failed with ATA error register `error`."""
-        return self._ata_reply(header, io.taskfile, path, error=error, count=io.taskfile.sectors)
+        return self._refuse(header, io.taskfile, path, "the store has failed", error)
 
     def io_unavailable(self, header: Header, frame: Buffer, path: Path) -> Reply:
         """The reply while the backing store is not usable: hosts wait and ask again."""
@@ -309,26 +341,28 @@ class Target:
     def _transfer(
         self, op: Op, header: Header, taskfile: Taskfile, path: Path, frame_bytes: int
     ) -> Outcome:
-        def abort(error: AtaError = AtaError.ABRT) -> Reply:
-            return self._ata_reply(header, taskfile, path, error=error, count=taskfile.sectors)
+        def abort(cause: str, error: AtaError = AtaError.ABRT) -> Reply:
+            return self._refuse(header, taskfile, path, cause, error)
 
         count = taskfile.sectors
         assert self.size_sectors is not None
         if not 1 <= count <= SECTORS_PER_FRAME_MAX:
-            return abort()
+            return abort("asks for no sectors")
         if op is Op.READ and count > sectors_that_fit(path.mtu_bytes):
             # The host learnt of a larger MTU from us: silence makes it ask in smaller pieces,
             # an error would reach its user.
             if count <= path.sectors_offered_max:
                 return Dropped(DropReason.MTU)
-            return abort()
+            return abort(TOO_LARGE)
         if op is Op.WRITE and frame_bytes < ATA_HEADER_BYTES + count * SECTOR_BYTES:
-            return abort()
+            return abort("the frame ends before its data do")
         sector = ata.lba_sector(taskfile.command, taskfile.lba)
         if sector + count > self.size_sectors:
-            return abort(AtaError.IDNF)
-        if op is Op.WRITE and (_READ_ONLY.refuses(self, header.source) or header.is_wildcard):
-            return abort()
+            return abort(f"beyond the end, at sector {self.size_sectors}", AtaError.IDNF)
+        if op is Op.WRITE and _READ_ONLY.refuses(self, header.source):
+            return abort("it is read-only")
+        if op is Op.WRITE and header.is_wildcard:
+            return abort("a write for every device at once")
         return Io(op, sector, count, taskfile)
 
     def _no_transfer(
@@ -345,7 +379,7 @@ class Target:
             return self._ata_reply(header, taskfile, path)
         if opcode == Opcode.SMART:
             return self._smart(header, frame, taskfile, path)
-        return self._ata_reply(header, taskfile, path, error=AtaError.ABRT)
+        return self._refuse(header, taskfile, path, "not known here, or not so", count=0)
 
     def identify_page(self) -> bytes:
         """IDENTIFY now; hosts ask by the hundred after a broadcast, so the page is kept."""
@@ -391,7 +425,7 @@ class Target:
         elif taskfile.feature != ata.Smart.OFFLINE_IMMEDIATE or log != 0:
             page = None
         if page is None or (state is not self.state and header.is_wildcard):
-            return self._ata_reply(header, taskfile, path, error=AtaError.ABRT)
+            return self._refuse(header, taskfile, path, "SMART does not do that here", count=0)
         reply = self._ata_reply(header, taskfile, path, lba=lba, data=page)
         return reply if state == self.state else Change(state, reply.frame)
 
@@ -428,7 +462,7 @@ class Target:
         )
         if answer is query.Answer.STORE:
             return Change(replace(self.state, config_string=text), reply)
-        return Reply(reply, is_error=error is not None)
+        return Reply(reply, "" if error is None else _CAUSES[error])
 
     # --- commands 2 and 3: access ----------------------------------------------------------
 
@@ -449,7 +483,7 @@ class Target:
         reply = padded(self._respond(header, path) + body)
         if macs != self.state.mask:
             return Change(replace(self.state, mask=macs), reply)
-        return Reply(reply, is_error=bool(error))
+        return Reply(reply, "a directive that cannot be done" if error else "")
 
     def _receive_reserve(self, header: Header, frame: Buffer, path: Path) -> Outcome:
         argument = access.unpack_reserve(frame)
