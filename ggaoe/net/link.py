@@ -32,6 +32,8 @@ class Interface:
     """Administratively up, with carrier."""
     is_loopback: bool = False
     is_ethernet: bool = True
+    vlan_id: int | None = None
+    """Of a VLAN's interface, whose frames carry this tag on the interface below."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,8 @@ FIRMWARE_VERSION = 0x0001
 """Of the config reply: what aoe-stat and sysfs show as the target's firmware."""
 NOT_PERMITTED = "a list does not permit it"
 TOO_LARGE = "asks for more sectors than a frame has room for"
+BEYOND_END = "beyond the end"
+IS_READ_ONLY = "it is read-only"
 """Causes of errors; the others are said where they arise."""
 _CAUSES = {
     Error.COMMAND: "no command of AoE that is known here",
@@ -358,9 +360,9 @@ class Target:
             return abort("the frame ends before its data do")
         sector = ata.lba_sector(taskfile.command, taskfile.lba)
         if sector + count > self.size_sectors:
-            return abort(f"beyond the end, at sector {self.size_sectors}", AtaError.IDNF)
+            return abort(BEYOND_END, AtaError.IDNF)
         if op is Op.WRITE and _READ_ONLY.refuses(self, header.source):
-            return abort("it is read-only")
+            return abort(IS_READ_ONLY)
         if op is Op.WRITE and header.is_wildcard:
             return abort("a write for every device at once")
         return Io(op, sector, count, taskfile)
