@@ -100,7 +100,13 @@ async def _started() -> tuple[_Daemon, ControlServer]:
         started_s=time.monotonic(),
         engine=engine,
         interfaces=SimpleNamespace(
-            known=[interface], refused={}, missing=list, port_of=lambda _: port
+            known=[interface],
+            refused={},
+            missing=list,
+            port_of=lambda _: port,
+            wanted=lambda _: [interface],
+            unserved=lambda _: {},
+            why_closed=lambda _: None,
         ),
         kept=kept,
     )

@@ -287,6 +287,7 @@ async def test_limits(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
         "iops 100/s: 0 of its requests were delayed"
     )
     monkeypatch.setattr(limit, "SOURCE_BURST", 1)
+    monkeypatch.setattr(limit, "SOURCE_RATE_PER_S", 0)
     host = Host(port, MAC_A)
     for _ in range(3):
         host.send(1, config_argument(0))
