@@ -48,7 +48,7 @@ WORDS = (
     *("clear-stats", "clear-config", "clear-macmask", "clear-reserve", "disk", "gone", "eth0"),
     *("add", "remove", "start", "stop", "set", "diff", '"name":"disk"', '"persisted":true'),
     *('"options":{"', "queue-length", "slot", "auto", '"settings":{"devices":{', "defaults"),
-    *("why", '"mac":"02:00:00:00:00:01"', '"device":"disk"'),
+    *("why", '"host":"02:00:00:00:00:01"', '"device":"disk"'),
     *("NaN", "1e999", "null", "\\ud800", "[!-]", "}\n{"),
 )
 KNOWN_CODES = {
