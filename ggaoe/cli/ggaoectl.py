@@ -77,7 +77,7 @@ VERBS = (
         render.show,
         "required",
     ),
-    Verb("why", "what a host may do with devices, and which rule decides", render.why, "required"),
+    Verb("why", "what keeps a host from devices, what it sent last, and what to do", render.why),
     Verb("stats", "counters since the start or the last clear-stats", render.stats),
     Verb("monitor", "rates, once per interval", render.monitor),
     Verb("top", "devices, interfaces and hosts at work, once per interval", render.top),

@@ -24,7 +24,7 @@ Column = tuple[Any, ...]
 _BOLD, _YELLOW, _PLAIN = "\x1b[1m", "\x1b[33m", "\x1b[0m"
 _CLEAR = "\x1b[H\x1b[J"
 _ALARMS = frozenset({"warning", "error", "critical"})
-_ALERTS = frozenset({"waiting", "draining", "stopped", "down"})
+_ALERTS = frozenset({"waiting", "draining", "stopped", "down", "not ok"})
 
 
 def is_screen(stream: TextIO) -> bool:
@@ -201,20 +201,64 @@ def _daemon(daemon: Result) -> list[str]:
 
 
 def why(result: Result, colour: bool) -> list[str]:
-    sections = []
+    """The host as such, and a section for each device; an older daemon knows only operations."""
+    host = printable(result["host"])
+    sections = [_host(host, result)] if "heard" in result else []
     for device in result["devices"]:
         reason = f": {device['reason']}" if device["reason"] else ""
         seen = device["last_seen"]
         about = f"{device['name']} ({device['address']}, {device['state']}{reason})"
         last = f"seen {_age(seen['age_s'])} ago on {seen['interface']}" if seen else "never seen"
-        head = printable(f"{result['host']} at {about}, {last}")
-        rows = [
+        head = printable(f"{host} at {about}, {last}")
+        checks = device.get("checks", ())
+        rows = [(one["check"], one["verdict"], one["text"]) for one in checks]
+        remedies = [f"{one['check']}: {one['remedy']}" for one in checks if one["remedy"]]
+        may = [
             (name, "yes" if found["permitted"] else "no", _because(found["checks"]))
             for name, found in device["operations"].items()
         ]
-        lines = table(["OPERATION", "MAY", "BECAUSE"], rows, colour)
-        sections.append([f"{_BOLD}{head}{_PLAIN}" if colour else head, *lines])
+        sections += [
+            [
+                f"{_BOLD}{head}{_PLAIN}" if colour else head,
+                *_last_frames(device.get("frames", ()), colour),
+            ],
+            table(["CHECK", "FOUND", "WHAT"], rows, colour) if rows else [],
+            [printable(f"to do, {remedy}") for remedy in remedies],
+            table(["OPERATION", "MAY", "BECAUSE"], may, colour),
+        ]
     return _sections(sections)
+
+
+def _host(host: str, result: Result) -> list[str]:
+    """Where it is heard, and what it has sent that is for no device here."""
+    served = _joined(result["interfaces"]) or "none"
+    others = [f"{count} on {name}" for name, count in result["others"].items()]
+    heard = [f"{_age(at['age_s'])} ago on {at['interface']}" for at in result["heard"]]
+    said = f"heard {_joined(heard)}" if heard else "never heard"
+    line = f"{said}; interfaces: {served}; other hosts: {_joined(others) or 'none'}"
+    frames = _last_frames(result["frames"], False)
+    return [
+        printable(f"{host} {line}"),
+        *(["its last frames for no device here:"] if frames else ()),
+        *frames,
+    ]
+
+
+def _last_frames(frames: Sequence[Result], colour: bool) -> list[str]:
+    rows = [
+        (
+            f"{frame['age_s']:.1f}",
+            frame["interface"],
+            frame["length_bytes"],
+            frame["to"],
+            frame["asks"],
+            f"{frame['fate']}: {frame['cause']}" if frame["cause"] else frame["fate"],
+            frame["times"],
+        )
+        for frame in frames
+    ]
+    heads = [">AGO/s", "INTERFACE", ">BYTES", "TO", "ASKS", "BECAME", ">TIMES"]
+    return table(heads, rows, colour) if rows else []
 
 
 def _because(checks: Sequence[Result]) -> str:

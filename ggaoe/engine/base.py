@@ -21,9 +21,11 @@ from ggaoe.backend.base import Backend
 from ggaoe.engine import limit
 from ggaoe.engine.counters import DeviceCounters, InitiatorCounters, Initiators
 from ggaoe.engine.flood import FloodGuard
+from ggaoe.engine.sightings import Fate, Sighting, Sightings
 from ggaoe.engine.trace import SNAP_BYTES, Trace, Traced
 from ggaoe.events import Event, about
 from ggaoe.net.link import Frame, Interface, Link, LinkSettings
+from ggaoe.net.strays import Stray
 from ggaoe.proto.frame import (
     MTU_BYTES_MIN,
     SHELF_ANY,
@@ -35,7 +37,17 @@ from ggaoe.proto.frame import (
     sectors_that_fit,
     unpack_header,
 )
-from ggaoe.proto.target import Change, Dropped, DropReason, Io, Path, Refusal, Reply, Target
+from ggaoe.proto.target import (
+    REFUSALS_OF_HOSTS,
+    Change,
+    Dropped,
+    DropReason,
+    Io,
+    Path,
+    Refusal,
+    Reply,
+    Target,
+)
 from ggaoe.sched.queue import Policy
 from ggaoe.units import format_mac
 
@@ -90,6 +102,7 @@ class Device:
         self.ports: frozenset[Port] = frozenset()
         self.counters = DeviceCounters()
         self.initiators = Initiators(self._greet)
+        self.sightings = Sightings()
         self.limit = limit.SourceLimit()
         self.trace: Trace | None = None
         self._news = limit.Bucket(limit.NEWS_RATE_PER_S, limit.NEWS_BURST)
@@ -103,6 +116,19 @@ class Device:
     def waiting(self) -> int:
         """Requests that have arrived and not started."""
         return 0
+
+    def last_io(self, mac: bytes) -> Sighting | None:
+        """The last request of a host that reads, writes, flushes or verifies and was taken in, or
+        found no room."""
+        return None
+
+    def last_frames(self, mac: bytes) -> list[Sighting]:
+        """What a host has sent last, oldest first."""
+        found = self.sightings.of(mac)
+        last_io = self.last_io(mac)
+        if last_io is not None:
+            found.append(last_io)
+        return sorted(found, key=lambda sighting: sighting.time_s)
 
     def _greet(self, mac: bytes, interface: str, now_s: float) -> None:
         if self._news.take(now_s):
@@ -170,7 +196,8 @@ class Engine(ABC):
         self._sectors_offered_max: dict[bytes, int] = {}
         """By the address that hosts send to, which outlives an interface taken away and added."""
         self._watched: set[Device] = set()
-        self._conflicts: set[tuple[bytes, int, int]] = set()
+        self.conflicts: set[tuple[bytes, int, int]] = set()
+        """Other targets, each with the shelf and slot of ours for which it has answered."""
         self._limit_logged_s = -limit.LOG_PAUSE_S
 
     @abstractmethod
@@ -336,15 +363,15 @@ class Engine(ABC):
         io: Io,
         frame: Frame,
     ) -> DropReason | None:
-        """Queue a checked request; takes `frame.lease` over where it keeps the payload. Returns
-        why it was dropped, or None."""
+        """Queue a checked request, of which `Device.last_io` tells from then on; takes
+        `frame.lease` over where it keeps the payload. Returns why it was dropped, or None."""
 
     def _dispatch(self, port: Port, frame: Frame) -> None:
         """What one received frame leads to; the caller releases the frame afterwards."""
         header = unpack_header(frame.head)
         now_s = self._clock.monotonic_ns() / 1e9
         if header is None:
-            _drop_on(port, "malformed", now_s)
+            _drop_on(port, "malformed", now_s, frame)
             return
         if header.is_response:
             self._notice_conflict(port, header)
@@ -352,11 +379,11 @@ class Engine(ABC):
             return
         source = header.source
         if source[0] & 1 or (source == port.path.mac and source != ZERO_MAC):
-            _drop_on(port, "source", now_s)
+            _drop_on(port, "source", now_s, frame)
             return
         devices = port.addressed(header.shelf, header.slot)
         if not devices:
-            _drop_on(port, "address", now_s)
+            _drop_on(port, "address", now_s, frame)
             return
         raw = bytes(frame) if frame.payload else frame.head
         for device in devices:
@@ -371,26 +398,37 @@ class Engine(ABC):
         source = header.source
         initiator = device.initiators.seen(source, port.name, now_s)
         outcome = device.target.receive(header, raw, port.path)
+
+        def note(fate: Fate, cause: str = "") -> None:
+            sighting = Sighting(now_s, port.name, len(raw), bytes(frame.head), fate, cause)
+            device.sightings.add(source, sighting)
+
         is_io = isinstance(outcome, Io)
         is_limited = not isinstance(outcome, Dropped) and (not is_io or header.is_wildcard)
         if is_limited and not self._is_within_rate(device, port, source, now_s):
+            note(Fate.DROPPED, DropReason.RATE_LIMITED.value)
             _count_drop(device, initiator, DropReason.RATE_LIMITED)
         elif isinstance(outcome, Io):
             reason = self._request(device, port, initiator, header, outcome, frame)
             if reason is not None:
                 _count_drop(device, initiator, reason)
+            if reason is DropReason.NOT_SERVING:
+                note(Fate.DROPPED, reason.value)
         elif isinstance(outcome, Dropped):
             if outcome.reason in REFUSALS and not initiator.drops[outcome.reason.value]:
                 device.refuse(source, port.name, now_s, outcome.reason)
+            note(Fate.DROPPED, outcome.reason.value)
             _count_drop(device, initiator, outcome.reason)
             port.guard.useless(now_s)
         else:
             device.counters.other_requests += 1
             initiator.other_requests += 1
             if isinstance(outcome, Change):
+                note(Fate.UNDER_WAY)
                 self._hooks.changed(device, port, header, raw)
             else:
-                if outcome.refusal is not None:
+                note(Fate.REFUSED if outcome.is_error else Fate.ANSWERED, outcome.cause)
+                if outcome.refusal in REFUSALS_OF_HOSTS:
                     if not initiator.refusals[outcome.refusal.value]:
                         device.refuse(source, port.name, now_s, outcome.refusal)
                     initiator.refusals[outcome.refusal.value] += 1
@@ -436,9 +474,9 @@ class Engine(ABC):
             return
         port.link.counters.drops["conflict"] += 1
         key = (header.source, header.shelf, header.slot)
-        if key in self._conflicts or len(self._conflicts) >= CONFLICTS_REMEMBERED_MAX:
+        if key in self.conflicts or len(self.conflicts) >= CONFLICTS_REMEMBERED_MAX:
             return
-        self._conflicts.add(key)
+        self.conflicts.add(key)
         self._hooks.conflict(port, header)
 
     def _trace(self, device: Device, header: Header, io: Io) -> None:
@@ -453,8 +491,9 @@ class Engine(ABC):
         )
 
 
-def _drop_on(port: Port, reason: str, now_s: float) -> None:
+def _drop_on(port: Port, reason: str, now_s: float, frame: Frame) -> None:
     port.link.counters.drops[reason] += 1
+    port.link.strays.add(Stray(now_s, len(frame), bytes(frame.head), reason))
     port.guard.useless(now_s)
 
 

@@ -18,8 +18,9 @@ from typing import ClassVar, cast
 
 from ggaoe.backend.base import Backend, Transfer
 from ggaoe.engine.base import STALE_AGE_NS, SYSTEM_CLOCK, Clock, Device, Engine, Hooks, Port
-from ggaoe.engine.counters import InitiatorCounters
+from ggaoe.engine.counters import INITIATORS_MAX, InitiatorCounters
 from ggaoe.engine.histogram import latency_bucket, size_bucket
+from ggaoe.engine.sightings import Fate, Sighting
 from ggaoe.engine.trace import Trace
 from ggaoe.events import Event, about
 from ggaoe.net.buffers import BufferPool, Lease
@@ -63,6 +64,7 @@ class IoRequest(Request):
         "payload",
         "port",
         "received_ns",
+        "sighting",
     )
 
     def __init__(
@@ -88,6 +90,7 @@ class IoRequest(Request):
         self.path: Path = port.path
         self.initiator = initiator
         self.received_ns = received_ns
+        self.sighting = Sighting(received_ns / 1e9, port.name, len(frame), frame.head)
         self.lost = 0
         """The errno of a flush that failed while this write was under way."""
         self.lease: Lease | None = None
@@ -117,6 +120,20 @@ class PortableDevice(Device):
         self.timer_ns = 0
         self.fences: list[tuple[set[Request], asyncio.Future[bool]]] = []
         self.again: list[Vector] = []
+        self._last_ios: dict[bytes, Sighting] = {}
+
+    def last_io(self, mac: bytes) -> Sighting | None:
+        return self._last_ios.get(mac)
+
+    def note_io(self, request: IoRequest) -> None:
+        """It is the last one of its host."""
+        mac = request.header.source
+        if self._last_ios.pop(mac, None) is None and len(self._last_ios) >= INITIATORS_MAX:
+            del self._last_ios[next(iter(self._last_ios))]
+        self._last_ios[mac] = request.sighting
+
+    def forget_ios(self) -> None:
+        self._last_ios.clear()
 
     @property
     def in_flight(self) -> int:
@@ -288,10 +305,14 @@ class PortableEngine(Engine):
         if arrival in (Arrival.ABSORBED, Arrival.REFUSED):
             request.release()
             if arrival is Arrival.REFUSED:
+                request.sighting.fate = Fate.DROPPED
+                request.sighting.cause = DropReason.QUEUE_FULL.value
+                device.note_io(request)
                 return DropReason.QUEUE_FULL
             device.counters.absorbed += 1
             initiator.absorbed += 1
             return None
+        device.note_io(request)
         initiator.in_flight += 1
         if arrival is Arrival.BEHIND:
             device.counters.overlaps += 1
@@ -403,6 +424,7 @@ class PortableEngine(Engine):
                 request.lease = None
             else:
                 self._queue_reply(request.port, [head.ljust(60, b"\0")])
+            request.sighting.fate = Fate.ANSWERED
         request.release()
         self._account(device, request)
         device.queue.finish(request)
@@ -428,6 +450,8 @@ class PortableEngine(Engine):
             ),
         )
         reply = device.target.io_failure(request.header, request.io, request.path, register)
+        request.sighting.fate = Fate.REFUSED
+        request.sighting.cause = strerror(error_number)
         device.counters.ata_errors += 1
         request.initiator.errors += 1
         if device.trace is not None:
@@ -570,6 +594,7 @@ class PortableEngine(Engine):
             assert isinstance(request, IoRequest)
             request.lease = None
             request.initiator.in_flight -= 1
+        device.forget_ios()
         for _, passed in device.fences:
             if not passed.done():
                 passed.set_result(False)
@@ -588,6 +613,8 @@ class PortableEngine(Engine):
             assert isinstance(request, IoRequest)
             request.release()
             request.initiator.in_flight -= 1
+            request.sighting.fate = Fate.DROPPED
+            request.sighting.cause = DropReason.NOT_SERVING.value
             device.counters.drops[DropReason.NOT_SERVING.value] += 1
             self._pass_fences(device, request)
 

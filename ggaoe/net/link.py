@@ -13,6 +13,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from ggaoe.net.buffers import Lease
+from ggaoe.net.strays import Strays
 from ggaoe.proto.frame import ATA_HEADER_BYTES
 
 HEAD_BYTES = ATA_HEADER_BYTES
@@ -31,6 +32,8 @@ class Interface:
     """Administratively up, with carrier."""
     is_loopback: bool = False
     is_ethernet: bool = True
+    vlan_id: int | None = None
+    """Of a VLAN's interface, whose frames carry this tag on the interface below."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,7 @@ class LinkSettings:
 
 
 DROP_REASONS = (
-    "vlan",  # tagged, on a raw parent
+    "vlan",  # tagged, and no VLAN interface here has it
     "foreign_host",  # for another host (promiscuous mode)
     "truncated",  # longer than the buffer
     "tx_refused",  # refused by the kernel for good
@@ -120,6 +123,8 @@ class Link(ABC):
     """The smaller of the interface's MTU and the configured one."""
     is_loopback: bool
     counters: LinkCounters
+    strays: Strays
+    """Frames that no device has got to see."""
 
     @abstractmethod
     def fileno(self) -> int:

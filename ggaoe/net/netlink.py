@@ -30,7 +30,8 @@ _RTMGRP_LINK = 1
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _RTM_NEWLINK, _RTM_DELLINK, _RTM_GETLINK = 16, 17, 18
 _NLM_F_REQUEST, _NLM_F_DUMP, _NLM_F_DUMP_INTERRUPTED = 0x1, 0x300, 0x10
-_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_EXT_MASK = 1, 3, 4, 29
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_EXT_MASK = 1, 3, 4, 18, 29
+_IFLA_INFO_KIND, _IFLA_INFO_DATA, _IFLA_VLAN_ID = 1, 2, 1
 _RTEXT_FILTER_SKIP_STATS = 8
 _IFF_UP, _IFF_LOOPBACK, _IFF_RUNNING, _IFF_LOWER_UP = 0x1, 0x8, 0x40, 0x10000
 _IFF_SERVING = _IFF_UP | _IFF_RUNNING | _IFF_LOWER_UP
@@ -40,6 +41,8 @@ _MESSAGE = struct.Struct("=IHHII")
 _LINK = struct.Struct("=BxHiII")
 _ATTRIBUTE = struct.Struct("=HH")
 _WORD = struct.Struct("=I")
+_HALF = struct.Struct("=H")
+_KIND_MASK = 0x3FFF  # without flags
 
 
 class LinkTable:
@@ -112,14 +115,13 @@ def _messages(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
         offset += _aligned(length)
 
 
-def _attributes(body: bytes) -> dict[int, bytes]:
+def _attributes(body: bytes, offset: int = 0) -> dict[int, bytes]:
     found = {}
-    offset = _LINK.size
     while offset + _ATTRIBUTE.size <= len(body):
         length, kind = _ATTRIBUTE.unpack_from(body, offset)
         if length < _ATTRIBUTE.size or offset + length > len(body):
             break
-        found[kind] = body[offset + _ATTRIBUTE.size : offset + length]
+        found[kind & _KIND_MASK] = body[offset + _ATTRIBUTE.size : offset + length]
         offset += _aligned(length)
     return found
 
@@ -134,7 +136,7 @@ def _interface(body: bytes) -> Interface | None:
     if len(body) < _LINK.size:
         return None
     family, hardware, index, flags, _ = _LINK.unpack_from(body)
-    attributes = _attributes(body)
+    attributes = _attributes(body, _LINK.size)
     name = attributes.get(_IFLA_IFNAME, b"").rstrip(b"\0")
     mtu = attributes.get(_IFLA_MTU, b"")
     if family != socket.AF_UNSPEC or not name or len(mtu) != _WORD.size:
@@ -148,7 +150,17 @@ def _interface(body: bytes) -> Interface | None:
         is_up=flags & _IFF_SERVING == _IFF_SERVING,
         is_loopback=bool(flags & _IFF_LOOPBACK),
         is_ethernet=hardware in (_ARPHRD_ETHER, _ARPHRD_LOOPBACK) and len(mac) == 6,
+        vlan_id=_vlan_id(attributes.get(_IFLA_LINKINFO, b"")),
     )
+
+
+def _vlan_id(link_info: bytes) -> int | None:
+    """The number that the interface's kind has, where that is a VLAN."""
+    information = _attributes(link_info)
+    if information.get(_IFLA_INFO_KIND, b"").rstrip(b"\0") != b"vlan":
+        return None
+    number = _attributes(information.get(_IFLA_INFO_DATA, b"")).get(_IFLA_VLAN_ID, b"")
+    return int(_HALF.unpack(number)[0]) if len(number) == _HALF.size else None
 
 
 def _deleted_index(body: bytes) -> int | None:

@@ -18,6 +18,7 @@ from ggaoe.net import filters
 from ggaoe.net.buffers import BufferPool
 from ggaoe.net.filters import Role
 from ggaoe.net.link import HEAD_BYTES, Frame, Interface, Link, LinkCounters, LinkSettings
+from ggaoe.net.strays import Stray, Strays
 from ggaoe.proto.frame import ETHERNET_BYTES, ETHERTYPE, FRAME_BYTES_MIN
 
 RECEIVE_BUFFER_BYTES = 32 << 20
@@ -36,7 +37,7 @@ _SO_TIMESTAMPNS = 35
 _TP_STATUS_VLAN_VALID = 1 << 4
 _STATISTICS = struct.Struct("@II")
 _TIMESPEC = struct.Struct("@ll")
-_AUXDATA_STATUS = struct.Struct("@I")
+_AUXDATA = struct.Struct("@II")
 _AUXDATA_BYTES = 20
 _ANCILLARY_BYTES = socket.CMSG_SPACE(_TIMESPEC.size) + socket.CMSG_SPACE(_AUXDATA_BYTES)
 
@@ -68,6 +69,7 @@ class PlainLink(Link):
         self.is_loopback = interface.is_loopback
         self.mtu_bytes = min(interface.mtu_bytes, settings.mtu_bytes or interface.mtu_bytes)
         self.counters = LinkCounters()
+        self.strays = Strays()
         self.frame_bytes_max = interface.mtu_bytes + ETHERNET_BYTES + VLAN_TAG_BYTES
         self._pool = BufferPool(max(1, self.frame_bytes_max - HEAD_BYTES))
         self._lease = self._pool.borrow()
@@ -130,19 +132,17 @@ class PlainLink(Link):
                     break
                 continue  # a pending error such as "link went down", which reading clears
             arrival_ns = 0
-            status = 0
+            status, whole_bytes = 0, length
             for _, kind, value in ancillary:
                 if kind == _SO_TIMESTAMPNS:
                     seconds, nanoseconds = _TIMESPEC.unpack(value)
                     arrival_ns = seconds * 1_000_000_000 + nanoseconds
                 elif kind == _PACKET_AUXDATA:
-                    (status,) = _AUXDATA_STATUS.unpack_from(value)
-            if status & _TP_STATUS_VLAN_VALID:
-                self.counters.drops["vlan"] += 1
-            elif address[2] >= socket.PACKET_OTHERHOST:
-                self.counters.drops["foreign_host"] += 1
+                    status, whole_bytes = _AUXDATA.unpack_from(value)
+            if address[2] >= socket.PACKET_OTHERHOST or status & _TP_STATUS_VLAN_VALID:
+                self._stray(length, "vlan" if self._is_tagged(status) else "foreign_host")
             elif flags & socket.MSG_TRUNC:
-                self.counters.drops["truncated"] += 1
+                self._stray(whole_bytes, "truncated")
             else:
                 size_bytes += length
                 frames.append(self._frame(length, arrival_ns or time.time_ns()))
@@ -154,6 +154,18 @@ class PlainLink(Link):
             self.counters.rx_frames += len(frames)
             self.counters.rx_bytes += size_bytes
         return frames
+
+    def _is_tagged(self, status: int) -> bool:
+        """Of what the kernel has shown as another host's. It takes the tag of a VLAN that has no
+        interface here away before a socket of one protocol sees the frame, and says that the frame
+        is another's: of one that is for us, or for everybody, that is how it shows."""
+        head = self._head
+        return bool(status & _TP_STATUS_VLAN_VALID or head[0] & 1 or head[:6] == self.mac)
+
+    def _stray(self, length: int, reason: str) -> None:
+        self.counters.drops[reason] += 1
+        head = bytes(self._head[: min(length, HEAD_BYTES)])
+        self.strays.add(Stray(time.monotonic(), length, head, reason))
 
     def _frame(self, length: int, arrival_ns: int) -> Frame:
         """What was just received; its buffer goes with it, unless it holds nothing but padding."""

@@ -63,7 +63,7 @@ class DropReason(Enum):
 
 
 class Refusal(Enum):
-    """Why a host, rather than its frame, got an error; the values are told to people."""
+    """Why a request got an error; the values are told to people."""
 
     READ_LIST = "read_list"
     WRITE_LIST = "write_list"
@@ -71,7 +71,67 @@ class Refusal(Enum):
     RESERVATION = "reservation"
     READ_ONLY = "read_only"
     SECTOR_COUNT = "sector_count"
-    """None, or more than a frame of this link carries: it believes in another MTU."""
+    NO_SECTORS = "no_sectors"
+    BEYOND_END = "beyond_end"
+    SHORT_ARGUMENT = "short_argument"
+    SHORT_DATA = "short_data"
+    WILDCARD_WRITE = "wildcard_write"
+    VERSION = "version"
+    COMMAND = "command"
+    ARGUMENT = "argument"
+    OPCODE = "opcode"
+    SMART = "smart"
+    CONFIG_PRESENT = "config_present"
+    MASK_EDIT = "mask_edit"
+    STORE_AWAY = "store_away"
+    STORE_FAILED = "store_failed"
+
+    @property
+    def words(self) -> str:
+        return _WORDS[self]
+
+
+REFUSALS_OF_HOSTS = frozenset(
+    {
+        Refusal.READ_LIST,
+        Refusal.WRITE_LIST,
+        Refusal.CHANGE_LIST,
+        Refusal.RESERVATION,
+        Refusal.READ_ONLY,
+        Refusal.SECTOR_COUNT,
+    }
+)
+"""Those that last, because of who asks, or of what it believes about the target."""
+_WORDS = {
+    Refusal.READ_LIST: "a list does not permit it",
+    Refusal.WRITE_LIST: "a list does not permit it",
+    Refusal.CHANGE_LIST: "a list does not permit it",
+    Refusal.RESERVATION: "it is reserved for other hosts",
+    Refusal.READ_ONLY: "it is read-only",
+    Refusal.SECTOR_COUNT: "asks for more sectors than a frame has room for",
+    Refusal.NO_SECTORS: "asks for no sectors",
+    Refusal.BEYOND_END: "beyond the end",
+    Refusal.SHORT_ARGUMENT: "the frame ends before its argument does",
+    Refusal.SHORT_DATA: "the frame ends before its data do",
+    Refusal.WILDCARD_WRITE: "a write for every device at once",
+    Refusal.VERSION: "no version of AoE that is known here",
+    Refusal.COMMAND: "no command of AoE that is known here",
+    Refusal.ARGUMENT: "the argument makes no sense",
+    Refusal.OPCODE: "not known here, or not so",
+    Refusal.SMART: "SMART does not do that here",
+    Refusal.CONFIG_PRESENT: "it has another config string already",
+    Refusal.MASK_EDIT: "a directive that cannot be done",
+    Refusal.STORE_AWAY: "the store is not usable now",
+    Refusal.STORE_FAILED: "the store has failed",
+}
+_REFUSAL_OF_ERROR = {
+    Error.COMMAND: Refusal.COMMAND,
+    Error.ARGUMENT: Refusal.ARGUMENT,
+    Error.UNAVAILABLE: Refusal.STORE_AWAY,
+    Error.CONFIG_PRESENT: Refusal.CONFIG_PRESENT,
+    Error.VERSION: Refusal.VERSION,
+    Error.RESERVED: Refusal.RESERVATION,
+}
 
 
 class Finding(NamedTuple):
@@ -97,8 +157,17 @@ class Reply:
     """Send `frame` (at least 60 bytes) back by the link it came from."""
 
     frame: bytes
-    is_error: bool = False
     refusal: Refusal | None = None
+    """Of an error: why."""
+
+    @property
+    def is_error(self) -> bool:
+        return self.refusal is not None
+
+    @property
+    def cause(self) -> str:
+        """Of an error: why, for people."""
+        return self.refusal.words if self.refusal is not None else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,9 +300,11 @@ class Target:
         if header.version != VERSION:
             return self._error(header, frame, path, Error.VERSION)
         if handle is None:
-            return Reply(padded(self._respond(header, path, Error.COMMAND)), is_error=True)
+            frame = padded(self._respond(header, path, Error.COMMAND))
+            return Reply(frame, Refusal.COMMAND)
         if not is_whole:
-            return Reply(padded(self._respond(header, path, Error.ARGUMENT)), is_error=True)
+            frame = padded(self._respond(header, path, Error.ARGUMENT))
+            return Reply(frame, Refusal.SHORT_ARGUMENT)
         if not is_permitted:
             return self._not_permitted(header, frame, path, _REFUSAL_OF[operation])
         outcome = handle(self, header, frame, path)
@@ -247,7 +318,7 @@ class Target:
         """Such a refusal lasts, and hosts give an ATA error to their users at once."""
         if header.command != Command.ATA:
             return self._error(header, frame, path, Error.ARGUMENT, refusal)
-        return self._abort(header, unpack_taskfile(frame), path, refusal=refusal)
+        return self._refuse(header, unpack_taskfile(frame), path, refusal)
 
     # --- replies ---------------------------------------------------------------------------
 
@@ -265,19 +336,8 @@ class Target:
         """An AoE error keeps the request's argument and none of its data."""
         _, end = _HANDLERS.get(header.command, (None, HEADER_BYTES))
         argument = bytes(frame[HEADER_BYTES:end])
-        return Reply(padded(self._respond(header, path, error) + argument), True, refusal)
-
-    def _abort(
-        self,
-        header: Header,
-        taskfile: Taskfile,
-        path: Path,
-        error: AtaError = AtaError.ABRT,
-        refusal: Refusal | None = None,
-    ) -> Reply:
-        """An ATA error, of a command of which nothing was done."""
-        head = self.ata_head(header, taskfile, path, error=error, count=taskfile.sectors)
-        return Reply(padded(head), True, refusal)
+        reply = padded(self._respond(header, path, error) + argument)
+        return Reply(reply, refusal or _REFUSAL_OF_ERROR[error])
 
     def ata_head(
         self,
@@ -305,17 +365,29 @@ class Target:
         taskfile: Taskfile,
         path: Path,
         *,
-        error: int = 0,
         count: int = 0,
         lba: bytes | None = None,
         data: bytes = b"",
     ) -> Reply:
-        head = self.ata_head(header, taskfile, path, error=error, count=count, lba=lba)
-        return Reply(padded(head + data), is_error=bool(error))
+        return Reply(padded(self.ata_head(header, taskfile, path, count=count, lba=lba) + data))
+
+    def _refuse(
+        self,
+        header: Header,
+        taskfile: Taskfile,
+        path: Path,
+        refusal: Refusal,
+        error: int = AtaError.ABRT,
+        count: int | None = None,
+    ) -> Reply:
+        """A refusal that lasts: an ATA error, with the request's count unless another is given."""
+        count = taskfile.sectors if count is None else count
+        head = self.ata_head(header, taskfile, path, error=error, count=count)
+        return Reply(padded(head), refusal)
 
     def io_failure(self, header: Header, io: Io, path: Path, error: int) -> Reply:
         """The reply to a request whose transfer failed with ATA error register `error`."""
-        return self._ata_reply(header, io.taskfile, path, error=error, count=io.taskfile.sectors)
+        return self._refuse(header, io.taskfile, path, Refusal.STORE_FAILED, error)
 
     def io_unavailable(self, header: Header, frame: Buffer, path: Path) -> Reply:
         """The reply while the backing store is not usable: hosts wait and ask again."""
@@ -327,7 +399,7 @@ class Target:
         taskfile = unpack_taskfile(frame)
         opcode = taskfile.command
         if opcode != Opcode.IDENTIFY_DEVICE and _RESERVATION.refuses(self, header.source):
-            return self._error(header, frame, path, Error.RESERVED, Refusal.RESERVATION)
+            return self._error(header, frame, path, Error.RESERVED)
         if _STORE.refuses(self, header.source):
             return self._error(header, frame, path, Error.UNAVAILABLE)
         op = ata.OP_OF_OPCODE.get(opcode)
@@ -340,25 +412,28 @@ class Target:
     def _transfer(
         self, op: Op, header: Header, taskfile: Taskfile, path: Path, frame_bytes: int
     ) -> Outcome:
+        def abort(refusal: Refusal, error: AtaError = AtaError.ABRT) -> Reply:
+            return self._refuse(header, taskfile, path, refusal, error)
+
         count = taskfile.sectors
         assert self.size_sectors is not None
         if not 1 <= count <= SECTORS_PER_FRAME_MAX:
-            return self._abort(header, taskfile, path, refusal=Refusal.SECTOR_COUNT)
+            return abort(Refusal.SECTOR_COUNT if count else Refusal.NO_SECTORS)
         if op is Op.READ and count > sectors_that_fit(path.mtu_bytes):
             # The host learnt of a larger MTU from us: silence makes it ask in smaller pieces,
             # an error would reach its user.
             if count <= path.sectors_offered_max:
                 return Dropped(DropReason.MTU)
-            return self._abort(header, taskfile, path, refusal=Refusal.SECTOR_COUNT)
+            return abort(Refusal.SECTOR_COUNT)
         if op is Op.WRITE and frame_bytes < ATA_HEADER_BYTES + count * SECTOR_BYTES:
-            return self._abort(header, taskfile, path)
+            return abort(Refusal.SHORT_DATA)
         sector = ata.lba_sector(taskfile.command, taskfile.lba)
         if sector + count > self.size_sectors:
-            return self._abort(header, taskfile, path, AtaError.IDNF)
+            return abort(Refusal.BEYOND_END, AtaError.IDNF)
         if op is Op.WRITE and _READ_ONLY.refuses(self, header.source):
-            return self._abort(header, taskfile, path, refusal=Refusal.READ_ONLY)
+            return abort(Refusal.READ_ONLY)
         if op is Op.WRITE and header.is_wildcard:
-            return self._abort(header, taskfile, path)
+            return abort(Refusal.WILDCARD_WRITE)
         return Io(op, sector, count, taskfile)
 
     def _no_transfer(
@@ -375,7 +450,7 @@ class Target:
             return self._ata_reply(header, taskfile, path)
         if opcode == Opcode.SMART:
             return self._smart(header, frame, taskfile, path)
-        return self._ata_reply(header, taskfile, path, error=AtaError.ABRT)
+        return self._refuse(header, taskfile, path, Refusal.OPCODE, count=0)
 
     def identify_page(self) -> bytes:
         """IDENTIFY now; hosts ask by the hundred after a broadcast, so the page is kept."""
@@ -421,7 +496,7 @@ class Target:
         elif taskfile.feature != ata.Smart.OFFLINE_IMMEDIATE or log != 0:
             page = None
         if page is None or (state is not self.state and header.is_wildcard):
-            return self._ata_reply(header, taskfile, path, error=AtaError.ABRT)
+            return self._refuse(header, taskfile, path, Refusal.SMART, count=0)
         reply = self._ata_reply(header, taskfile, path, lba=lba, data=page)
         return reply if state == self.state else Change(state, reply.frame)
 
@@ -458,7 +533,7 @@ class Target:
         )
         if answer is query.Answer.STORE:
             return Change(replace(self.state, config_string=text), reply)
-        return Reply(reply, is_error=error is not None)
+        return Reply(reply, None if error is None else _REFUSAL_OF_ERROR[error])
 
     # --- commands 2 and 3: access ----------------------------------------------------------
 
@@ -479,7 +554,7 @@ class Target:
         reply = padded(self._respond(header, path) + body)
         if macs != self.state.mask:
             return Change(replace(self.state, mask=macs), reply)
-        return Reply(reply, is_error=bool(error))
+        return Reply(reply, Refusal.MASK_EDIT if error else None)
 
     def _receive_reserve(self, header: Header, frame: Buffer, path: Path) -> Outcome:
         argument = access.unpack_reserve(frame)
@@ -493,7 +568,7 @@ class Target:
             is_held = argument.rcmd == access.Rcmd.SET and self.is_locked_out(header.source)
             # A host may reserve for others only; its retransmission finds the list it has set.
             if is_held and argument.macs != macs:
-                return self._error(header, frame, path, Error.RESERVED, Refusal.RESERVATION)
+                return self._error(header, frame, path, Error.RESERVED)
             macs = argument.macs
         reply = padded(self._respond(header, path) + access.pack_reserve(argument.rcmd, macs))
         if argument.rcmd == access.Rcmd.READ:

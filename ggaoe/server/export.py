@@ -20,11 +20,12 @@ from ggaoe.backend.origin import Place
 from ggaoe.backend.workers import in_thread
 from ggaoe.config import DeviceConfig
 from ggaoe.engine.base import Device, Engine, Port
+from ggaoe.engine.sightings import Fate
 from ggaoe.errors import BackendError, GgaoeError, StateError
 from ggaoe.events import Event, about
 from ggaoe.proto.ata import serial_of
 from ggaoe.proto.frame import SECTOR_BYTES, Header
-from ggaoe.proto.target import Change, Reply, Settings, Target, TargetState
+from ggaoe.proto.target import Change, Dropped, Reply, Settings, Target, TargetState
 from ggaoe.sched.queue import Policy
 from ggaoe.sched.throttle import Limits, rate
 from ggaoe.server.state import StateStore
@@ -323,6 +324,7 @@ class Export:
         """A host asks for a change: store it, put it in force, then reply. In order of arrival."""
         if not self.device.is_known or len(self._changes) >= CHANGES_WAITING_MAX:
             self.device.counters.drops["changes_waiting"] += 1
+            self._settle(header, Fate.DROPPED, "changes_waiting")
             return
         task = asyncio.create_task(self._change(port, header, frame))
         self._changes.add(task)
@@ -334,7 +336,9 @@ class Export:
             # What was asked for before may have changed the answer.
             outcome = target.receive(header, frame, port.path)
             if isinstance(outcome, Reply):
-                self._engine.send(port, outcome.frame)
+                self._reply(port, header, outcome)
+            if isinstance(outcome, Dropped):
+                self._settle(header, Fate.DROPPED, outcome.reason.value)
             if not isinstance(outcome, Change):
                 return
             try:
@@ -343,10 +347,17 @@ class Export:
                 _log.error(
                     "%s: change by %s refused: %s", self.name, format_mac(header.source), error
                 )
-                self._engine.send(port, target.io_unavailable(header, frame, port.path).frame)
+                self._reply(port, header, target.io_unavailable(header, frame, port.path))
                 return
         if not outcome.fence or await self._engine.fence(self.device):
-            self._engine.send(port, outcome.frame)
+            self._reply(port, header, Reply(outcome.frame))
+
+    def _reply(self, port: Port, header: Header, reply: Reply) -> None:
+        self._settle(header, Fate.REFUSED if reply.is_error else Fate.ANSWERED, reply.cause)
+        self._engine.send(port, reply.frame)
+
+    def _settle(self, header: Header, fate: Fate, cause: str) -> None:
+        self.device.sightings.settle(header.source, header.tag, fate, cause)
 
     async def set_state(self, **fields: object) -> None:
         """The administrator changes `fields` of the state; raises StateError."""

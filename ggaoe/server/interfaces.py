@@ -43,7 +43,7 @@ class Interfaces:
         """All interfaces of the system, by index."""
         return sorted(self._watcher.interfaces.values(), key=lambda interface: interface.index)
 
-    def wanted(self) -> list[Interface]:
+    def all_wanted(self) -> list[Interface]:
         """Those that a device is to be served on, up or not."""
         devices = self._config.devices.values()
         return [one for one in self.known if any(wants(device, one) for device in devices)]
@@ -76,6 +76,28 @@ class Interfaces:
         """Those of them that are not there now."""
         names = {interface.name for interface in self.known}
         return [name for name in self.named() if name not in names]
+
+    def wanted(self, device: DeviceConfig) -> list[Interface]:
+        """Those of the system on which a device is to be served."""
+        return [interface for interface in self.known if wants(device, interface)]
+
+    def unserved(self, device: DeviceConfig) -> dict[str, str]:
+        """Why such an interface serves nothing, by name."""
+        reasons = {}
+        for interface in self.wanted(device):
+            reason = self.why_closed(interface)
+            if reason is not None:
+                reasons[interface.name] = reason
+        missing = set(self.missing()) & set(device.interfaces)
+        return reasons | dict.fromkeys(sorted(missing), "does not exist")
+
+    def why_closed(self, interface: Interface) -> str | None:
+        """None where it serves."""
+        if interface.name in self.refused:
+            return self.refused[interface.name]
+        if self.port_of(interface.name) is not None:
+            return None
+        return "starting" if interface.is_up else "link is down"
 
     def port_of(self, name: str) -> Port | None:
         """The open port on the interface called `name`."""

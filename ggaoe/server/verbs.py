@@ -17,13 +17,15 @@ from ggaoe.config import DeviceConfig
 from ggaoe.engine.base import Device, Port, sectors_of
 from ggaoe.engine.counters import DeviceCounters, InitiatorCounters, Initiators
 from ggaoe.engine.histogram import latencies, sizes
+from ggaoe.engine.sightings import Sighting
 from ggaoe.engine.trace import Traced
 from ggaoe.errors import ControlError, needed
 from ggaoe.net.link import LinkCounters
-from ggaoe.proto.frame import SECTOR_BYTES
+from ggaoe.proto.frame import SECTOR_BYTES, SHELF_ANY, SLOT_ANY, Header, unpack_header
 from ggaoe.proto.operation import Operation
 from ggaoe.proto.rules import EVERYBODY, Rules
 from ggaoe.proto.target import Finding, TargetState
+from ggaoe.proto.words import words
 from ggaoe.sched.throttle import Limits
 from ggaoe.server.changes import unsaved
 from ggaoe.server.control import (
@@ -41,6 +43,8 @@ from ggaoe.server.control import (
     string_list,
 )
 from ggaoe.server.export import Export, limits_of
+from ggaoe.server.inquiry import Inquiry, sighting_of
+from ggaoe.server.why import Subject, checks
 from ggaoe.units import format_mac, parse_mac
 
 if TYPE_CHECKING:
@@ -181,7 +185,7 @@ class Verbs:
         return {
             "devices": [self._row(name) for name in names],
             "interfaces": [
-                *(self._interface(interface) for interface in self._daemon.interfaces.wanted()),
+                *(self._interface(interface) for interface in self._daemon.interfaces.all_wanted()),
                 *(_missing(name) for name in self._daemon.interfaces.missing()),
             ],
             "unsaved": changes,
@@ -197,16 +201,13 @@ class Verbs:
 
     def _interface(self, interface: Interface) -> Json:
         port = self._daemon.interfaces.port_of(interface.name)
-        reason = self._daemon.interfaces.refused.get(interface.name)
-        if port is None and reason is None:
-            reason = "starting" if interface.is_up else "link is down"
         return {
             "name": interface.name,
             "mac": format_mac(interface.mac),
             "mtu_bytes": port.path.mtu_bytes if port else interface.mtu_bytes,
             "is_up": interface.is_up,
             "serving": port is not None,
-            "reason": reason,
+            "reason": self._daemon.interfaces.why_closed(interface),
             "sectors": sectors_of(port) if port else 0,
         }
 
@@ -245,9 +246,56 @@ class Verbs:
 
     async def _why(self, params: Params) -> Json:
         host = _host(params)
-        exports, rest = self._selected(params, required=True)
-        devices = [_reasons(export, host) for export in exports]
-        return {"host": format_mac(host), "devices": devices, **rest}
+        names, missing = self._named(params)
+        inquiry = Inquiry(self._daemon.engine, host, time.monotonic())
+        return {
+            "host": format_mac(host),
+            "interfaces": inquiry.interfaces,
+            "heard": [
+                {"interface": name, "age_s": _age_s(inquiry, time_s)}
+                for name, time_s in sorted(inquiry.heard_s.items())
+            ],
+            "others": inquiry.others,
+            "frames": [_seen(inquiry, sighting_of(strayed)) for strayed in inquiry.strays],
+            "devices": [self._reasons(name, inquiry) for name in names],
+            **({"missing": missing} if missing else {}),
+        }
+
+    def _reasons(self, name: str, inquiry: Inquiry) -> Json:
+        """What a host may do with a device, what it has sent to it, and what each check finds."""
+        export = self._daemon.exports.get(name)
+        config = self._daemon.config.devices[name]
+        summary = self._row(name)
+        interfaces = self._daemon.interfaces
+        device = export.device if export is not None else None
+        subject = Subject(
+            inquiry,
+            config,
+            str(summary["state"]),
+            None if summary["reason"] is None else str(summary["reason"]),
+            device,
+            interfaces.wanted(config),
+            interfaces.unserved(config),
+            frozenset(
+                mac
+                for mac, *address in self._daemon.engine.conflicts
+                if address == [config.shelf, config.slot]
+            ),
+        )
+        seen = subject.initiator
+        return {
+            **{key: summary[key] for key in ("name", "address", "state", "reason", "interfaces")},
+            "operations": _operations(device, inquiry.mac),
+            "last_seen": None
+            if seen is None
+            else {
+                "interface": seen.interface,
+                "age_s": _age_s(inquiry, seen.last_seen_s),
+                "drops": dict(seen.drops),
+            },
+            "frames": [_seen(inquiry, sighting) for sighting in subject.frames],
+            "checks": [check._asdict() for check in checks(subject)],
+        }
 
     def _counted(self, params: Params) -> tuple[list[Export], list[Port], Json]:
         """Devices and ports whose names match; both are counted."""
@@ -437,31 +485,43 @@ def _host(params: Params) -> bytes:
     return mac
 
 
-def _reasons(export: Export, host: bytes) -> Json:
+def _operations(device: Device | None, host: bytes) -> Json:
     """What `host` may do with a device, and what each check finds, up to the one that refuses."""
-    device = export.device
-    summary = _summary(export)
-    interfaces = summary["interfaces"]
-    served = Finding("interfaces", bool(interfaces), None if interfaces else "none serves it")
+    target = device.target if device is not None and device.ports else None
+    served = Finding("interfaces", target is not None, None if target else "none serves it")
     operations: Json = {}
     for operation in Operation:
-        found = [served, *(device.target.explain(host, operation) if interfaces else ())]
+        found = [served, *(target.explain(host, operation) if target is not None else ())]
         operations[operation.value] = {
             "permitted": all(finding.permits for finding in found),
             "checks": [finding._asdict() for finding in found],
         }
-    seen = dict(device.initiators.items()).get(host)
+    return operations
+
+
+def _age_s(inquiry: Inquiry, time_s: float) -> float:
+    return round(max(0.0, inquiry.now_s - time_s), 3)
+
+
+def _seen(inquiry: Inquiry, sighting: Sighting) -> Json:
+    header = unpack_header(sighting.head)
     return {
-        **{key: summary[key] for key in ("name", "address", "state", "reason", "interfaces")},
-        "operations": operations,
-        "last_seen": None
-        if seen is None
-        else {
-            "interface": seen.interface,
-            "age_s": round(max(0.0, time.monotonic() - seen.last_seen_s), 3),
-            "drops": dict(seen.drops),
-        },
+        "age_s": _age_s(inquiry, sighting.time_s),
+        "interface": sighting.interface,
+        "length_bytes": sighting.length_bytes,
+        "to": _addressee(header) if header else None,
+        "asks": words(sighting.head, sighting.length_bytes),
+        "fate": sighting.fate.value,
+        "cause": sighting.cause,
+        "times": sighting.times,
+        "frame": sighting.head.hex(),
     }
+
+
+def _addressee(header: Header) -> str:
+    """As hosts write it; what is meant for all is a star."""
+    shelf = "*" if header.shelf == SHELF_ANY else header.shelf
+    return f"e{shelf}.{'*' if header.slot == SLOT_ANY else header.slot}"
 
 
 def counters_of(export: Export) -> Json:

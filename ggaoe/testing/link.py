@@ -14,6 +14,7 @@ from contextlib import suppress
 
 from ggaoe.net.buffers import BufferPool
 from ggaoe.net.link import HEAD_BYTES, Frame, Interface, Link, LinkCounters, LinkSettings
+from ggaoe.net.strays import Strays
 from ggaoe.proto.frame import ETHERNET_BYTES
 
 
@@ -32,6 +33,7 @@ class MemoryLink(Link):
         self.is_loopback = interface.is_loopback
         self.mtu_bytes = min(interface.mtu_bytes, settings.mtu_bytes or interface.mtu_bytes)
         self.counters = LinkCounters()
+        self.strays = Strays()
         self.sent: list[bytes] = []
         self.room_frames: int | None = None
         self.is_open = True

@@ -48,7 +48,7 @@ WORDS = (
     *("clear-stats", "clear-config", "clear-macmask", "clear-reserve", "disk", "gone", "eth0"),
     *("add", "remove", "start", "stop", "set", "diff", '"name":"disk"', '"persisted":true'),
     *('"options":{"', "queue-length", "slot", "auto", '"settings":{"devices":{', "defaults"),
-    *("why", '"mac":"02:00:00:00:00:01"', '"device":"disk"'),
+    *("why", '"host":"02:00:00:00:00:01"', '"device":"disk"'),
     *("NaN", "1e999", "null", "\\ud800", "[!-]", "}\n{"),
 )
 KNOWN_CODES = {
@@ -106,7 +106,13 @@ async def _started() -> tuple[_Daemon, ControlServer]:
         started_s=time.monotonic(),
         engine=engine,
         interfaces=SimpleNamespace(
-            known=[interface], refused={}, missing=list, port_of=lambda _: port
+            known=[interface],
+            refused={},
+            missing=list,
+            port_of=lambda _: port,
+            wanted=lambda _: [interface],
+            unserved=lambda _: {},
+            why_closed=lambda _: None,
         ),
         kept=kept,
     )

@@ -66,7 +66,7 @@ async def test_stop_drains_and_start_serves_again(scene: Scene, engine: str) -> 
                 assert rows(daemon)["disk"][0] == "stopped"
                 shown = daemon.ask("show", "disk")["devices"][0]
                 assert (shown["state"], shown["reason"]) == ("stopped", "stopped by the operator")
-                refused = daemon.ctl("why", "02:00:00:00:00:01", "disk")
+                refused = daemon.ctl("clear-config", "disk")
                 assert refused.status == 1
                 assert "disk is stopped: 'ggaoectl start disk'" in refused.stderr
                 assert daemon.ask("stop", "*k")["already"] == ["disk"]

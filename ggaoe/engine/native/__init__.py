@@ -19,12 +19,14 @@ from ggaoe.engine.base import STALE_AGE_NS, SYSTEM_CLOCK, Clock, Device, Engine,
 from ggaoe.engine.counters import DeviceCounters, InitiatorCounters, Initiators
 from ggaoe.engine.native.core import Core, CoreDevice, CoreLink
 from ggaoe.engine.portable import strerror
+from ggaoe.engine.sightings import Fate, Sighting
 from ggaoe.engine.trace import Traced
 from ggaoe.events import Event, about
 from ggaoe.net.filters import Role
 from ggaoe.net.link import Frame, Interface, Link, LinkCounters, LinkSettings
 from ggaoe.net.plain import PlainLink
 from ggaoe.net.ring import ReceiveRing
+from ggaoe.net.strays import Stray, Strays
 from ggaoe.proto.ata import Op
 from ggaoe.proto.frame import ATA_HEADER_BYTES, Header, sectors_that_fit
 from ggaoe.proto.target import DropReason, Io, Target
@@ -37,6 +39,15 @@ IO_ENGINES = ("aio", "uring", "threads")
 """The quickest first; by measurement."""
 COMMIT = 4
 """The core's name for the flush that answers writes, in failures."""
+
+_FATES = (
+    (Fate.UNDER_WAY, ""),
+    (Fate.ANSWERED, ""),
+    (Fate.REFUSED, ""),
+    (Fate.DROPPED, DropReason.QUEUE_FULL.value),
+    (Fate.DROPPED, DropReason.NOT_SERVING.value),
+)
+"""As the core counts them (structs.pxi)."""
 
 _log = logging.getLogger("ggaoe.engine")
 
@@ -80,6 +91,16 @@ class NativeLink(PlainLink):
         for reason, count in drops.items():
             counters.drops[reason] += count
         return counters
+
+    @property
+    def strays(self) -> Strays:
+        for stray in self.core.strays():
+            self._strays.add(Stray(*stray))
+        return self._strays
+
+    @strays.setter
+    def strays(self, strays: Strays) -> None:
+        self._strays = strays
 
 
 class NativeDevice(Device):
@@ -135,6 +156,17 @@ class NativeDevice(Device):
     @initiators.setter
     def initiators(self, initiators: Initiators) -> None:
         self._initiators = initiators
+
+    def last_io(self, mac: bytes) -> Sighting | None:
+        found = self.core.last_io(mac)
+        if found is None:
+            return None
+        time_ns, index, length_bytes, head, state, error = found
+        fate, cause = _FATES[state]
+        name = self._interfaces.get(index, "")
+        return Sighting(
+            time_ns / 1e9, name, length_bytes, head, fate, strerror(error) if error else cause
+        )
 
     def watch(self, wanted: bool) -> None:
         super().watch(wanted)

@@ -28,11 +28,16 @@ include "disk.pxi"
 include "uring.pxi"
 include "device.pxi"
 include "memory.pxi"
+include "stray.pxi"
 include "link.pxi"
 include "carrier.pxi"
 
 AIO_EVENTS_MAX = AIO_EVENTS
 """Requests of an engine that Linux AIO has room for, as counted by the system."""
+
+
+_STRAYS = ("vlan", "foreign_host", "truncated", "stale", "slow_path_full", "address")
+"""Counters' names, as STRAY_VLAN and those after it count them."""
 
 
 @cython.no_gc_clear
@@ -66,6 +71,31 @@ cdef class CoreLink:
                 "slow_path_full": stats.slow_full, "address": stats.address,
             },
         )
+
+    def strays(self):
+        """(seconds of the monotonic clock, length, first bytes, counter's name) of the last frame
+        of each host that has come to no device since the last call, in order of time."""
+        cdef Stray *copies
+        cdef Stray *found
+        cdef int i
+        if self.c == NULL:
+            return []
+        copies = <Stray *>malloc(sizeof(self.c.strays))
+        if copies == NULL:
+            raise MemoryError
+        hold_lock(self.core.c)
+        memcpy(copies, self.c.strays, sizeof(self.c.strays))
+        memset(self.c.strays, 0, sizeof(self.c.strays))
+        leave(self.core.c)
+        strays = []
+        for i in range(STRAY_SETS * STRAY_WAYS):
+            found = &copies[i]
+            if found.time_ns:
+                head = found.head[:min(<uint32_t>HEAD_BYTES, found.length)]
+                strays.append((found.time_ns / 1e9, found.length, head, _STRAYS[found.reason]))
+        free(copies)
+        strays.sort()
+        return strays
 
     def route(self, routes):
         """Serve exactly these devices: ((shelf, slot), CoreDevice) pairs."""
@@ -361,6 +391,24 @@ cdef class CoreDevice:
         self.c.is_given_up = True
         self.c.is_attached = False
         leave(self.core.c)
+
+    def last_io(self, bytes mac):
+        """(monotonic_ns, interface index, length, first 36 bytes, what became of it, errno) of the
+        last request of a host that was taken in, or found no room; None where there was none."""
+        cdef uint64_t number = mac_at(<const uint8_t *>mac)
+        cdef Source *source
+        cdef Sighting last
+        last.time_ns = 0
+        hold_lock(self.core.c)
+        source = self.c.sources[(number ^ number >> 17) & (SOURCES - 1)]
+        while source != NULL and source.mac != number:
+            source = source.next
+        if source != NULL:
+            last = source.last
+        leave(self.core.c)
+        if last.time_ns == 0:
+            return None
+        return last.time_ns, last.link_index, last.length, last.head[:HEAD_BYTES], last.fate, last.error
 
     def watch(self, bint wanted):
         """Keep frames from and to the device from now on, or keep none."""
@@ -668,6 +716,7 @@ cdef class Core:
             return False
         memcpy(request.head, <const uint8_t *>head, HEAD_BYTES)
         request.mac = mac_at(&request.head[6])
+        request.length = <uint32_t>(HEAD_BYTES + len(data))
         request.arrival_ns = arrival_ns
         request.op = op
         request.offset = sector * 512

@@ -241,6 +241,7 @@ cdef void finish(Device *device, Request *request, int error) noexcept nogil:
             device.histograms.flush_latency[latency_bucket(duration_ns)] += 1
         else:
             stats.verify_requests += 1
+    note_fate(request, FAILED if error else ANSWERED, error)
     if error:
         failed(device, request, error)
     forget(device, request)
@@ -330,6 +331,7 @@ cdef int drop_unstarted(Device *device) noexcept nogil:
             order_enter(device, request)
         else:
             unbook(device, request)
+            note_fate(request, NOT_STARTED, 0)
             forget(device, request)
             slot_free(request)
             dropped += 1

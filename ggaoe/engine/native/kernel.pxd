@@ -50,6 +50,7 @@ cdef extern from "<linux/if_packet.h>" nogil:
         unsigned char sll_pkttype
     struct tpacket_auxdata:
         uint32_t tp_status
+        uint32_t tp_len
     struct tpacket2_hdr:
         uint32_t tp_status
         uint32_t tp_len

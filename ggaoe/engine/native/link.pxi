@@ -167,12 +167,12 @@ cdef bint take_slot(Link *link, tpacket2_hdr *slot) noexcept nogil:
     cdef uint8_t *frame = <uint8_t *>slot + slot.tp_mac
     cdef sockaddr_ll *name = <sockaddr_ll *>(<uint8_t *>slot + TPACKET_ALIGN(sizeof(tpacket2_hdr)))
     cdef uint32_t length = slot.tp_snaplen
-    if slot.tp_status & TP_STATUS_VLAN_VALID:
-        link.stats.vlan += 1
-    elif name.sll_pkttype >= PACKET_OTHERHOST:
-        link.stats.foreign_host += 1
+    cdef bint is_tagged = slot.tp_status & TP_STATUS_VLAN_VALID
+    if is_tagged or name.sll_pkttype >= PACKET_OTHERHOST:
+        stray(link, frame, length, slot.tp_len, stray_reason(link, frame, is_tagged))
     elif length < slot.tp_len or length > HEAD_BYTES + link.payload_bytes:
         link.stats.truncated += 1
+        stray(link, frame, length, slot.tp_len, STRAY_TRUNCATED)
     else:
         request = slot_new(link)
         if request == NULL:
@@ -224,7 +224,10 @@ cdef void take_frame(Link *link, int i, int64_t began_ns) noexcept nogil:
     cdef cmsghdr *part = CMSG_FIRSTHDR(message)
     cdef timespec stamp
     cdef tpacket_auxdata auxiliary
+    cdef uint32_t length = link.messages[i].msg_len
+    cdef uint32_t whole_length = length
     cdef uint32_t status = 0
+    cdef bint is_tagged
     request.arrival_ns = began_ns
     while part != NULL:
         if part.cmsg_level == SOL_SOCKET and part.cmsg_type == SO_TIMESTAMPNS:
@@ -233,15 +236,16 @@ cdef void take_frame(Link *link, int i, int64_t began_ns) noexcept nogil:
         elif part.cmsg_type == PACKET_AUXDATA:
             memcpy(&auxiliary, CMSG_DATA(part), sizeof(auxiliary))
             status = auxiliary.tp_status
+            whole_length = auxiliary.tp_len
         part = CMSG_NXTHDR(message, part)
-    if status & TP_STATUS_VLAN_VALID:
-        link.stats.vlan += 1
-    elif link.names[i].sll_pkttype >= PACKET_OTHERHOST:
-        link.stats.foreign_host += 1
+    is_tagged = status & TP_STATUS_VLAN_VALID
+    if is_tagged or link.names[i].sll_pkttype >= PACKET_OTHERHOST:
+        stray(link, request.head, length, length, stray_reason(link, request.head, is_tagged))
     elif message.msg_flags & MSG_TRUNC:
         link.stats.truncated += 1
+        stray(link, request.head, length, whole_length, STRAY_TRUNCATED)
     else:
-        request.length = link.messages[i].msg_len
+        request.length = length
         link.stats.rx_frames += 1
         link.stats.rx_bytes += request.length
         link.received[link.received_count] = request
@@ -259,6 +263,7 @@ cdef void dispatch(Engine *engine, Link *link, Request *request, int64_t now_ns)
         return
     if is_for_nobody(link, request):
         link.stats.address += 1
+        stray(link, request.head, request.length, request.length, STRAY_ADDRESS)
         slot_free(request)
         return
     request.is_refused = is_refused(link, request)
@@ -268,6 +273,7 @@ cdef void dispatch(Engine *engine, Link *link, Request *request, int64_t now_ns)
         else engine.slow_count >= SLOW_FRAMES_MAX
     ):
         link.stats.slow_full += 1
+        stray(link, request.head, request.length, request.length, STRAY_SLOW_FULL)
         slot_free(request)
         return
     request = slot_of_its_size(request)
@@ -578,6 +584,7 @@ cdef bint receive_all(Engine *engine) noexcept nogil:
             oldest.received_first += 1
             if request.arrival_ns < began_ns - engine.stale_age_ns:
                 oldest.stats.stale += 1
+                stray(oldest, request.head, request.length, request.length, STRAY_STALE)
                 slot_free(request)
             else:
                 dispatch(engine, oldest, request, now_ns)

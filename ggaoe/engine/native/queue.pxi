@@ -68,6 +68,24 @@ cdef inline uint64_t _cost(Request *request) noexcept nogil:
     return REQUEST_BYTES + request.link.payload_bytes
 
 
+cdef inline void note(Source *source, Request *request, int64_t now_ns, int fate) noexcept nogil:
+    # It is the last one of its host.
+    cdef Sighting *last = &source.last
+    last.time_ns = now_ns
+    last.sequence = request.sequence if fate == UNDER_WAY else 0
+    last.link_index = request.link.index
+    last.length = request.length
+    last.fate = fate
+    last.error = 0
+    memcpy(last.head, request.head, HEAD_BYTES)
+
+
+cdef inline void note_fate(Request *request, int fate, int error) noexcept nogil:
+    if request.source.last.sequence == request.sequence:
+        request.source.last.fate = fate
+        request.source.last.error = error
+
+
 cdef bint arrive(Device *device, Request *request, int64_t now_ns) noexcept nogil:
     # Take in `request`, or return False: its twin is active, or the budget is used up.
     cdef Source *source = source_of(device, request.mac)
@@ -94,6 +112,7 @@ cdef bint arrive(Device *device, Request *request, int64_t now_ns) noexcept nogi
         device.stats.queue_full += 1
         if source != NULL:
             source.dropped += 1
+            note(source, request, now_ns, NO_ROOM)
         return False
     request.source = source
     request.device = device
@@ -102,6 +121,7 @@ cdef bint arrive(Device *device, Request *request, int64_t now_ns) noexcept nogi
     request.lost = 0
     device.engine.sequence += 1
     request.sequence = device.engine.sequence
+    note(source, request, now_ns, UNDER_WAY)
     source.waiting_bytes += _cost(request)
     source.active += 1
     device.waiting_bytes += _cost(request)

@@ -42,6 +42,8 @@ cdef enum:
     SNAP_BYTES = 60
     NANO = 1000000000
     TRACED_MAX = 4096
+    STRAY_SETS = 64                  # hosts remembered per link whose frames came to no device
+    STRAY_WAYS = 4                   # in each set; of those the oldest gives way
 
 cdef enum Op:
     READ = 0
@@ -106,6 +108,37 @@ ctypedef struct Bucket:
     Node *head
     Node *tail
 
+cdef enum:                           # what became of a request
+    UNDER_WAY = 0
+    ANSWERED = 1
+    FAILED = 2
+    NO_ROOM = 3
+    NOT_STARTED = 4
+
+ctypedef struct Sighting:            # the last request of a host
+    int64_t time_ns                  # 0: there was none
+    uint64_t sequence                # 0: it was not taken in
+    int link_index
+    uint32_t length                  # of the frame
+    int fate
+    int error
+    uint8_t head[36]
+
+cdef enum:                           # why a frame came to no device
+    STRAY_VLAN = 0
+    STRAY_FOREIGN_HOST = 1
+    STRAY_TRUNCATED = 2
+    STRAY_STALE = 3
+    STRAY_SLOW_FULL = 4
+    STRAY_ADDRESS = 5
+
+ctypedef struct Stray:
+    int64_t time_ns                  # 0: this place is free
+    uint64_t mac
+    int reason
+    uint32_t length                  # of the whole frame
+    uint8_t head[36]
+
 ctypedef struct Source:
     uint64_t mac
     Source *next                     # in its chain
@@ -128,6 +161,7 @@ ctypedef struct Source:
     uint64_t waits
     uint64_t throttled
     uint64_t dropped
+    Sighting last
 
 ctypedef struct Vector:
     Device *device
@@ -355,6 +389,7 @@ ctypedef struct Link:
     Route *routes
     uint32_t route_count
     LinkStats stats
+    Stray strays[256]                # STRAY_SETS * STRAY_WAYS
     Link *next
 
 ctypedef struct Carrier:

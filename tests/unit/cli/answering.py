@@ -141,7 +141,36 @@ class Daemon:
         }
         return _partly({"devices": [{**self.devices[name], **more} for name in names]}, missing)
 
-    async def why(self, params: Params) -> dict[str, object]:
+    async def why(self, params: Params) -> object:
+        """What a daemon of before the checks says, and beyond that what one of now does."""
+        before = await self.why_before_checks(params)
+        frame = {
+            "age_s": 61.5,
+            "interface": "eth0",
+            "length_bytes": 60,
+            "to": "e0.1",
+            "asks": "READ_SECTORS_EXT 0+20",
+            "fate": "refused",
+            "cause": "too\nmuch",
+            "times": 3,
+            "frame": "",
+        }
+        checks = [
+            {"check": "VLAN", "verdict": "ok", "text": "untagged", "remedy": None},
+            {"check": "MTU", "verdict": "not ok", "text": "small", "remedy": "more\x1b of it"},
+        ]
+        for number, one in enumerate(before["devices"]):
+            one.update(checks=checks, frames=[] if number else [frame])
+        stray = {**frame, "to": None, "fate": "dropped", "cause": "vlan", "times": 1}
+        return {
+            **before,
+            "interfaces": ["eth0", "eth1"],
+            "heard": [{"interface": "eth0", "age_s": 61.5}],
+            "others": {"eth1": 3},
+            "frames": [stray],
+        }
+
+    async def why_before_checks(self, params: Params) -> dict[str, Any]:
         names, missing = select(params, self.devices)
         self.calls.append(("why", asked(params)))
         may = {

@@ -73,6 +73,8 @@ class Outcome:
     disk: bytes = b""
     counters: dict[str, object] = field(default_factory=dict)
     initiators: dict[bytes, tuple[int, ...]] = field(default_factory=dict)
+    seen: dict[bytes, list[object]] = field(default_factory=dict)
+    strays: dict[bytes, tuple[object, ...]] = field(default_factory=dict)
 
 
 @pytest.fixture
@@ -228,6 +230,12 @@ async def play(
                 initiator.write_bytes, initiator.other_requests, initiator.errors,
                 initiator.absorbed, initiator.in_flight,
             )  # fmt: skip
+        for mac in (*HOSTS, STRANGER):
+            frames_seen = [*device.sightings.of(mac), device.last_io(mac)]
+            outcome.seen[mac] = [seen and replace(seen, time_s=0.0) for seen in frames_seen]
+        for port in device.ports:
+            for mac, stray in port.link.strays.items():
+                outcome.strays[mac] = stray[1:]
     wire.close()
     outcome.disk = await asyncio.to_thread(path.read_bytes)
     return outcome
@@ -279,4 +287,6 @@ async def same(
     assert twin.disk == oracle.disk
     assert twin.counters == oracle.counters
     assert twin.initiators == oracle.initiators
+    assert twin.seen == oracle.seen
+    assert twin.strays == oracle.strays != {}
     return oracle

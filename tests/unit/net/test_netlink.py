@@ -161,18 +161,35 @@ def message(kind: int, body: bytes, flags: int = 0, sequence: int = 0) -> bytes:
     return struct.pack("=IHHII", 16 + len(body), kind, flags, sequence, 0) + body
 
 
-def link_body(index: int, name: bytes, mtu_bytes: int = 1500, hardware: int = 1) -> bytes:
-    def attribute(kind: int, value: bytes) -> bytes:
-        return (struct.pack("=HH", 4 + len(value), kind) + value).ljust(
-            (4 + len(value) + 3) & ~3, b"\0"
-        )
+def attribute(kind: int, value: bytes) -> bytes:
+    return (struct.pack("=HH", 4 + len(value), kind) + value).ljust(
+        (4 + len(value) + 3) & ~3, b"\0"
+    )
 
+
+def link_body(index: int, name: bytes, mtu_bytes: int = 1500, hardware: int = 1) -> bytes:
     return (
         struct.pack("=BxHiII", 0, hardware, index, 0x10041, 0)
         + attribute(3, name + b"\0")
         + attribute(4, struct.pack("=I", mtu_bytes))
         + attribute(1, b"\x02\0\0\0\0\x01")
     )
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "vlan_id"),
+    [
+        (b"vlan\0", attribute(1, b"\x64\0"), 100),
+        (b"vlan\0", attribute(2, bytes(8)) + attribute(1, b"\x05\0"), 5),
+        (b"vlan\0", attribute(1, b"\x05"), None),
+        (b"veth\0", attribute(1, b"\x64\0"), None),
+    ],
+)
+def test_a_vlan_has_its_number(kind: bytes, data: bytes, vlan_id: int | None) -> None:
+    table = LinkTable()
+    information = attribute(18 | 0x8000, attribute(1, kind) + attribute(2 | 0x8000, data))
+    ((found, _),) = table.feed(message(16, link_body(1, b"eth1.5") + information))
+    assert found.vlan_id == vlan_id
 
 
 def test_interrupted_dump_removes_nothing_and_asks_again() -> None:

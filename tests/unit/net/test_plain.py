@@ -177,8 +177,9 @@ def test_tagged_frames_are_dropped(near: PlainLink, far: PlainLink) -> None:
     tagged = frame(far.mac, near.mac, b"\x00\x07\x88\xa2" + bytes(40), ethertype=0x8100)
     near.send([[tagged[:14] + tagged[24:]], [frame(far.mac, near.mac, b"untagged")]])
     assert bytes(receive(far, 1)[0]).endswith(b"untagged")
-    # Newer kernels show such a frame as another host's, without the tag.
-    assert far.counters.drops["vlan"] + far.counters.drops["foreign_host"] == 1
+    assert far.counters.drops["vlan"] == far.counters.dropped == 1
+    ((source, stray),) = far.strays.items()
+    assert (source, stray.reason, stray.length_bytes) == (near.mac, "vlan", 54)
 
 
 def test_frames_of_other_hosts_are_dropped(
@@ -189,6 +190,9 @@ def test_frames_of_other_hosts_are_dropped(
     assert bytes(receive(far, 1)[0]).endswith(b"ours")
     namespace.ip("link set far0 promisc off")
     assert far.counters.drops["foreign_host"] == 1
+    assert [(source, stray.reason) for source, stray in far.strays.items()] == [
+        (near.mac, "foreign_host")
+    ]
     assert far.counters.rx_frames == 1
 
 

@@ -1,0 +1,80 @@
+"""What is known of one host: where it has been heard, with what, and who else is.
+
+Owns how the engine's records are put together. Judges nothing.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ggaoe.engine.base import Device, Engine, Port
+from ggaoe.engine.sightings import Fate, Sighting
+from ggaoe.net.strays import Stray
+
+
+class Strayed(NamedTuple):
+    """A frame that has come to no device, and by which link."""
+
+    port: Port
+    stray: Stray
+
+
+class Inquiry:
+    """About the host with the address `mac`, at `now_s` of the monotonic clock."""
+
+    def __init__(self, engine: Engine, mac: bytes, now_s: float) -> None:
+        self.mac = mac
+        self.now_s = now_s
+        self.interfaces = sorted(port.name for port in engine.ports.values())
+        """That serve something."""
+        self.heard_s: dict[str, float] = {}
+        """When it was heard last, by interface."""
+        self.strays: list[Strayed] = []
+        """The last of its frames that has come to no device, of each interface; oldest first."""
+        self._others: dict[str, set[bytes]] = {}
+        for device in engine.devices.values():
+            self._ask(device)
+        for port in engine.ports.values():
+            for source, stray in port.link.strays.items():
+                self._heard(source, port.name, stray.time_s)
+                if source == mac:
+                    self.strays.append(Strayed(port, stray))
+        self.strays.sort(key=lambda strayed: strayed.stray.time_s)
+
+    def _ask(self, device: Device) -> None:
+        for source, initiator in device.initiators.items():
+            self._heard(source, initiator.interface, initiator.last_seen_s)
+        for seen in device.last_frames(self.mac):
+            self._heard(self.mac, seen.interface, seen.time_s)
+
+    def _heard(self, source: bytes, interface: str, time_s: float) -> None:
+        if source == self.mac:
+            self.heard_s[interface] = max(time_s, self.heard_s.get(interface, time_s))
+        else:
+            self._others.setdefault(interface, set()).add(source)
+
+    @property
+    def others(self) -> dict[str, int]:
+        """How many other hosts have been heard, by interface."""
+        return {name: len(macs) for name, macs in sorted(self._others.items())}
+
+    def ago(self, time_s: float) -> str:
+        """How long ago, for people."""
+        seconds = max(0.0, self.now_s - time_s)
+        for limit, unit, divisor in ((120, "s", 1), (7200, "min", 60), (172_800, "h", 3600)):
+            if seconds < limit:
+                return f"{seconds / divisor:.0f} {unit} ago"
+        return f"{seconds / 86_400:.0f} days ago"
+
+
+def sighting_of(strayed: Strayed) -> Sighting:
+    """A stray as a sighting: it was dropped."""
+    stray = strayed.stray
+    return Sighting(
+        stray.time_s,
+        strayed.port.name,
+        stray.length_bytes,
+        stray.head,
+        Fate.DROPPED,
+        stray.reason,
+    )
