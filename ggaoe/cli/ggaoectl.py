@@ -463,7 +463,10 @@ def _report_missing(result: dict[str, Any]) -> int:
     missing = result.get("missing", [])
     for name in missing:
         _complain(f"nothing matches {name!r}: the list verb shows the names")
-    return PARTLY if missing else DONE
+    unfinished = result.get("unfinished", {})
+    for name, reason in unfinished.items():
+        _complain(f"{name}: {reason}")
+    return PARTLY if missing or unfinished else DONE
 
 
 def _report_refusal(error: ControlError, as_json: bool) -> None:

@@ -191,7 +191,9 @@ class Verbs:
 
     def _row(self, name: str) -> Json:
         export = self._daemon.exports.get(name)
-        return _stopped(self._daemon.config.devices[name]) if export is None else _summary(export)
+        if export is not None:
+            return _summary(export)
+        return _stopped(self._daemon.config.devices[name], self._daemon.unfinished(name))
 
     def _interface(self, interface: Interface) -> Json:
         port = self._daemon.interfaces.port_of(interface.name)
@@ -227,12 +229,13 @@ class Verbs:
         configs = self._daemon.config.devices
         stopped = [name for name, export in exports.items() if export is None]
         kept = {name: await self._daemon.store.load(name) for name in stopped}
+        unfinished = {name: self._daemon.unfinished(name) for name in stopped}
 
         async def tell() -> Parts:
             yield head
             for name, export in exports.items():
                 detail = (
-                    _detail_of_stopped(configs[name], kept[name])
+                    _detail_of_stopped(configs[name], unfinished[name], kept[name])
                     if export is None
                     else _detail(export)
                 )
@@ -328,12 +331,13 @@ def _summary(export: Export) -> Json:
     }
 
 
-def _stopped(config: DeviceConfig) -> Json:
+def _stopped(config: DeviceConfig, unfinished: str | None) -> Json:
     """As `_summary`, of a device that is not started."""
+    reason = "stopped by the operator" if config.auto else "auto is false: not started"
     return {
         **_identity(config),
         "state": "stopped",
-        "reason": "stopped by the operator" if config.auto else "auto is false: not started",
+        "reason": unfinished or reason,
         "size_bytes": None,
         "interfaces": [],
     }
@@ -363,10 +367,10 @@ def _detail(export: Export) -> Json:
     }
 
 
-def _detail_of_stopped(config: DeviceConfig, state: TargetState) -> Json:
+def _detail_of_stopped(config: DeviceConfig, unfinished: str | None, state: TargetState) -> Json:
     """As `_detail`, of a device that is not started."""
     return {
-        **_stopped(config),
+        **_stopped(config, unfinished),
         "backend": None,
         "warnings": [],
         **_configured(config),
