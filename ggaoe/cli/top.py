@@ -34,6 +34,7 @@ _LINES_MIN = 2
 """Of each section: a row, and how many more there are."""
 _NOTHING = frozenset({"0", "-", "0 B/s"})
 _GAP = 2
+_NAME_COLUMNS_MIN = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,11 @@ class _Column:
     @property
     def width(self) -> int:
         return max(map(render.width, (self.name, *self.texts)))
+
+    @property
+    def least(self) -> int:
+        """Names may be cut off, numbers may not."""
+        return min(self.width, _NAME_COLUMNS_MIN) if self.name == "DEVICE" else self.width
 
 
 @contextmanager
@@ -134,7 +140,7 @@ def _shares(wanted: Sequence[int], room: int) -> list[int]:
 def _drawn(
     heads: Sequence[str], width: int, rows: Sequence[Sequence[render.Cell]]
 ) -> list[RenderableType]:
-    return [_table(_fitting(_columns(heads, rows), width))]
+    return [_table(_fitting(_columns(heads, rows), width), width)]
 
 
 def _columns(heads: Sequence[str], rows: Sequence[Sequence[render.Cell]]) -> list[_Column]:
@@ -151,23 +157,26 @@ def _columns(heads: Sequence[str], rows: Sequence[Sequence[render.Cell]]) -> lis
 
 def _fitting(columns: list[_Column], width: int) -> list[_Column]:
     for name in _LEAST:
-        if sum(column.width + _GAP for column in columns) - _GAP <= width:
+        if _total(columns) <= width:
             break
         columns = [column for column in columns if column.name != name]
     return columns
 
 
-def _table(columns: Sequence[_Column]) -> Table:
+def _total(columns: Sequence[_Column]) -> int:
+    return sum(column.least + _GAP for column in columns) - _GAP
+
+
+def _table(columns: Sequence[_Column], width: int) -> Table:
     table = Table(box=None, header_style="dim", padding=(0, _GAP, 0, 0), pad_edge=False)
+    spare = max(0, width - _total(columns))
     for column in columns:
-        justify = "right" if column.is_right else "left"
-        # Of what does not fit the name is cut off, which is at the left; numbers stay whole.
-        least = None if column is columns[0] else column.width
         table.add_column(
             column.name,
-            justify=justify,  # type: ignore[arg-type]
+            justify="right" if column.is_right else "left",
             no_wrap=True,
-            min_width=least,
+            min_width=min(column.width, column.least + spare),
+            max_width=min(column.width, column.least + spare),
         )
     for cells in zip(*(column.texts for column in columns), strict=True):
         table.add_row(*map(_cell, columns, cells))

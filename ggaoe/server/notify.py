@@ -51,7 +51,7 @@ class ServiceManager:
 
     def reloading(self) -> None:
         """A reload begins; `reloaded` follows."""
-        if self._is_ready:
+        if self._is_ready and not self._is_stopping:
             self._tell(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def reloaded(self, refusal: str = "") -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import pty
+import signal
 import subprocess
 from pathlib import Path
 
@@ -75,3 +76,42 @@ def _piece(terminal: int) -> bytes:
         return os.read(terminal, 1 << 16)
     except OSError:  # its other end is closed
         return b""
+
+
+@pytest.mark.parametrize("end", ["daemon", "interrupt", "terminate"])
+def test_a_screen_ends_as_it_should(scene: Scene, end: str) -> None:
+    """What was on the terminal is there again, whoever ends it."""
+    pytest.importorskip("rich", reason="needs rich")
+    scene.disk()
+    with scene.serving(device()) as daemon:
+        ours, theirs = pty.openpty()
+        with os.fdopen(ours, "rb", buffering=0) as terminal:
+            process = subprocess.Popen(
+                [*GGAOECTL, "-c", daemon.config, "top", "0.2"],
+                stdin=theirs,
+                stdout=theirs,
+                stderr=theirs,
+                env={**os.environ, "TERM": "xterm-256color"},
+                cwd=Path(__file__).parents[2],
+            )
+            os.close(theirs)
+            shown = b""
+            while b"serving" not in shown:
+                piece = _piece(terminal.fileno())
+                assert piece, shown
+                shown += piece
+            if end == "daemon":
+                assert daemon.stop() == 0
+            else:
+                numbers = {"interrupt": signal.SIGINT, "terminate": signal.SIGTERM}
+                process.send_signal(numbers[end])
+            while piece := _piece(terminal.fileno()):
+                shown += piece
+            status = process.wait(DEADLINE_S)
+    before, _, after = shown.decode().rpartition("\x1b[?25h\x1b[?1049l")
+    assert before
+    if end == "daemon":
+        assert status == 3
+        assert "cannot reach the daemon" in after
+    else:
+        assert (status, after) == ({"interrupt": 0, "terminate": 143}[end], "")

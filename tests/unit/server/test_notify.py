@@ -74,6 +74,7 @@ async def test_a_life(manager: Manager) -> None:
     assert manager.received() == ["STOPPING=1", "STATUS=finishing requests"]
     told.stopping()
     told.reloaded()  # not ready again while it stops
+    told.reloading()
     told.close()
     told.close()
     assert manager.silent()
