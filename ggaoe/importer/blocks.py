@@ -91,7 +91,9 @@ class _Reader:
         found = sorted(glob.glob(str(base / pattern.text))) if is_pattern else []  # noqa: PTH207
         if not found:
             text = f"{quoted(pattern.text)} matches no file: nothing is included"
-            self.report.note(pattern.at, text)
+        else:
+            text = f"{quoted(pattern.text)} is not looked up any more: what is there is included"
+        self.report.note(pattern.at, f"{text}; ggaoe has an include of its own, in [defaults]")
         statements: list[Statement] = []
         for name in found:
             if os.path.realpath(name) in map(os.path.realpath, including):

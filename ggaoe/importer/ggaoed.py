@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import struct
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from ggaoe.config import Config, DeviceConfig, schema
@@ -29,6 +30,7 @@ CONFIG_MAGIC = 0x38A0BFAE
 LIST_MAGIC = 0xE92A716B
 MAC_PADDED_BYTES = 8
 
+_BY_UUID = Path("/dev/disk/by-uuid")
 _KINDS = {"config": "config_string", "mac_mask": "mask", "reserve": "reserved"}
 _UNIT_BYTES = 4096
 """Sizes are rounded down to it unless exact-size is set."""
@@ -105,26 +107,70 @@ def _tell_differences(config: Config, source: Path, report: Report) -> None:
             "write-cache = true in [defaults] if their loss in a power cut is better than waiting",
         )
     for name, device in config.devices.items():
-        if rest_bytes := _not_exported_bytes(device):
-            file, _, line = config.settings[f"devices.{name}", "path"].origin.rpartition(":")
-            report.note(
-                Place(file, int(line), 1),
-                f"the last {rest_bytes} bytes of {device.path} would not be exported any more: "
-                f"add exact-size = true to [{name}]",
-            )
+        _tell_size(config, name, device, report)
+        _tell_interfaces(config, name, device, report)
+    _tell_lists(config, report)
 
 
-def _not_exported_bytes(device: DeviceConfig) -> int:
-    """Of the end of a device's file, as far as it can be opened: the daemon says the rest."""
-    if device.exact_size or device.path is None:
-        return 0
+def _place(config: Config, where: str, key: str) -> Place:
+    """Where an option stands that the file has."""
+    file, _, line = config.settings[where, key].origin.rpartition(":")
+    return Place(file, int(line), 1)
+
+
+def _tell_size(config: Config, name: str, device: DeviceConfig, report: Report) -> None:
+    path = device.path or _BY_UUID / str(device.uuid)
+    if rest_bytes := 0 if device.exact_size else _rest_bytes(path):
+        report.note(
+            _place(config, f"devices.{name}", "path" if device.path else "uuid"),
+            f"the last {rest_bytes} bytes of {path} would not be exported any more: add "
+            f"exact-size = true to [{name}]",
+        )
+
+
+def _rest_bytes(path: Path) -> int:
+    """How much of its end does not fill a unit; 0 where it cannot be opened: the daemon tells."""
     try:
-        if not (device.path.is_file() or device.path.is_block_device()):
+        if not (path.is_file() or path.is_block_device()):
             return 0
-        with device.path.open("rb", buffering=0) as file:
+        with path.open("rb", buffering=0) as file:
             return file.seek(0, os.SEEK_END) // SECTOR_BYTES * SECTOR_BYTES % _UNIT_BYTES
     except OSError:
         return 0
+
+
+def _tell_interfaces(config: Config, name: str, device: DeviceConfig, report: Report) -> None:
+    """A device's interfaces are some of those of [defaults] there, and instead of them here."""
+    served = config.default_interface_patterns
+    if served and any(
+        not any(fnmatchcase(pattern, one) for one in served) for pattern in device.interfaces
+    ):
+        report.note(
+            _place(config, f"devices.{name}", "interfaces"),
+            f"[{name}] is served on all of {', '.join(device.interfaces)} now, ggaoed left out "
+            f"what is not among the interfaces of [defaults] ({', '.join(served)}): name only "
+            "those that are meant",
+        )
+
+
+def _tell_lists(config: Config, report: Report) -> None:
+    """What of an access list is beyond its bound there, or not known yet where it is named."""
+    names = [name for section, name in config.settings if section == "acls"]
+    for index, name in enumerate(names):
+        at = _place(config, "acls", name)
+        if len(config.acls[name]) > LIST_ENTRIES_MAX:
+            report.note(
+                at,
+                f"ggaoed uses the first {LIST_ENTRIES_MAX} addresses of {name}, ggaoe all "
+                f"{len(config.acls[name])}: remove those that are not meant",
+            )
+        for item in config.settings["acls", name].value:
+            if item in names[index:]:
+                report.note(
+                    at,
+                    f"ggaoed leaves {item} out of {name}, since it is defined below, ggaoe does "
+                    "not: remove it if its hosts are not meant",
+                )
 
 
 # --- states ------------------------------------------------------------------------------------

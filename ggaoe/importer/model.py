@@ -7,6 +7,7 @@ program's format and no syntax of ours.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from ggaoe import units
 from ggaoe.config import schema
 from ggaoe.config.build import INTERFACE_NAME_BYTES_MAX
 from ggaoe.config.document import Item, quoted
-from ggaoe.config.sections import DEVICE_NAME_BYTES_MAX
+from ggaoe.config.sections import DEVICE_NAME_BYTES_MAX, TEMPLATE
 from ggaoe.importer.report import Place, Report, Word
 
 Value = bool | int | str | tuple[str, ...]
@@ -24,7 +25,7 @@ Options = dict[str, Value]
 
 _FIXED_SECTIONS = ("defaults", "acls")
 _SECTION_NAME = re.compile(r"[\w@+-][\w .:@+-]*")
-_BARE_MAC = re.compile(r"[0-9a-fA-F]{12}")
+_MAC_DIGITS = re.compile(r"(?:[0-9a-fA-F]{2}:?){5}[0-9a-fA-F]{2}")
 
 
 @dataclass
@@ -103,10 +104,10 @@ def interface_of(word: Word, report: Report) -> str | None:
 
 
 def mac_of(word: Word, report: Report) -> str | None:
-    """A host's address, with colons or without, in the form of ours."""
+    """A host's address, with all colons, some or none, in the form of ours."""
     try:
-        if _BARE_MAC.fullmatch(word.text):
-            mac = bytes.fromhex(word.text)
+        if _MAC_DIGITS.fullmatch(word.text):
+            mac = bytes.fromhex(word.text.replace(":", ""))
         else:
             mac = units.parse_mac(word.text)
     except ValueError as error:
@@ -184,7 +185,8 @@ def _tell_overlaps(exports: list[Export], report: Report) -> None:
     for export in exports:
         if not export.enabled:
             continue
-        for other in by_path.setdefault(export.path, []):
+        same = by_path.setdefault(os.path.realpath(export.path), [])
+        for other in same:
             if _overlap(export, other):
                 report.note(
                     export.at,
@@ -193,7 +195,7 @@ def _tell_overlaps(exports: list[Export], report: Report) -> None:
                     "make both the same but for the interface, or both read-only",
                 )
                 break
-        by_path[export.path].append(export)
+        same.append(export)
 
 
 def _overlap(one: Export, other: Export) -> bool:
@@ -228,5 +230,6 @@ def _is_section_name(name: str) -> bool:
         and name == name.strip()
         and name.isprintable()
         and len(name.encode()) <= DEVICE_NAME_BYTES_MAX
+        and not name.startswith(TEMPLATE)
         and name not in _FIXED_SECTIONS
     )
