@@ -34,3 +34,21 @@ def test_everything_else() -> None:
     assert (disk.offset_bytes, disk.length_bytes) == (7 * 512, 1000 * 512)
     hosts = [bytes([2, 0, 0, 0, 0, number]) for number in (1, 2, 3)]
     assert [disk.permits(host) for host in hosts] == [True, True, False]
+
+
+def test_sectors_are_read_as_c_reads_them() -> None:
+    disk = device("-o 010 -l 0x10 1 2 eth0 disk")
+    assert (disk.offset_bytes, disk.length_bytes) == (8 * 512, 16 * 512)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["-o 08 1 2", "-l 1_0 1 2", "-b 0x10 1 2", "0x1 2", "1 2_0", "1 ٣", "+1 2"],
+)
+def test_numbers_of_which_vblade_takes_a_part_are_refused(
+    arguments: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        device(f"{arguments} eth0 disk")
+    assert ended.value.code == 1
+    assert "is no " in capsys.readouterr().err
