@@ -29,7 +29,7 @@ from ggaoe.cli.tool import (
     print_table,
     shown,
 )
-from ggaoe.client import Found, Initiator, NoAnswerError, RemoteIdentity
+from ggaoe.client import Found, Initiator, NoAnswerError, RemoteDevice, RemoteIdentity
 from ggaoe.units import format_mac, format_size, printable
 
 PING_INTERVAL_S = 1.0
@@ -60,6 +60,7 @@ def add_tool_parsers(subparsers: Subparsers) -> None:
         metavar="SECONDS",
         help="between two of them",
     )
+    add_json(ping)
 
     for module in (smart, settings, sancheck, bench, copy):
         module.add_parser(subparsers)
@@ -135,21 +136,41 @@ async def _ping(arguments: argparse.Namespace) -> int:
     sent = 0
     async with opened(arguments, arguments.address, OPEN_TIMEOUT_S) as device:
         try:
-            while True:
-                sent += 1
-                with suppress(NoAnswerError):
-                    times_s.append(await device.ping(PING_TIMEOUT_S))
-                    print(f"{device.name}: seq={sent} time={times_s[-1] * 1e3:.3f} ms", flush=True)
-                if sent == arguments.count:
-                    break
-                await asyncio.sleep(arguments.interval)
+            # An interrupt is how it usually ends, and no failure.
+            with suppress(asyncio.CancelledError):
+                while True:
+                    sent += 1
+                    with suppress(NoAnswerError):
+                        times_s.append(await device.ping(PING_TIMEOUT_S))
+                        if not arguments.json:
+                            time_ms = times_s[-1] * 1e3
+                            print(f"{device.name}: seq={sent} time={time_ms:.3f} ms", flush=True)
+                    if sent == arguments.count:
+                        break
+                    await asyncio.sleep(arguments.interval)
         finally:
-            _print_ping_summary(sent, times_s)
+            _print_ping_summary(device, sent, times_s, as_json=arguments.json)
     return 0 if times_s else 1
 
 
-def _print_ping_summary(sent: int, times_s: Sequence[float]) -> None:
-    print(f"{sent} sent, {len(times_s)} answered")
+def _print_ping_summary(
+    device: RemoteDevice, sent: int, times_s: Sequence[float], *, as_json: bool
+) -> None:
+    found_s = {}
     if times_s:
-        low, middle, high = min(times_s), statistics.median(times_s), max(times_s)
-        print(f"min/median/max {low * 1e3:.3f}/{middle * 1e3:.3f}/{high * 1e3:.3f} ms")
+        found_s = {"min": min(times_s), "median": statistics.median(times_s), "max": max(times_s)}
+    if as_json:
+        print_json(
+            {
+                "shelf": device.shelf,
+                "slot": device.slot,
+                "sent": sent,
+                "answered": len(times_s),
+                "round_trip_us": {name: round(one * 1e6, 1) for name, one in found_s.items()},
+            }
+        )
+        return
+    print(f"{sent} sent, {len(times_s)} answered")
+    if found_s:
+        times_ms = "/".join(f"{one * 1e3:.3f}" for one in found_s.values())
+        print(f"{'/'.join(found_s)} {times_ms} ms")

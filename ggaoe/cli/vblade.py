@@ -48,7 +48,9 @@ def add_vblade_parser(commands: Subparsers, run: Callable[[argparse.Namespace], 
     parser.add_argument("-s", action="store_true", help="without effect: writes are always synced")
     parser.add_argument("-r", action="store_true", help="refuse writes")
     parser.add_argument("-m", action="append", metavar="MAC,…", help="serve only these hosts")
-    parser.add_argument("-o", type=_sectors, metavar="SECTORS", help="sectors to leave out at the start")
+    parser.add_argument(
+        "-o", type=_sectors, metavar="SECTORS", help="sectors to leave out at the start"
+    )
     parser.add_argument("-l", type=_sectors, metavar="SECTORS", help="sectors to export")
     parser.add_argument("shelf", type=_whole)
     parser.add_argument("slot", type=_whole)

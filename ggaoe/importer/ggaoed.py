@@ -155,7 +155,12 @@ def _tell_interfaces(config: Config, name: str, device: DeviceConfig, report: Re
 
 def _tell_lists(config: Config, report: Report) -> None:
     """What of an access list is beyond its bound there, or not known yet where it is named."""
-    names = [name for section, name in config.settings if section == "acls"]
+    members = {
+        name: setting.value
+        for (section, name), setting in config.settings.items()
+        if section == "acls" and isinstance(setting.value, tuple)
+    }
+    names = list(members)
     for index, name in enumerate(names):
         at = _place(config, "acls", name)
         if len(config.acls[name]) > LIST_ENTRIES_MAX:
@@ -164,7 +169,7 @@ def _tell_lists(config: Config, report: Report) -> None:
                 f"ggaoed uses the first {LIST_ENTRIES_MAX} addresses of {name}, ggaoe all "
                 f"{len(config.acls[name])}: remove those that are not meant",
             )
-        for item in config.settings["acls", name].value:
+        for item in members[name]:
             if item in names[index:]:
                 report.note(
                     at,
