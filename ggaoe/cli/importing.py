@@ -43,7 +43,11 @@ _FOREIGN: dict[str, tuple[Reader, Path, str]] = {
         "the directory with a directory for each export",
     ),
     "qaoed": (qaoed.read, qaoed.DEFAULT_SOURCE, "a qaoed.conf"),
-    "kvblade": (kvblade.read, kvblade.DEFAULT_SOURCE, "the module's directory in sysfs"),
+    "kvblade": (
+        kvblade.read,
+        kvblade.DEFAULT_SOURCE,
+        "the module's directory in sysfs while it serves, with a directory for each export",
+    ),
 }
 
 
@@ -83,10 +87,13 @@ def _add_kind(kinds: Subparsers, name: str, default: Path, what: str) -> argpars
 
 
 def _import_foreign(options: argparse.Namespace) -> int:
-    read, _, _ = _FOREIGN[options.foreign]
+    read, _, what = _FOREIGN[options.foreign]
     report = Report()
     with _readable():
         sections = sections_of(read(options.source, report), report)
+    if not sections.devices:
+        text = f"no export is found: it has to be {what}"
+        report.note(Place(str(options.source)), text)
     title = f"Imported from {options.foreign} ({printable(str(options.source))}) by ggaoe import."
     toml = options.toml or (options.output is not None and options.output.suffix == ".toml")
     text = (writer.toml if toml else writer.key_file)(sections, title)

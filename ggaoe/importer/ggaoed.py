@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ggaoe.config import Config, DeviceConfig, schema
 from ggaoe.config import parse as parse_config
+from ggaoe.config.build import ORIGIN_DEFAULT
 from ggaoe.config.document import Problems
 from ggaoe.config.keyfile import parse as parse_keyfile
 from ggaoe.config.read import ETHERS, load_hosts
@@ -63,17 +64,30 @@ def read(source: Path, report: Report) -> Copied:
     for warning in config.warnings:
         report.add(warning)
     _tell_differences(config, source, report)
-    states = {}
-    if config.state_directory.is_dir():
-        states = read_states(config.state_directory, report)
-        for name in states.keys() - config.devices.keys():
-            at = Place(str(config.state_directory / name))
-            report.note(at, f"state of a device that {source} does not have: left out")
-            del states[name]
+    states = _states_of(config, source, report)
     lines = text.split("\n")
     for number in obsolete:
         lines[number - 1] = f"#{lines[number - 1]}"
     return Copied("\n".join(lines), states, config.state_directory)
+
+
+def _states_of(config: Config, source: Path, report: Report) -> dict[str, TargetState]:
+    """The states of its devices."""
+    directory = config.state_directory
+    if not directory.is_dir():
+        setting = config.settings["defaults", "state-directory"]
+        at = Place(str(source))
+        if setting.origin != ORIGIN_DEFAULT:
+            at = _place(config, "defaults", "state-directory")
+        text = f"{directory} is no directory, so what hosts have set (config strings, mask lists, "
+        report.note(at, f"{text}reservations) is not carried over: give it, or import it by itself")
+        return {}
+    states = read_states(directory, report)
+    for name in states.keys() - config.devices.keys():
+        at = Place(str(directory / name))
+        report.note(at, f"state of a device that {source} does not have: left out")
+        del states[name]
+    return states
 
 
 def _obsolete_lines(text: str, source: str, report: Report) -> list[int]:

@@ -165,3 +165,8 @@ def listed(directory: Path, report: Report) -> list[Path]:
         report.error(Place(str(directory)), f"holds more than {FILES_MAX} files")
         return []
     return found
+
+
+def visible(directory: Path, report: Report) -> list[Path]:
+    """As `listed`, less hidden files, which neither a shell's `*` nor a supervisor finds."""
+    return [path for path in listed(directory, report) if not path.name.startswith(".")]

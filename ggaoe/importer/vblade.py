@@ -14,7 +14,7 @@ from pathlib import Path
 from ggaoe.config.document import near, quoted
 from ggaoe.importer import shell
 from ggaoe.importer.model import Export, Imported, Options, export_of, mac_of, number
-from ggaoe.importer.report import Place, Report, Word, listed, read_text
+from ggaoe.importer.report import Place, Report, Word, read_text, visible
 from ggaoe.proto.frame import SECTOR_BYTES
 
 DEFAULT_SOURCE = Path("/etc/vblade.conf.d")
@@ -39,7 +39,7 @@ def read(source: Path, report: Report) -> Imported:
     """What `source` exports: a directory of fragments, one fragment, or a file of lines."""
     imported = Imported()
     if source.is_dir():
-        for path in listed(source, report):
+        for path in visible(source, report):
             if path.suffix == ".conf" and path.is_file():
                 imported.exports += _fragment(path, report)
         return imported

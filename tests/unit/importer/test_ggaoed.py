@@ -49,6 +49,7 @@ def loaded(directory: Path, name: str) -> TargetState:
 def source(directory: Path, disk_bytes: int = 8192) -> Path:
     disk = directory / "disk"
     disk.write_bytes(bytes(disk_bytes))
+    (directory / "states").mkdir(exist_ok=True)
     path = directory / "ggaoed.conf"
     path.write_text(CONFIG.format(states=directory / "states", disk=disk))
     return path
@@ -62,6 +63,14 @@ def test_configuration_is_copied(imports: Import, tmp_path: Path) -> None:
     assert result.told(f"{path}:4:1: warning", "obsolete")
     assert result.told(f"{path}: warning: ggaoed acknowledges writes before")
     assert len(result.lines) == 2
+
+
+def test_missing_states_are_told(imports: Import, tmp_path: Path) -> None:
+    path = source(tmp_path)
+    (tmp_path / "states").rmdir()
+    assert imports("ggaoed", path).told(
+        f"{path}:5:1: warning", f"{tmp_path}/states is no directory"
+    )
 
 
 def test_end_of_a_disk_is_not_lost_silently(imports: Import, tmp_path: Path) -> None:

@@ -85,6 +85,19 @@ def test_variables_without_a_meaning_are_told(imports: Import, tmp_path: Path) -
     assert result.told("other.conf: warning: sets no shelf, slot")
 
 
+def test_hidden_fragments_are_left_out(imports: Import, tmp_path: Path) -> None:
+    """As *.conf has it, by which vblade finds them."""
+    source = fragments(tmp_path, **{"demo": FRAGMENT, ".demo": FRAGMENT.replace("14", "15")})
+    assert list(imports("vblade", source).config.devices) == ["demo"]
+
+
+def test_nothing_there(imports: Import, tmp_path: Path) -> None:
+    source = fragments(tmp_path)
+    assert imports("vblade", source).told(
+        f"{source}: warning: no export", "it has to be a directory"
+    )
+
+
 def test_names_with_a_meaning_are_not_taken(imports: Import, tmp_path: Path) -> None:
     source = fragments(tmp_path, **{"template x": FRAGMENT})
     assert list(imports("vblade", source).config.devices) == ["e14.2"]
