@@ -216,12 +216,17 @@ def test_wrong_lines_are_refused_with_their_place(
     [
         ("shelf=$N", "1:7: '$' needs a shell"),
         ("shelf=`hostid`", "1:7: '`' needs a shell"),
+        ("filename=~/disk", "1:10: '~' needs a shell"),
         ('filename="$DISK"', "1:11: '$' needs a shell"),
         ("options='-r", "1:9: the quote is not closed"),
         ("slot=1\noptions=-r -s", "2:12: '-s' is no assignment"),
         ("shelf=1 || exit", "1:9: '|' needs a shell"),
         ("shelf=1\\", "1:8: the line goes on"),
         ("a=1\nif true", "2:1: 'if' is no assignment"),
+        ("'shelf=1'", "1:1: 'shelf=1' is no assignment"),
+        ("sl\\ot=1", "1:1: 'slot=1' is no assignment"),
+        ("; slot=1", "1:1: nothing stands before the ';'"),
+        ("slot=1;;", "1:8: nothing stands before the ';'"),
     ],
 )
 def test_what_needs_a_shell_is_refused(
