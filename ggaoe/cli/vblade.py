@@ -1,7 +1,7 @@
 """`ggaoe vblade`: one export with vblade's command line, start-up line and exit status.
 
-Owns arguments and what they mean in our configuration, and the line. Difference: a write is on
-stable storage when it is acknowledged, with -s or without.
+Owns arguments and what they mean in our configuration, and the line. Differences: a write is on
+stable storage when it is acknowledged, with -s or without; an interface that is down is waited for.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 from ggaoe.config.document import quoted
 from ggaoe.errors import StartError
+from ggaoe.importer.model import interface_of
 from ggaoe.importer.report import Place, Report, Word
 from ggaoe.importer.vblade import host_of, hosts_of, sectors_of
 from ggaoe.proto.ata import SERIAL_CHARS
@@ -40,8 +41,8 @@ def add_vblade_parser(commands: Subparsers, run: Callable[[argparse.Namespace], 
         "vblade",
         help="serve one file or block device with the arguments of vblade",
         description="Serve one file or block device as vblade does, until a signal ends it. Unlike "
-        "vblade, a write is on stable storage when it is acknowledged, even without -s; and a host "
-        "that -m names wrongly is an error.",
+        "vblade, a write is on stable storage when it is acknowledged, even without -s; a host that "
+        "-m names wrongly is an error; and an interface that is down, or goes down, is waited for.",
     )
     parser.add_argument("-b", type=_whole, metavar="N", help="buffer count to announce")
     parser.add_argument("-d", action="store_true", help="bypass the page cache (O_DIRECT)")
@@ -93,13 +94,14 @@ def _wrong_usage(parser: argparse.ArgumentParser, message: str) -> NoReturn:
 
 
 def mapping_of(options: argparse.Namespace) -> dict[str, object]:
-    """Our configuration for the arguments; ConfigError where a host is no host."""
-    report = Report()
+    """Our configuration for the arguments; ConfigError where a host is no host, or an interface no
+    interface."""
+    report, at = Report(), Place(SOURCE)
     device: dict[str, object] = {
         "path": str(options.file.absolute()),
         "shelf": options.shelf,
         "slot": options.slot,
-        "interfaces": [glob.escape(options.netif)],
+        "interfaces": [glob.escape(interface_of(Word(options.netif, at), report) or "")],
         "read-only": options.r,
         "direct-io": options.d,
         "exact-size": True,
@@ -110,7 +112,7 @@ def mapping_of(options: argparse.Namespace) -> dict[str, object]:
         if sectors is not None:
             device[key] = sectors * SECTOR_BYTES
     if options.m is not None:
-        words = [word for text in options.m for word in hosts_of(Word(text, Place(SOURCE)))]
+        words = [word for text in options.m for word in hosts_of(Word(text, at))]
         device["accept"] = [mac for word in words if (mac := host_of(word, report))]
     report.settle()
     # What vblade shows hosts as the serial number, which comes from the name.

@@ -9,12 +9,17 @@ import pytest
 
 from ggaoe.cli.vblade import SOURCE, add_vblade_parser, mapping_of
 from ggaoe.config import DeviceConfig, from_mapping
+from ggaoe.errors import ConfigError
+
+
+def parsed(*arguments: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    add_vblade_parser(parser.add_subparsers(), lambda _: 0)
+    return parser.parse_args(["vblade", *arguments])
 
 
 def device(arguments: str) -> DeviceConfig:
-    parser = argparse.ArgumentParser()
-    add_vblade_parser(parser.add_subparsers(), lambda _: 0)
-    options = parser.parse_args(["vblade", *arguments.split()])
+    options = parsed(*arguments.split())
     (made,) = from_mapping(mapping_of(options), SOURCE).devices.values()
     return made
 
@@ -34,6 +39,13 @@ def test_everything_else() -> None:
     assert (disk.offset_bytes, disk.length_bytes) == (7 * 512, 1000 * 512)
     hosts = [bytes([2, 0, 0, 0, 0, number]) for number in (1, 2, 3)]
     assert [disk.permits(host) for host in hosts] == [True, True, False]
+
+
+@pytest.mark.parametrize("netif", ["", "eth0:1", "an-interface-too-long"])
+def test_what_is_no_interface_is_refused(netif: str) -> None:
+    options = parsed("1", "2", netif, "disk")
+    with pytest.raises(ConfigError, match="is no name of an interface"):
+        mapping_of(options)
 
 
 def test_sectors_are_read_as_c_reads_them() -> None:
