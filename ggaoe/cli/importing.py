@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from ggaoe.config import parse
-from ggaoe.config.read import ETHERS, is_toml, load_hosts
+from ggaoe.config.read import ETHERS, FILE_BYTES_MAX, is_toml, load_hosts
 from ggaoe.errors import ConfigError, GgaoeError, Problem
 from ggaoe.importer import ggaoed, kvblade, persist, qaoed, vblade, writer
 from ggaoe.importer.model import Imported, sections_of
@@ -114,6 +114,10 @@ def _readable() -> Iterator[None]:
 
 def _check(text: str, name: str, report: Report) -> None:
     """What `ggaoe check` would say."""
+    if len(text.encode()) > FILE_BYTES_MAX:
+        advice = "import parts of it, and include their files"
+        report.error(Place(name), f"is larger than {FILE_BYTES_MAX} bytes: {advice}")
+        return
     try:
         problems = parse(text, name, hosts=load_hosts(ETHERS)).warnings
     except ConfigError as error:

@@ -41,8 +41,8 @@ def add_vblade_parser(commands: Subparsers, run: Callable[[argparse.Namespace], 
         "vblade",
         help="serve one file or block device with the arguments of vblade",
         description="Serve one file or block device as vblade does, until a signal ends it. Unlike "
-        "vblade, a write is on stable storage when it is acknowledged, even without -s; a host that "
-        "-m names wrongly is an error; and an interface that is down, or goes down, is waited for.",
+        "vblade, a write is on stable storage when it is acknowledged, even without -s; a host "
+        "that -m names wrongly is an error; and an interface that is down is waited for.",
     )
     parser.add_argument("-b", type=_whole, metavar="N", help="buffer count to announce")
     parser.add_argument("-d", action="store_true", help="bypass the page cache (O_DIRECT)")

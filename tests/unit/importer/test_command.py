@@ -86,3 +86,14 @@ def test_standard_output_is_utf_8(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "path = /srv/später\n" in done.stdout.decode()
+
+
+def test_result_that_could_not_be_read_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, output = tmp_path / "vblade.conf", tmp_path / "ours.conf"
+    lines = [f"{n // 250} {n % 250} eth0 /srv/{'x' * 480}{n} -s\n" for n in range(2000)]
+    source.write_text("".join(lines))
+    assert main(["import", "vblade", str(source), "-o", str(output)]) == 1
+    assert f"{output}: is larger than 1048576 bytes" in capsys.readouterr().err
+    assert not output.exists()
