@@ -99,6 +99,9 @@ class _Reader:
             if os.path.realpath(name) in map(os.path.realpath, including):
                 text = f"{name} includes itself: remove one of the inclusions"
                 self.report.error(pattern.at, text)
+            elif not Path(name).is_file():
+                text = f"{name} is no regular file: name files, or narrow the pattern"
+                self.report.error(pattern.at, text)
             elif self.files >= FILES_MAX:
                 self.report.error(pattern.at, f"more than {FILES_MAX} files are included")
                 break

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -178,6 +179,15 @@ def test_other_interfaces_are_told(imports: Import, tmp_path: Path) -> None:
     assert not one.lines
     both = imports("qaoed", qaoed(tmp_path, "".join(map((text + mtu).format, range(2)))))
     assert [told in line for line in both.lines] == [True]
+
+
+def test_what_is_no_file_is_not_included(imports: Import, tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    os.mkfifo(tmp_path / "d" / "pipe")  # to open it would take for ever
+    result = imports("qaoed", qaoed(tmp_path, "include = d/*;\ninclude = d;"))
+    assert result.status == 1
+    assert result.told("qaoed.conf:1:11: ", "d/pipe is no regular file")
+    assert result.told("qaoed.conf:2:11: ", "d is no regular file")
 
 
 def test_circular_include_is_refused(imports: Import, tmp_path: Path) -> None:
