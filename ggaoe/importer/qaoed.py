@@ -198,16 +198,18 @@ class _Import:
 
     def _restrict_changes(self, words: Mapping[str, Word], options: Options) -> None:
         """Those who may not use the disk must not keep others from it, as they could not before."""
-        also = "mask list and reservation, which qaoed has not"
+        also = "which includes mask list and reservation: qaoed has neither"
         if "change" in words:
-            text = f"cfgset becomes change, which is about {also}, too"
-            self.report.note(words["change"].at, f"{text}: name those who may set these")
+            text = f"cfgset becomes change, {also}: name those who may set these"
+            self.report.note(words["change"].at, text)
             return
         operation = next((one for one in ("write", "read") if one in options), None)
         if operation is not None:
             options["change"] = options[operation]
-            text = f"there is no cfgset, so its list is that of {operation}: it is about {also}"
-            self.report.note(words[operation].at, f"{text}, too; name one for cfgset to choose")
+            text = f"there is no cfgset, so those who may {operation} may change, {also}"
+            self.report.note(
+                words[operation].at, f"{text}: name a list for cfgset to choose others"
+            )
 
     # Devices
 

@@ -52,6 +52,8 @@ class _Note:
     more: int = 0
 
     def add(self, at: Place) -> None:
+        if at in (Place(*self.first[:3]), *self.others):
+            return
         if len(self.others) < PLACES_MAX:
             self.others.append(at)
         else:

@@ -106,8 +106,8 @@ def test_who_may_not_write_may_not_lock_out_others(imports: Import, tmp_path: Pa
     ]
     only_one, only_two = [True, False, False], [False, True, False]
     assert changing == [only_one, only_two, only_one, only_two]
-    assert result.told(f"{source}:1:", "warning: there is no cfgset, so its list is that of write")
-    assert result.told(f"{source}:3:", "warning: there is no cfgset, so its list is that of read")
+    assert result.told(f"{source}:1:", "warning: there is no cfgset, so those who may write")
+    assert result.told(f"{source}:3:", "warning: there is no cfgset, so those who may read")
     assert result.told(f"{source}:4:", "warning: cfgset becomes change", "reservation")
 
 
@@ -169,6 +169,14 @@ def test_included_files_come_last(imports: Import, tmp_path: Path) -> None:
     assert order == {"/x": 0, "/srv/a": 1, "/srv/c": 2, "/srv/b": 3}
     assert result.told("qaoed.conf:2:11: warning: 'none/*' matches no file")
     assert result.told("qaoed.conf:1:11: warning: 'qaoed.d/*.conf' is not looked up any more")
+
+
+def test_one_place_is_told_once(imports: Import, tmp_path: Path) -> None:
+    text = "device {{ target = /srv/{0}; slot = {0}; interface = eth0; }}\n"
+    lists = "access-list { name = all; policy = accept; }\n default { acl { read = all; } }"
+    result = imports("qaoed", qaoed(tmp_path, lists + "".join(map(text.format, range(3)))))
+    (line,) = (line for line in result.lines if "refuses nobody" in line)
+    assert line.endswith("left out")
 
 
 def test_other_interfaces_are_told(imports: Import, tmp_path: Path) -> None:
