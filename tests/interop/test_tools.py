@@ -42,6 +42,23 @@ sys.exit(arguments.run(arguments))
 """
 
 
+_GHOST = """
+import socket, struct
+
+link = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x88A2))
+link.bind(("far0", 0x88A2))
+print(flush=True)
+while True:
+    asked = link.recv(2000)
+    if asked[14] & 8 == 0 and asked[16:20] == b"\\xff\\xff\\xff\\1":
+        addresses = asked[6:12] + link.getsockname()[4] + b"\\x88\\xa2"
+        argument = struct.pack(">HHBBH", 16, 1, 2, 0x10, 0)
+        frame = addresses + b"\\x18\\0\\0\\x09\\x09\\1" + asked[20:24] + argument
+        link.send(frame.ljust(60, b"\\0"))
+"""
+"""e9.9 says that it is there, and never anything else."""
+
+
 @dataclass
 class Pair:
     """A host with the tools, and a target that serves e0.1."""
@@ -324,6 +341,19 @@ def test_sancheck_names_the_smaller_end(make: Making) -> None:
     pair.host.ip("link set near0 mtu 16000")
     (device,) = pair.json("sancheck", *QUICK)["devices"]
     assert device["paths"][0]["limit"] == "the target: our MTU would do for 31 sectors"
+
+
+def test_a_device_that_says_no_more_does_not_hide_the_others(ours: Pair) -> None:
+    far = ours.target.namespace
+    ghost = far.spawn(sys.executable, "-c", _GHOST, stdout=subprocess.PIPE)
+    assert ghost.stdout is not None
+    ghost.stdout.readline()
+    good, silent = ours.json("sancheck", *QUICK, status=1)["devices"]
+    assert (good["slot"], good["failure"], good["paths"][0]["good"]) == (1, None, True)
+    assert (silent["shelf"], silent["slot"], silent["paths"]) == (9, 9, [])
+    assert "e9.9 does not answer" in silent["failure"]
+    good, silent = ours.json("stat", *QUICK, status=1)["devices"]
+    assert (good["state"], silent["state"]) == ("up", "silent")
 
 
 @pytest.mark.parametrize("options", [(), ("--random", "--multipath")])
