@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from glob import escape
 
@@ -144,8 +144,10 @@ def sections_of(imported: Imported, report: Report) -> Sections:
     _tell_overlaps(exports, report)
     devices: dict[str, Options] = {}
     disabled = set()
+    taken = set(imported.interfaces)
     for export in exports:
-        name = _name(export, [*devices, *imported.interfaces])
+        name = _name(export, taken)
+        taken.add(name)
         devices[name] = {
             "path": export.path,
             "shelf": export.shelf,
@@ -211,7 +213,7 @@ def _part(export: Export) -> tuple[float, float]:
     return start, start + length if isinstance(length, int) else float("inf")
 
 
-def _name(export: Export, taken: Iterable[str]) -> str:
+def _name(export: Export, taken: Collection[str]) -> str:
     """The section's name: the one it had where it can have it, else its address."""
     names = [export.name, export.address, f"{export.address}-{export.interfaces[0]}"]
     for name in names:
@@ -219,7 +221,7 @@ def _name(export: Export, taken: Iterable[str]) -> str:
             return name
     return next(
         name
-        for n in range(2, len(list(taken)) + 3)
+        for n in range(2, len(taken) + 3)
         if (name := f"{export.address}-{n}") not in taken
     )
 
