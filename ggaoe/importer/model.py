@@ -220,9 +220,7 @@ def _name(export: Export, taken: Collection[str]) -> str:
         if _is_section_name(name) and name not in taken:
             return name
     return next(
-        name
-        for n in range(2, len(taken) + 3)
-        if (name := f"{export.address}-{n}") not in taken
+        name for n in range(2, len(taken) + 3) if (name := f"{export.address}-{n}") not in taken
     )
 
 
