@@ -33,6 +33,7 @@ from ggaoe.units import counted, format_size, parse_size_bytes
 
 DEPTH_MAX = 1024
 BLOCK_BYTES_MAX = 16 << 20
+AT_ONCE_BYTES_MAX = 1 << 30
 TIMEOUT_S = 30.0
 SCREEN_INTERVAL_S = 0.25
 LINE_INTERVAL_S = 1.0
@@ -94,6 +95,11 @@ async def _bench(arguments: argparse.Namespace) -> int:
             else "--yes-destroy-data has no meaning without --write"
         )
         complain("bench", f"{text}; nothing was done")
+        return 2
+    if arguments.depth * arguments.block_size > AT_ONCE_BYTES_MAX:
+        size = format_size(AT_ONCE_BYTES_MAX)
+        text = f"more than {size} would be asked for at a time: lower --depth or --block-size"
+        complain("bench", text)
         return 2
     spec = LoadSpec(
         is_random=arguments.random,

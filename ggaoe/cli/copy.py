@@ -82,6 +82,12 @@ async def _copy(arguments: argparse.Namespace) -> int:
 async def _copy_out(device: RemoteDevice, size_bytes: int, name: str, progress: _Progress) -> None:
     """Disk to file, one chunk being read while the one before is written."""
     with _open_file(name, "wb") as file:
+        mode = os.fstat(file.fileno()).st_mode
+        room_bytes = _length_bytes(file) if stat.S_ISBLK(mode) else None
+        if room_bytes is not None and room_bytes < size_bytes:
+            raise GgaoeError(
+                f"{device.name} has {size_bytes} bytes, {name} only {room_bytes}: nothing written"
+            )
         progress.begin(size_bytes)
 
         async def read(at: int) -> bytearray:
@@ -95,7 +101,7 @@ async def _copy_out(device: RemoteDevice, size_bytes: int, name: str, progress: 
             chunk, _ = await _both(read(at), asyncio.to_thread(file.write, chunk))
             at += len(chunk)
         file.flush()
-        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        if stat.S_ISREG(mode) or stat.S_ISBLK(mode):
             await asyncio.to_thread(os.fsync, file.fileno())
 
 

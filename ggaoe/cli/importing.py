@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from ggaoe.config import parse
-from ggaoe.config.read import ETHERS, load_hosts
+from ggaoe.config.read import ETHERS, FILE_BYTES_MAX, is_toml, load_hosts
 from ggaoe.errors import ConfigError, GgaoeError, Problem
 from ggaoe.importer import ggaoed, kvblade, persist, qaoed, vblade, writer
 from ggaoe.importer.model import Imported, sections_of
@@ -42,7 +43,11 @@ _FOREIGN: dict[str, tuple[Reader, Path, str]] = {
         "the directory with a directory for each export",
     ),
     "qaoed": (qaoed.read, qaoed.DEFAULT_SOURCE, "a qaoed.conf"),
-    "kvblade": (kvblade.read, kvblade.DEFAULT_SOURCE, "the module's directory in sysfs"),
+    "kvblade": (
+        kvblade.read,
+        kvblade.DEFAULT_SOURCE,
+        "the module's directory in sysfs while it serves, with a directory for each export",
+    ),
 }
 
 
@@ -82,10 +87,13 @@ def _add_kind(kinds: Subparsers, name: str, default: Path, what: str) -> argpars
 
 
 def _import_foreign(options: argparse.Namespace) -> int:
-    read, _, _ = _FOREIGN[options.foreign]
+    read, _, what = _FOREIGN[options.foreign]
     report = Report()
     with _readable():
         sections = sections_of(read(options.source, report), report)
+    if not sections.devices:
+        text = f"no export is found: it has to be {what}"
+        report.note(Place(str(options.source)), text)
     title = f"Imported from {options.foreign} ({printable(str(options.source))}) by ggaoe import."
     toml = options.toml or (options.output is not None and options.output.suffix == ".toml")
     text = (writer.toml if toml else writer.key_file)(sections, title)
@@ -106,6 +114,10 @@ def _readable() -> Iterator[None]:
 
 def _check(text: str, name: str, report: Report) -> None:
     """What `ggaoe check` would say."""
+    if len(text.encode()) > FILE_BYTES_MAX:
+        advice = "import parts of it, and include their files"
+        report.error(Place(name), f"is larger than {FILE_BYTES_MAX} bytes: {advice}")
+        return
     try:
         problems = parse(text, name, hosts=load_hosts(ETHERS)).warnings
     except ConfigError as error:
@@ -132,10 +144,20 @@ def _import_ggaoed(options: argparse.Namespace) -> int:
         text = f"state of {', '.join(sorted(states))} is not carried over: add"
         report.note(Place(str(options.source)), f"{text} --state-directory DIR")
         states = {}
-    if options.source.is_dir() and options.output is not None:
-        text = "a state directory holds no configuration for -o: name the ggaoed.conf, too"
-        report.error(Place(str(options.source)), text)
+    if options.output is not None:
+        _check_output(options.source, copied.text, options.output, report)
     return _finish(options, report, copied.text, states, store)
+
+
+def _check_output(source: Path, text: str | None, output: Path, report: Report) -> None:
+    """A copy means the same only where its name leads to the same dialect."""
+    at = Place(str(source))
+    if source.is_dir():
+        text = "a state directory holds no configuration for -o: name the ggaoed.conf, too"
+        report.error(at, text)
+    elif text is not None and is_toml(text, str(output)) != is_toml(text, str(source)):
+        other = "TOML" if is_toml(text, str(output)) else "a key file"
+        report.error(at, f"{output} would be read as {other}, which this is not: name it otherwise")
 
 
 def _finish(
@@ -159,21 +181,32 @@ def _finish(
         store.check()
         files += [store.path_of(name) for name in states]
     for path in files:
-        if path.exists() and not options.force:
-            raise GgaoeError(f"{path} exists: name another one, or overwrite it with --force")
+        if os.path.lexists(path) and not options.force:
+            raise _exists(path)
+        if not path.parent.is_dir():
+            raise GgaoeError(f"{path} cannot be written: {path.parent} is no directory: make it")
     if store is not None:
         for name, state in states.items():
             asyncio.run(store.save(name, state))
     if text is not None:
-        _write(text, options.output)
+        _write(text, options.output, force=options.force)
     return 0
 
 
-def _write(text: str, output: Path | None) -> None:
+def _write(text: str, output: Path | None, *, force: bool) -> None:
+    content = text.encode()
     if output is None:
-        sys.stdout.write(text)
+        sys.stdout.buffer.write(content)
+        sys.stdout.flush()
         return
     try:
-        output.write_text(text, encoding="utf-8")
+        with output.open("wb" if force else "xb") as file:
+            file.write(content)
+    except FileExistsError:  # made meanwhile
+        raise _exists(output) from None
     except OSError as error:
         raise GgaoeError(f"{output} cannot be written: {error.strerror}") from None
+
+
+def _exists(path: Path) -> GgaoeError:
+    return GgaoeError(f"{path} exists: name another one, or overwrite it with --force")

@@ -24,8 +24,8 @@ from ggaoe.errors import ClientError
 from ggaoe.proto.frame import SECTOR_BYTES, SHELF_ANY, SLOT_ANY
 from ggaoe.units import format_mac
 
-_Result = tuple[RemoteDevice, list[PathSizes], str | None]
-"""A device, its ways, and why there is nothing about them."""
+_Result = tuple[tuple[int, int], list[PathSizes], str | None]
+"""A device's shelf and slot, its ways, and why there is nothing about them."""
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -45,10 +45,10 @@ async def _sancheck(arguments: argparse.Namespace) -> int:
     async with Initiator(arguments.interface, timing) as initiator:
         found = await initiator.discover(arguments.timeout, *arguments.address)
         where = sorted({(one.shelf, one.slot) for one in found})
-        devices = [await initiator.open(*one, REQUEST_TIMEOUT_S, multipath=True) for one in where]
+        devices = [await _open(initiator, *one) for one in where]
         # Now that the devices are open they learn the ways by which they answer.
         await initiator.discover(arguments.timeout, *arguments.address)
-        results = [await _probe(device) for device in devices]
+        results = [await _probe(*one) for one in zip(where, devices, strict=True)]
         interfaces = ", ".join(initiator.interfaces)
     if arguments.json:
         print_json({"devices": [_json(result) for result in results]})
@@ -60,13 +60,23 @@ async def _sancheck(arguments: argparse.Namespace) -> int:
     return 0 if results and all(map(_is_good, results)) else 1
 
 
-async def _probe(device: RemoteDevice) -> _Result:
+async def _open(initiator: Initiator, shelf: int, slot: int) -> RemoteDevice | ClientError:
+    """What has answered once may be silent now, which is no reason to leave out the others."""
+    try:
+        return await initiator.open(shelf, slot, REQUEST_TIMEOUT_S, multipath=True)
+    except ClientError as error:
+        return error
+
+
+async def _probe(where: tuple[int, int], device: RemoteDevice | ClientError) -> _Result:
+    if isinstance(device, ClientError):
+        return where, [], str(device)
     try:
         await device.identify()  # once, for all its ways
         sizes = await asyncio.gather(*(probe_path(device, path) for path in device.paths))
     except ClientError as error:
-        return device, [], str(error)
-    return device, sorted(sizes, key=lambda one: (one.interface, one.mac)), None
+        return where, [], str(error)
+    return where, sorted(sizes, key=lambda one: (one.interface, one.mac)), None
 
 
 def _is_good(result: _Result) -> bool:
@@ -75,12 +85,13 @@ def _is_good(result: _Result) -> bool:
 
 
 def _rows(result: _Result) -> list[tuple[str | int | None, ...]]:
-    device, sizes, failure = result
+    (shelf, slot), sizes, failure = result
+    name = f"e{shelf}.{slot}"
     if failure is not None:
-        return [(device.name, *[None] * 8, failure)]
+        return [(name, *[None] * 8, failure)]
     return [
         (
-            device.name,
+            name,
             one.interface,
             format_mac(one.mac),
             one.mtu_bytes,
@@ -96,10 +107,10 @@ def _rows(result: _Result) -> list[tuple[str | int | None, ...]]:
 
 
 def _json(result: _Result) -> dict[str, object]:
-    device, sizes, failure = result
+    (shelf, slot), sizes, failure = result
     return {
-        "shelf": device.shelf,
-        "slot": device.slot,
+        "shelf": shelf,
+        "slot": slot,
         "failure": failure,
         "paths": [
             {

@@ -1,6 +1,7 @@
 """What the tools of the initiator's side have in common: their options, opening, errors, JSON.
 
-Must not know: any single tool. Exit status of each: 0 done, 1 failed, 2 wrong usage.
+Must not know: any single tool. Exit status of each: 0 done, 1 failed, 2 wrong usage, and 128 + the
+signal where it was interrupted or nobody reads its output.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
@@ -45,12 +47,21 @@ def add_tool(
 
     def run(arguments: argparse.Namespace) -> int:
         try:
-            return asyncio.run(body(arguments))
-        except (GgaoeError, OSError) as error:
+            status = asyncio.run(body(arguments))
+            sys.stdout.flush()
+            return status
+        except BrokenPipeError:
+            # Who reads our output has seen enough; at the end there is nothing more to be written.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 128 + signal.SIGPIPE
+        except GgaoeError as error:
             complain(title or name, str(error))
-            return 1
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            complain(title or name, f"{where}{error.strerror or error}")
         except KeyboardInterrupt:
             return 128 + signal.SIGINT
+        return 1
 
     parser.set_defaults(run=run)
     return parser

@@ -135,16 +135,18 @@ async def _ping(arguments: argparse.Namespace) -> int:
     times_s: list[float | None] = []
     async with opened(arguments, arguments.address, OPEN_TIMEOUT_S) as device:
         try:
-            while True:
-                times_s.append(None)
-                with suppress(NoAnswerError):
-                    times_s[-1] = time_s = await device.ping(PING_TIMEOUT_S)
-                    if not arguments.json:
-                        took = f"time={time_s * 1e3:.3f} ms"
-                        print(f"{device.name}: seq={len(times_s)} {took}", flush=True)
-                if len(times_s) == arguments.count:
-                    break
-                await asyncio.sleep(arguments.interval)
+            # An interrupt is how it usually ends, and no failure.
+            with suppress(asyncio.CancelledError):
+                while True:
+                    times_s.append(None)
+                    with suppress(NoAnswerError):
+                        times_s[-1] = time_s = await device.ping(PING_TIMEOUT_S)
+                        if not arguments.json:
+                            took = f"time={time_s * 1e3:.3f} ms"
+                            print(f"{device.name}: seq={len(times_s)} {took}", flush=True)
+                    if len(times_s) == arguments.count:
+                        break
+                    await asyncio.sleep(arguments.interval)
         finally:
             if arguments.json:
                 print_json({"shelf": device.shelf, "slot": device.slot, **_ping_json(times_s)})

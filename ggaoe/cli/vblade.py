@@ -1,7 +1,7 @@
 """`ggaoe vblade`: one export with vblade's command line, start-up line and exit status.
 
-Owns arguments and what they mean in our configuration, and the line. Difference: a write is on
-stable storage when it is acknowledged, with -s or without.
+Owns arguments and what they mean in our configuration, and the line. Differences: a write is on
+stable storage when it is acknowledged, with -s or without; an interface that is down is waited for.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import glob
 import os
+import re
 import socket
 import sys
 from collections.abc import Callable, Sequence
@@ -16,10 +17,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
+from ggaoe.config.document import quoted
 from ggaoe.errors import StartError
-from ggaoe.importer.model import mac_of
+from ggaoe.importer.model import interface_of
 from ggaoe.importer.report import Place, Report, Word
-from ggaoe.importer.vblade import hosts_of
+from ggaoe.importer.vblade import host_of, hosts_of, sectors_of
 from ggaoe.proto.ata import SERIAL_CHARS
 from ggaoe.proto.frame import SECTOR_BYTES
 from ggaoe.server.process import Readiness
@@ -39,24 +41,39 @@ def add_vblade_parser(commands: Subparsers, run: Callable[[argparse.Namespace], 
         "vblade",
         help="serve one file or block device with the arguments of vblade",
         description="Serve one file or block device as vblade does, until a signal ends it. Unlike "
-        "vblade, a write is on stable storage when it is acknowledged, even without -s; and a host "
-        "that -m names wrongly is an error.",
+        "vblade, a write is on stable storage when it is acknowledged, even without -s; a host "
+        "that -m names wrongly is an error; and an interface that is down is waited for.",
     )
-    parser.add_argument("-b", type=int, metavar="N", help="buffer count to announce")
+    parser.add_argument("-b", type=_whole, metavar="N", help="buffer count to announce")
     parser.add_argument("-d", action="store_true", help="bypass the page cache (O_DIRECT)")
     parser.add_argument("-s", action="store_true", help="without effect: writes are always synced")
     parser.add_argument("-r", action="store_true", help="refuse writes")
     parser.add_argument("-m", action="append", metavar="MAC,…", help="serve only these hosts")
-    parser.add_argument("-o", type=int, metavar="SECTORS", help="sectors to leave out at the start")
-    parser.add_argument("-l", type=int, metavar="SECTORS", help="sectors to export")
-    parser.add_argument("shelf", type=int)
-    parser.add_argument("slot", type=int)
+    parser.add_argument(
+        "-o", type=_sectors, metavar="SECTORS", help="sectors to leave out at the start"
+    )
+    parser.add_argument("-l", type=_sectors, metavar="SECTORS", help="sectors to export")
+    parser.add_argument("shelf", type=_whole)
+    parser.add_argument("slot", type=_whole)
     parser.add_argument("netif", help="interface to serve")
     parser.add_argument("file", type=Path, metavar="filename", help="file or block device")
     parser.error = partial(_wrong_usage, parser)  # type: ignore[method-assign]
     # What a command does not know would be its parent's error, with the parent's status.
     parser.parse_known_args = partial(_all_args, parser)  # type: ignore[assignment,method-assign]
     parser.set_defaults(run=run, daemon=False, debug=False, syslog=False)
+
+
+def _whole(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,20}", text):
+        raise argparse.ArgumentTypeError(f"{quoted(text)} is no whole number")
+    return int(text)
+
+
+def _sectors(text: str) -> int:
+    try:
+        return sectors_of(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _all_args(
@@ -77,13 +94,14 @@ def _wrong_usage(parser: argparse.ArgumentParser, message: str) -> NoReturn:
 
 
 def mapping_of(options: argparse.Namespace) -> dict[str, object]:
-    """Our configuration for the arguments; ConfigError where a host is no host."""
-    report = Report()
+    """Our configuration for the arguments; ConfigError where a host is no host, or an interface no
+    interface."""
+    report, at = Report(), Place(SOURCE)
     device: dict[str, object] = {
         "path": str(options.file.absolute()),
         "shelf": options.shelf,
         "slot": options.slot,
-        "interfaces": [glob.escape(options.netif)],
+        "interfaces": [glob.escape(interface_of(Word(options.netif, at), report) or "")],
         "read-only": options.r,
         "direct-io": options.d,
         "exact-size": True,
@@ -94,8 +112,8 @@ def mapping_of(options: argparse.Namespace) -> dict[str, object]:
         if sectors is not None:
             device[key] = sectors * SECTOR_BYTES
     if options.m is not None:
-        words = [word for text in options.m for word in hosts_of(Word(text, Place(SOURCE)))]
-        device["accept"] = [mac for word in words if (mac := mac_of(word, report))]
+        words = [word for text in options.m for word in hosts_of(Word(text, at))]
+        device["accept"] = [mac for word in words if (mac := host_of(word, report))]
     report.settle()
     # What vblade shows hosts as the serial number, which comes from the name.
     name = f"{options.shelf}.{options.slot}:{socket.gethostname()}"[:SERIAL_CHARS]

@@ -25,6 +25,8 @@ from ggaoe.proto.frame import SECTOR_BYTES, SECTORS_PER_FRAME_MAX, Command, Head
 from ggaoe.proto.query import Ccmd, ConfigArgument, pack_config, unpack_config
 from ggaoe.units import counted, format_mac
 
+PATHS_MAX = 64
+"""Ways to one disk; further ones, which anybody can make up, are not used."""
 SILENCE_S = 1.0
 """How long a target that stays silent is listened to, where silence is an answer."""
 
@@ -190,7 +192,7 @@ class RemoteDevice:
             try:
                 async with asyncio.timeout(silence_s):
                     await self._run([exchange])
-            except TimeoutError:
+            except (TimeoutError, NoAnswerError):
                 return None
         return unpack_config(exchange.reply)
 
@@ -267,7 +269,7 @@ class RemoteDevice:
         """A config reply came by this way."""
         path = next((known for known in self.paths if (known.port, known.mac) == (port, mac)), None)
         if path is None:
-            if self.paths and not self.is_multipath:
+            if len(self.paths) >= (PATHS_MAX if self.is_multipath else 1):
                 return
             path = Path(port, mac, 0, 0)
             self.paths.append(path)

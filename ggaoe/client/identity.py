@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
+from ggaoe.proto.ata import LBA48_SECTORS_MAX
 from ggaoe.proto.frame import SECTOR_BYTES
 
 
@@ -16,6 +17,7 @@ class RemoteIdentity:
     serial: str
     firmware: str
     size_sectors: int
+    """At most what addresses reach, whatever the disk says."""
     lba48: bool
     write_cache: bool
     """A volatile cache is switched on: only FLUSH makes writes durable."""
@@ -40,7 +42,9 @@ def parse_identify(page: bytes | memoryview) -> RemoteIdentity:
         model=_text(page, 27, 47),
         serial=_text(page, 10, 20),
         firmware=_text(page, 23, 27),
-        size_sectors=sum(word << 16 * index for index, word in enumerate(capacity)),
+        size_sectors=min(
+            sum(word << 16 * index for index, word in enumerate(capacity)), LBA48_SECTORS_MAX
+        ),
         lba48=lba48,
         write_cache=bool(words[85] & 1 << 5),
         flush=bool(command_sets & 1 << 12),

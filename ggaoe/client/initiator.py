@@ -34,6 +34,8 @@ from ggaoe.proto.frame import (
 DISCOVERY_TIMEOUT_S = 1.0
 DISCOVERY_INTERVAL_S = 0.3
 """Queries are repeated, since a broadcast may be lost."""
+FOUND_MAX = 1 << 16
+"""Answers of one discovery; a segment has thousands of devices, but anybody can make up more."""
 USER_SPACE_TAG = 1 << 31
 """Set in our tags: the kernel's initiator on the same interface ignores such replies."""
 TAGS = USER_SPACE_TAG - 1
@@ -121,7 +123,8 @@ class Initiator:
             key = (header.shelf, header.slot, port.link.name, header.source)
             is_asked = shelf in (SHELF_ANY, header.shelf) and slot in (SLOT_ANY, header.slot)
             # Advertisements, and answers to others, are of use to a READ only.
-            if is_asked and ccmd in (query.Ccmd.READ, config.ccmd):
+            is_answer = is_asked and ccmd in (query.Ccmd.READ, config.ccmd)
+            if is_answer and (key in found or len(found) < FOUND_MAX):
                 found[key] = Found(
                     *key, config.buffer_count, config.firmware, config.sectors, config.text
                 )
@@ -231,9 +234,11 @@ def _select(names: Sequence[str] | None) -> list[Interface]:
     for name in names:
         if name not in known:
             raise ClientError(f"no interface {name}: there are {', '.join(sorted(known))}")
+        if not known[name].is_ethernet:
+            raise ClientError(f"{name} is no Ethernet interface, and AoE needs one: name another")
         if not known[name].is_up:
             raise ClientError(f"interface {name} is down: ip link set {name} up")
-    return [known[name] for name in names]
+    return [known[name] for name in dict.fromkeys(names)]
 
 
 def _open(interface: Interface) -> PlainLink:

@@ -23,7 +23,7 @@ from ggaoe.config.toml import TomlEntry
 DEVICE_NAME_BYTES_MAX = 200  # as `file_name` has it
 
 _FIXED = ("defaults", "acls")
-_TEMPLATE = "template "
+TEMPLATE = "template "
 _NAMED = ("interface", "device", "template")
 _IN_TEXT: dict[Place, str] = {
     "defaults": "[defaults]",
@@ -48,7 +48,7 @@ class Sections:
             if kind := self._kind(section):
                 name = section.name
                 if section.kind is None and kind == "template":
-                    name = name.removeprefix(_TEMPLATE).strip()
+                    name = name.removeprefix(TEMPLATE).strip()
                 self.by_kind[kind].append(replace(section, name=name))
         self._check_repeated()
         # What a section of the file exports is not the template's meanwhile, either.
@@ -75,7 +75,7 @@ class Sections:
             return section.kind
         if section.name in _FIXED:
             return section.name
-        if section.name.startswith(_TEMPLATE):
+        if section.name.startswith(TEMPLATE):
             return "template"
         if not section.entries:
             text = f"section [{section.name}] is empty and has no effect"

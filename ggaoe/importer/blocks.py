@@ -91,11 +91,16 @@ class _Reader:
         found = sorted(glob.glob(str(base / pattern.text))) if is_pattern else []  # noqa: PTH207
         if not found:
             text = f"{quoted(pattern.text)} matches no file: nothing is included"
-            self.report.note(pattern.at, text)
+        else:
+            text = f"{quoted(pattern.text)} is not looked up any more: what is there is included"
+        self.report.note(pattern.at, f"{text}; ggaoe has an include of its own, in [defaults]")
         statements: list[Statement] = []
         for name in found:
             if os.path.realpath(name) in map(os.path.realpath, including):
                 text = f"{name} includes itself: remove one of the inclusions"
+                self.report.error(pattern.at, text)
+            elif not Path(name).is_file():
+                text = f"{name} is no regular file: name files, or narrow the pattern"
                 self.report.error(pattern.at, text)
             elif self.files >= FILES_MAX:
                 self.report.error(pattern.at, f"more than {FILES_MAX} files are included")

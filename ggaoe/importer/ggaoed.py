@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 import struct
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from ggaoe.config import Config, DeviceConfig, schema
 from ggaoe.config import parse as parse_config
+from ggaoe.config.build import ORIGIN_DEFAULT
 from ggaoe.config.document import Problems
 from ggaoe.config.keyfile import parse as parse_keyfile
 from ggaoe.config.read import ETHERS, load_hosts
@@ -30,6 +32,7 @@ CONFIG_MAGIC = 0x38A0BFAE
 LIST_MAGIC = 0xE92A716B
 MAC_PADDED_BYTES = 8
 
+_BY_UUID = Path("/dev/disk/by-uuid")
 _KINDS = {"config": "config_string", "mac_mask": "mask", "reserve": "reserved"}
 _UNIT_BYTES = 4096
 """Sizes are rounded down to it unless exact-size is set."""
@@ -62,17 +65,30 @@ def read(source: Path, report: Report) -> Copied:
     for warning in config.warnings:
         report.add(warning)
     _tell_differences(config, source, report)
-    states = {}
-    if config.state_directory.is_dir():
-        states = read_states(config.state_directory, report)
-        for name in states.keys() - config.devices.keys():
-            at = Place(str(config.state_directory / name))
-            report.note(at, f"state of a device that {source} does not have: left out")
-            del states[name]
+    states = _states_of(config, source, report)
     lines = text.split("\n")
     for number in obsolete:
         lines[number - 1] = f"#{lines[number - 1]}"
     return Copied("\n".join(lines), states, config.state_directory)
+
+
+def _states_of(config: Config, source: Path, report: Report) -> dict[str, TargetState]:
+    """The states of its devices."""
+    directory = config.state_directory
+    if not directory.is_dir():
+        setting = config.settings["defaults", "state-directory"]
+        at = Place(str(source))
+        if setting.origin != ORIGIN_DEFAULT:
+            at = _place(config, "defaults", "state-directory")
+        text = f"{directory} is no directory, so what hosts have set (config strings, mask lists, "
+        report.note(at, f"{text}reservations) is not carried over: give it, or import it by itself")
+        return {}
+    states = read_states(directory, report)
+    for name in states.keys() - config.devices.keys():
+        at = Place(str(directory / name))
+        report.note(at, f"state of a device that {source} does not have: left out")
+        del states[name]
+    return states
 
 
 def _obsolete_lines(text: str, source: str, report: Report) -> list[int]:
@@ -106,26 +122,75 @@ def _tell_differences(config: Config, source: Path, report: Report) -> None:
             "write-cache = true in [defaults] if their loss in a power cut is better than waiting",
         )
     for name, device in config.devices.items():
-        if rest_bytes := _not_exported_bytes(device):
-            file, _, line = config.settings[f"devices.{name}", "path"].origin.rpartition(":")
-            report.note(
-                Place(file, int(line), 1),
-                f"the last {rest_bytes} bytes of {device.path} would not be exported any more: "
-                f"add exact-size = true to [{name}]",
-            )
+        _tell_size(config, name, device, report)
+        _tell_interfaces(config, name, device, report)
+    _tell_lists(config, report)
 
 
-def _not_exported_bytes(device: DeviceConfig) -> int:
-    """Of the end of a device's file, as far as it can be opened: the daemon says the rest."""
-    if device.exact_size or device.path is None:
-        return 0
+def _place(config: Config, where: str, key: str) -> Place:
+    """Where an option stands that the file has."""
+    file, _, line = config.settings[where, key].origin.rpartition(":")
+    return Place(file, int(line), 1)
+
+
+def _tell_size(config: Config, name: str, device: DeviceConfig, report: Report) -> None:
+    path = device.path or _BY_UUID / str(device.uuid)
+    if rest_bytes := 0 if device.exact_size else _rest_bytes(path):
+        report.note(
+            _place(config, f"devices.{name}", "path" if device.path else "uuid"),
+            f"the last {rest_bytes} bytes of {path} would not be exported any more: add "
+            f"exact-size = true to [{name}]",
+        )
+
+
+def _rest_bytes(path: Path) -> int:
+    """How much of its end does not fill a unit; 0 where it cannot be opened: the daemon tells."""
     try:
-        if not (device.path.is_file() or device.path.is_block_device()):
+        if not (path.is_file() or path.is_block_device()):
             return 0
-        with device.path.open("rb", buffering=0) as file:
+        with path.open("rb", buffering=0) as file:
             return file.seek(0, os.SEEK_END) // SECTOR_BYTES * SECTOR_BYTES % _UNIT_BYTES
     except OSError:
         return 0
+
+
+def _tell_interfaces(config: Config, name: str, device: DeviceConfig, report: Report) -> None:
+    """A device's interfaces are some of those of [defaults] there, and instead of them here."""
+    served = config.default_interface_patterns
+    if served and any(
+        not any(fnmatchcase(pattern, one) for one in served) for pattern in device.interfaces
+    ):
+        report.note(
+            _place(config, f"devices.{name}", "interfaces"),
+            f"[{name}] is served on all of {', '.join(device.interfaces)} now, ggaoed left out "
+            f"what is not among the interfaces of [defaults] ({', '.join(served)}): name only "
+            "those that are meant",
+        )
+
+
+def _tell_lists(config: Config, report: Report) -> None:
+    """What of an access list is beyond its bound there, or not known yet where it is named."""
+    members = {
+        name: setting.value
+        for (section, name), setting in config.settings.items()
+        if section == "acls" and isinstance(setting.value, tuple)
+    }
+    names = list(members)
+    for index, name in enumerate(names):
+        at = _place(config, "acls", name)
+        if len(config.acls[name]) > LIST_ENTRIES_MAX:
+            report.note(
+                at,
+                f"ggaoed uses the first {LIST_ENTRIES_MAX} addresses of {name}, ggaoe all "
+                f"{len(config.acls[name])}: remove those that are not meant",
+            )
+        for item in members[name]:
+            if item in names[index:]:
+                report.note(
+                    at,
+                    f"ggaoed leaves {item} out of {name}, since it is defined below, ggaoe does "
+                    "not: remove it if its hosts are not meant",
+                )
 
 
 # --- states ------------------------------------------------------------------------------------

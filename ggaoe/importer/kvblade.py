@@ -25,9 +25,6 @@ def read(source: Path, report: Report) -> Imported:
         found = _DIRECTORY.fullmatch(directory.name)
         if found and directory.is_dir() and (export := _export(directory, found, report)):
             imported.exports.append(export)
-    if not imported.exports:
-        text = "no export: name the directory with SHELF.SLOT@INTERFACE in it while kvblade serves"
-        report.note(Place(str(source)), text)
     return imported
 
 

@@ -7,8 +7,9 @@ program's format and no syntax of ours.
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from glob import escape
 
@@ -16,7 +17,7 @@ from ggaoe import units
 from ggaoe.config import schema
 from ggaoe.config.build import INTERFACE_NAME_BYTES_MAX
 from ggaoe.config.document import Item, quoted
-from ggaoe.config.sections import is_device_name
+from ggaoe.config.sections import TEMPLATE, is_device_name
 from ggaoe.importer.report import Place, Report, Word
 
 Value = bool | int | str | tuple[str, ...]
@@ -24,7 +25,7 @@ Options = dict[str, Value]
 
 _FIXED_SECTIONS = ("defaults", "acls")
 _SECTION_NAME = re.compile(r"[\w@+-][\w .:@+-]*")
-_BARE_MAC = re.compile(r"[0-9a-fA-F]{12}")
+_MAC_DIGITS = re.compile(r"(?:[0-9a-fA-F]{2}:?){5}[0-9a-fA-F]{2}")
 
 
 @dataclass
@@ -103,10 +104,10 @@ def interface_of(word: Word, report: Report) -> str | None:
 
 
 def mac_of(word: Word, report: Report) -> str | None:
-    """A host's address, with colons or without, in the form of ours."""
+    """A host's address, with all colons, some or none, in the form of ours."""
     try:
-        if _BARE_MAC.fullmatch(word.text):
-            mac = bytes.fromhex(word.text)
+        if _MAC_DIGITS.fullmatch(word.text):
+            mac = bytes.fromhex(word.text.replace(":", ""))
         else:
             mac = units.parse_mac(word.text)
     except ValueError as error:
@@ -143,8 +144,10 @@ def sections_of(imported: Imported, report: Report) -> Sections:
     _tell_overlaps(exports, report)
     devices: dict[str, Options] = {}
     disabled = set()
+    taken = set(imported.interfaces)
     for export in exports:
-        name = _name(export, [*devices, *imported.interfaces])
+        name = _name(export, taken)
+        taken.add(name)
         devices[name] = {
             "path": export.path,
             "shelf": export.shelf,
@@ -184,7 +187,8 @@ def _tell_overlaps(exports: list[Export], report: Report) -> None:
     for export in exports:
         if not export.enabled:
             continue
-        for other in by_path.setdefault(export.path, []):
+        same = by_path.setdefault(os.path.realpath(export.path), [])
+        for other in same:
             if _overlap(export, other):
                 report.note(
                     export.at,
@@ -193,7 +197,7 @@ def _tell_overlaps(exports: list[Export], report: Report) -> None:
                     "make both the same but for the interface, or both read-only",
                 )
                 break
-        by_path[export.path].append(export)
+        same.append(export)
 
 
 def _overlap(one: Export, other: Export) -> bool:
@@ -209,16 +213,14 @@ def _part(export: Export) -> tuple[float, float]:
     return start, start + length if isinstance(length, int) else float("inf")
 
 
-def _name(export: Export, taken: Iterable[str]) -> str:
+def _name(export: Export, taken: Collection[str]) -> str:
     """The section's name: the one it had where it can have it, else its address."""
     names = [export.name, export.address, f"{export.address}-{export.interfaces[0]}"]
     for name in names:
         if _is_section_name(name) and name not in taken:
             return name
     return next(
-        name
-        for n in range(2, len(list(taken)) + 3)
-        if (name := f"{export.address}-{n}") not in taken
+        name for n in range(2, len(taken) + 3) if (name := f"{export.address}-{n}") not in taken
     )
 
 
@@ -227,5 +229,6 @@ def _is_section_name(name: str) -> bool:
         bool(_SECTION_NAME.fullmatch(name))
         and name == name.strip()
         and is_device_name(name)
+        and not name.startswith(TEMPLATE)
         and name not in _FIXED_SECTIONS
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ggaoe.importer.model import Export, Imported, export_of
-from ggaoe.importer.report import Place, Report, Word, listed, read_line
+from ggaoe.importer.report import Place, Report, Word, read_line, visible
 from ggaoe.importer.vblade import options_of
 
 DEFAULT_SOURCE = Path("/var/lib/vblade-persist/vblades")
@@ -21,7 +21,7 @@ def read(source: Path, report: Report) -> Imported:
     """The exports below `source`, or below `source`/vblades."""
     below = source / "vblades"
     imported = Imported()
-    for directory in listed(below if below.is_dir() else source, report):
+    for directory in visible(below if below.is_dir() else source, report):
         if directory.is_dir() and (export := _export(directory, report)):
             imported.exports.append(export)
     return imported
@@ -38,9 +38,8 @@ def _export(directory: Path, report: Report) -> Export | None:
     given: list[Word] = []
     macs = directory / "macs"
     if macs.is_dir():
-        for path in listed(macs, report):
-            if not path.name.startswith("."):
-                given += [Word("-m", whole), Word(path.name, Place(str(path)))]
+        for path in visible(macs, report):
+            given += [Word("-m", whole), Word(path.name, Place(str(path)))]
     options = options_of(given, whole, report)
     shelf, slot, netif, path_word = words
     if shelf is None or slot is None or netif is None or path_word is None:

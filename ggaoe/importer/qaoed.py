@@ -93,6 +93,7 @@ class _Import:
         self.default = self._settings(defaults[0]) if defaults else _Block(Place(""))
         self.slot = self._first_slot()
         exports = [export for block in self.blocks["device"] if (export := self._device(block))]
+        self._tell_ways(exports)
         return Imported(
             exports,
             {acl.name: acl.macs for acl in self.acls.values()},
@@ -176,10 +177,9 @@ class _Import:
         return name, _Acl(plain_name(name.text if name else "", taken), policy == "accept", macs)
 
     def _rules(self, device: _Block, options: Options) -> None:
-        for operation in ("discover", "read", "write", "change"):
-            word = device.acls.get(operation) or self.default.acls.get(operation)
-            if word is None:
-                continue
+        given = {**self.default.acls, **device.acls}
+        words = {one: given[one] for one in dict.fromkeys(_OPERATIONS.values()) if one in given}
+        for operation, word in words.items():
             acl = self.acls.get(word.text)
             if acl is None:
                 hint = near(word.text, self.acls) or ": define it"
@@ -191,10 +191,25 @@ class _Import:
             else:
                 options[operation] = acl.rule
         if "read" in options and options.get("discover") != options["read"]:
-            word = device.acls.get("read") or self.default.acls["read"]
             text = "qaoed refuses IDENTIFY to those who may not read, ggaoe answers it to those "
             advice = "who may discover: name the list for discover, too, if that matters"
-            self.report.note(word.at, text + advice)
+            self.report.note(words["read"].at, text + advice)
+        self._restrict_changes(words, options)
+
+    def _restrict_changes(self, words: Mapping[str, Word], options: Options) -> None:
+        """Those who may not use the disk must not keep others from it, as they could not before."""
+        also = "which includes mask list and reservation: qaoed has neither"
+        if "change" in words:
+            text = f"cfgset becomes change, {also}: name those who may set these"
+            self.report.note(words["change"].at, text)
+            return
+        operation = next((one for one in ("write", "read") if one in options), None)
+        if operation is not None:
+            options["change"] = options[operation]
+            text = f"there is no cfgset, so those who may {operation} may change, {also}"
+            self.report.note(
+                words[operation].at, f"{text}: name a list for cfgset to choose others"
+            )
 
     # Devices
 
@@ -241,6 +256,14 @@ class _Import:
         return options
 
     # Interfaces
+
+    def _tell_ways(self, exports: Sequence[Export]) -> None:
+        """qaoed listens on all interfaces that are named anywhere, and sorts by address only."""
+        names = list(dict.fromkeys(export.interfaces[0] for export in exports))
+        if len(names) > 1:
+            text = f"qaoed answers for every device on every interface ({', '.join(names)}), ggaoe "
+            advice = "on those of the device: add to its interfaces what hosts use"
+            self.report.note(exports[0].at, text + advice)
 
     def _interfaces(self, exports: Iterable[Export]) -> dict[str, Options]:
         words: dict[str, tuple[Place, Word | None]] = {}

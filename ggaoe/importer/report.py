@@ -6,7 +6,7 @@ problems. Knows no program's format.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ggaoe.config.document import PROBLEMS_MAX
@@ -15,6 +15,9 @@ from ggaoe.errors import ConfigError, Problem
 
 FILES_MAX = 4096
 """Files of one import: of a directory, or included by each other."""
+
+PLACES_MAX = 3
+"""Named of those where the same was found again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +43,35 @@ class Word:
     at: Place
 
 
+@dataclass(slots=True)
+class _Note:
+    """What was told, first of all and then again: of many places some are named."""
+
+    first: Problem
+    others: list[Place] = field(default_factory=list)
+    more: int = 0
+
+    def add(self, at: Place) -> None:
+        if at in (Place(*self.first[:3]), *self.others):
+            return
+        if len(self.others) < PLACES_MAX:
+            self.others.append(at)
+        else:
+            self.more += 1
+
+    def problem(self) -> Problem:
+        if not self.others:
+            return self.first
+        places = ", ".join(map(str, self.others)) + (f" and {self.more} more" if self.more else "")
+        return self.first._replace(message=f"{self.first.message} (also {places})")
+
+
 class Report:
     """Errors, which prevent an import, and notes on what is not as it was."""
 
     def __init__(self) -> None:
         self._errors: list[Problem] = []
-        self._notes: list[Problem] = []
+        self._notes: dict[str, _Note] = {}
         self._dropped = 0
 
     @property
@@ -54,25 +80,31 @@ class Report:
         return bool(self._errors)
 
     def error(self, at: Place, message: str) -> None:
-        self._add(self._errors, Problem(at.file, at.line, at.column, message))
+        if len(self._errors) < PROBLEMS_MAX:
+            self._errors.append(Problem(at.file, at.line, at.column, message))
+        else:
+            self._dropped += 1
 
     def note(self, at: Place, message: str) -> None:
-        self._add(self._notes, Problem(at.file, at.line, at.column, message, warning=True))
+        """What is noted of many places is told once, so that it leaves room for the rest."""
+        note = self._notes.get(message)
+        if note is not None:
+            note.add(at)
+        elif len(self._notes) < PROBLEMS_MAX:
+            first = Problem(at.file, at.line, at.column, message, warning=True)
+            self._notes[message] = _Note(first)
+        else:
+            self._dropped += 1
 
     def add(self, problem: Problem) -> None:
         """One that the configuration's own check has found."""
-        self._add(self._notes if problem.warning else self._errors, problem)
-
-    def _add(self, problems: list[Problem], problem: Problem) -> None:
-        if len(problems) < PROBLEMS_MAX:
-            problems.append(problem)
-        else:
-            self._dropped += 1
+        tell = self.note if problem.warning else self.error
+        tell(Place(problem.file, problem.line, problem.column), problem.message)
 
     def settle(self) -> list[Problem]:
         """The notes, in the order of the files; ConfigError with everything where there are
         errors."""
-        found = sorted(self._errors + self._notes)
+        found = sorted([*self._errors, *(note.problem() for note in self._notes.values())])
         if self._dropped:
             found.append(
                 Problem("ggaoe import", 0, 0, f"not shown: {self._dropped} more", warning=True)
@@ -135,3 +167,8 @@ def listed(directory: Path, report: Report) -> list[Path]:
         report.error(Place(str(directory)), f"holds more than {FILES_MAX} files")
         return []
     return found
+
+
+def visible(directory: Path, report: Report) -> list[Path]:
+    """As `listed`, less hidden files, which neither a shell's `*` nor a supervisor finds."""
+    return [path for path in listed(directory, report) if not path.name.startswith(".")]

@@ -26,33 +26,37 @@ def assignments(text: str, file: str, report: Report) -> dict[str, Word]:
     found: dict[str, Word] = {}
     for number, line in enumerate(text.split("\n"), 1):
         try:
-            for word, start in _words(line.removesuffix("\r"), file, number):
-                if not (named := _ASSIGNMENT.match(word.text)):
-                    text = f"{quoted(word.text)} is no assignment: write NAME='VALUE' on one line"
-                    raise _NeedsShellError(word.at, text)
-                value = word.text[named.end() :]
-                found[named[1]] = Word(value, word.at.right(max(start, named.end())))
+            found |= _line(line.removesuffix("\r"), Place(file, number, 1))
         except _NeedsShellError as error:
             report.error(error.at, str(error))
     return found
 
 
-def _words(line: str, file: str, number: int) -> list[tuple[Word, int]]:
-    """The words of a line, each with how far into it the text of a leading quote begins."""
-    words: list[tuple[Word, int]] = []
+def _line(line: str, begin: Place) -> dict[str, Word]:
+    """The assignments of a line; a value is placed behind its quote."""
+    found: dict[str, Word] = {}
+    is_command = False
     index = 0
-    while index < len(line):
-        if line[index] in " \t;":
+    while index < len(line) and line[index] != "#":
+        if line[index] == ";":
+            if not is_command:
+                text = "nothing stands before the ';': remove it"
+                raise _NeedsShellError(begin.right(index), text)
+            is_command = False
             index += 1
-        elif line[index] == "#":
-            break
+        elif line[index] in " \t":
+            index += 1
         else:
             start = index
-            text, index = _word(line, index, Place(file, number, 1))
             named = _ASSIGNMENT.match(line, start)
-            inside = named.end() - start + 1 if named and line[named.end() :][:1] in "'\"" else 0
-            words.append((Word(text, Place(file, number, start + 1)), inside))
-    return words
+            value, index = _word(line, named.end() if named else start, begin)
+            if named is None:
+                text = f"{quoted(value)} is no assignment: write NAME='VALUE' on one line"
+                raise _NeedsShellError(begin.right(start), text)
+            is_command = True
+            inside = line[named.end() : named.end() + 1] in ("'", '"')
+            found[named[1]] = Word(value, begin.right(named.end() + inside))
+    return found
 
 
 def _word(line: str, index: int, begin: Place) -> tuple[str, int]:
@@ -63,7 +67,8 @@ def _word(line: str, index: int, begin: Place) -> tuple[str, int]:
             piece, index = _quoted(line, index, begin)
             taken.append(piece)
             continue
-        if character in _OPERATORS + _EXPANSIONS:
+        is_home = character == "~" and line[index - 1] in "=:"
+        if is_home or character in _OPERATORS + _EXPANSIONS:
             text = f"{quoted(character)} needs a shell: write the plain value"
             raise _NeedsShellError(begin.right(index), text)
         if character == "\\":

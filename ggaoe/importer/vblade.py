@@ -8,12 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 
-from ggaoe.config.document import quoted
+from ggaoe.config.document import near, quoted
 from ggaoe.importer import shell
 from ggaoe.importer.model import Export, Imported, Options, export_of, mac_of, number
-from ggaoe.importer.report import Place, Report, Word, listed, read_text
+from ggaoe.importer.report import Place, Report, Word, read_text, visible
 from ggaoe.proto.frame import SECTOR_BYTES
 from ggaoe.units import counted
 
@@ -22,15 +23,24 @@ DEFAULT_SOURCE = Path("/etc/vblade.conf.d")
 _FLAGS = "dsr"
 _VALUED = "bmol"
 _VARIABLES = ("shelf", "slot", "netif", "filename")
+_OPTIONAL_VARIABLES = ("options", "ionice")
 _WORD = re.compile(r"\S+")
 _NUMBER = re.compile(r"[0-9]+")
+_SECTORS = {
+    8: re.compile(r"0[0-7]*"),
+    10: re.compile(r"[1-9][0-9]*"),
+    16: re.compile(r"0[xX][0-9a-fA-F]+"),
+}
+"""How -o and -l write numbers to each base, as strtol(3) finds it out."""
+_SECTORS_CHARACTERS_MAX = 20
+_HOST = re.compile(r"(?:[0-9a-fA-F]{2}:?){5}[0-9a-fA-F]{2}")
 
 
 def read(source: Path, report: Report) -> Imported:
     """What `source` exports: a directory of fragments, one fragment, or a file of lines."""
     imported = Imported()
     if source.is_dir():
-        for path in listed(source, report):
+        for path in visible(source, report):
             if path.suffix == ".conf" and path.is_file():
                 imported.exports += _fragment(path, report)
         return imported
@@ -61,6 +71,11 @@ def _fragment(path: Path, report: Report) -> list[Export]:
         return []
     found = shell.assignments(text, str(path), report)
     whole = Place(str(path))
+    known = (*_VARIABLES, *_OPTIONAL_VARIABLES)
+    for name, value in found.items():
+        if name not in known:
+            text = f"{name} has no meaning for vblade, and is left out{near(name, known)}"
+            report.note(value.at, text)
     missing = [name for name in _VARIABLES if name not in found or not found[name].text]
     if missing:
         text = f"sets no {', '.join(missing)}, so vblade does not export it: left out"
@@ -84,7 +99,7 @@ def _fragment(path: Path, report: Report) -> list[Export]:
 
 def _line(line: str, at: Place, report: Report) -> Export | None:
     """`SHELF SLOT NETIF FILE [OPTIONS]`, or `NETIF SHELF SLOT FILE [MAC,…]` as in Fedora's."""
-    words = words_of(Word(line, at))
+    words = list(takewhile(lambda word: word.text[0] != "#", words_of(Word(line, at))))
     if not words:
         return None
     if len(words) < 4:
@@ -103,13 +118,8 @@ def _line(line: str, at: Place, report: Report) -> Export | None:
 
 
 def words_of(text: Word) -> list[Word]:
-    """The words of a line up to a comment."""
-    words = []
-    for found in _WORD.finditer(text.text):
-        if found[0].startswith("#"):
-            break
-        words.append(Word(found[0], text.at.right(found.start())))
-    return words
+    """What blanks part."""
+    return [Word(one[0], text.at.right(one.start())) for one in _WORD.finditer(text.text)]
 
 
 # --- options -----------------------------------------------------------------------------------
@@ -149,17 +159,38 @@ def options_of(words: list[Word], at: Place, report: Report) -> Options:
         if word := given.values.get(letter):
             options[key] = _sectors(key, word, report)
     if given.hosts:
-        macs = [mac for word in given.hosts if (mac := mac_of(word, report))]
+        macs = [mac for word in given.hosts if (mac := host_of(word, report))]
         options["accept"] = tuple(dict.fromkeys(macs))
     return options
 
 
+def sectors_of(text: str) -> int:
+    """What vblade takes for -o and -l: hexadecimal behind 0x, octal behind 0; ValueError for what
+    it would take a part of."""
+    for base, pattern in _SECTORS.items():
+        if len(text) <= _SECTORS_CHARACTERS_MAX and pattern.fullmatch(text):
+            return int(text, base)
+    raise ValueError(f"{quoted(text)} is no number of sectors: write a whole number")
+
+
+def host_of(word: Word, report: Report) -> str | None:
+    """A host as vblade knows it: two digits for each byte, colons where somebody likes them. Others
+    it leaves out, and where all are left out it serves everybody: an error."""
+    if not _HOST.fullmatch(word.text):
+        text = f"{quoted(word.text)} is not a MAC address: write it as 02:00:00:00:00:01"
+        report.error(word.at, text)
+        return None
+    return mac_of(word, report)
+
+
 def _sectors(key: str, word: Word, report: Report) -> int:
     """A count of sectors in bytes."""
-    if not _NUMBER.fullmatch(word.text) or len(word.text) > 20:
-        report.error(word.at, f"{quoted(word.text)} is no number of sectors: write a whole number")
+    try:
+        sectors = sectors_of(word.text)
+    except ValueError as error:
+        report.error(word.at, str(error))
         return 0
-    size_bytes = int(word.text) * SECTOR_BYTES
+    size_bytes = sectors * SECTOR_BYTES
     if size_bytes:
         number(key, Word(str(size_bytes), word.at), report)
     elif key == "length":

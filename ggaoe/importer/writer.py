@@ -1,6 +1,6 @@
 """Our configuration as text, in either dialect.
 
-Owns quoting. Must not know where the sections come from.
+Owns the order of sections, and TOML's quoting. Must not know where the sections come from.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ import json
 import re
 from collections.abc import Mapping
 
+from ggaoe.config.keyfile import escape
 from ggaoe.importer.model import Options, Sections, Value
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
-_ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
 
 
 def key_file(sections: Sections, title: str) -> str:
@@ -47,17 +47,10 @@ def _pairs(options: Options) -> list[str]:
 
 def _value(value: Value) -> str:
     if isinstance(value, tuple):
-        return ", ".join(_escaped(item).replace(",", "\\,") for item in value)
+        return ", ".join(escape(item).replace(",", "\\,") for item in value)
     if isinstance(value, bool):
         return "true" if value else "false"
-    return _escaped(str(value))
-
-
-def _escaped(text: str) -> str:
-    body = text.strip(" ")
-    blanks = text.partition(body) if body else (text, "", "")
-    inner = "".join(_ESCAPES.get(character, character) for character in body)
-    return "\\s" * len(blanks[0]) + inner + "\\s" * len(blanks[2])
+    return escape(str(value))
 
 
 def _toml_pairs(options: Mapping[str, Value]) -> list[str]:

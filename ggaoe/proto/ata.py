@@ -115,6 +115,7 @@ POWER_MODE_ACTIVE = 0xFF
 LBA28_MASK = 0x0FFFFFFF
 """The top nibble of lba3 holds device/head bits, which Linux and iPXE set."""
 LBA28_SECTORS_MAX = 0x0FFFFFFF
+LBA48_SECTORS_MAX = 1 << 48
 
 
 def lba_sector(opcode: int, lba: bytes) -> int:

@@ -6,6 +6,8 @@ import argparse
 import json
 import os
 import pty
+import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -38,6 +40,23 @@ add_tool_parsers(parser.add_subparsers())
 arguments = parser.parse_args()
 sys.exit(arguments.run(arguments))
 """
+
+
+_GHOST = """
+import socket, struct
+
+link = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x88A2))
+link.bind(("far0", 0x88A2))
+print(flush=True)
+while True:
+    asked = link.recv(2000)
+    if asked[14] & 8 == 0 and asked[16:20] == b"\\xff\\xff\\xff\\1":
+        addresses = asked[6:12] + link.getsockname()[4] + b"\\x88\\xa2"
+        argument = struct.pack(">HHBBH", 16, 1, 2, 0x10, 0)
+        frame = addresses + b"\\x18\\0\\0\\x09\\x09\\1" + asked[20:24] + argument
+        link.send(frame.ljust(60, b"\\0"))
+"""
+"""e9.9 says that it is there, and never anything else."""
 
 
 @dataclass
@@ -140,6 +159,58 @@ def test_stat_without_targets(ours: Pair) -> None:
     ours.target.stop()
     _, errors = ours.tool("stat", *QUICK, status=1)
     assert errors == "no target answers on near0\n"
+
+
+def test_ping(pair: Pair) -> None:
+    out, _ = pair.tool("ping", "e0.1", "-c", "2", "--interval", "0.01")
+    first = [line.split()[0] for line in out.splitlines()]
+    assert first == ["e0.1:", "e0.1:", "2", "min/median/max"]
+    found = pair.json("ping", "e0.1", "-c", "3", "--interval", "0.01")
+    assert (found["sent"], found["answered"]) == (3, 3)
+    times = [found["time_us"][name] for name in ("min", "median", "max")]
+    assert times[0] > 0
+    assert times == sorted(times)
+
+
+def test_ping_ends_when_it_is_interrupted(ours: Pair) -> None:
+    """As it usually does, so that is no failure."""
+    process = ours.host.spawn(
+        sys.executable,
+        # What started the tests may have had it ignored.
+        "-c",
+        f"import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n{_MAIN}",
+        *("ping", "e0.1", "--interval", "0.01"),
+        stdout=subprocess.PIPE,
+        cwd=REPOSITORY,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith(b"e0.1: seq=1 ")
+    process.signal(signal.SIGINT)
+    *_, summary, times = process.stdout.read().splitlines()
+    assert summary.endswith(b" answered")
+    assert times.startswith(b"min/median/max ")
+    assert process.wait() == 0
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_nobody_reads_the_output(ours: Pair, tmp_path: Path, form: tuple[str, ...]) -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    with (tmp_path / "errors").open("wb") as errors:
+        command = ("-c", _MAIN, "discover", *QUICK, *form)
+        process = ours.host.spawn(
+            sys.executable, *command, stdout=write_end, stderr=errors, cwd=REPOSITORY
+        )
+    os.close(write_end)
+    assert process.wait() == 128 + signal.SIGPIPE
+    assert (tmp_path / "errors").read_text() == ""
+
+
+def test_files_that_cannot_be_used_are_named(ours: Pair, tmp_path: Path) -> None:
+    _, errors = ours.tool("copy", "e0.1", f"{tmp_path}/none/x", status=1)
+    assert errors == f"ggaoe copy: {tmp_path}/none/x: No such file or directory\n"
+    _, errors = ours.tool("smart", "write-log", "e0.1", "0x80", str(tmp_path), status=1)
+    assert errors == f"ggaoe smart write-log: {tmp_path}: Is a directory\n"
 
 
 def test_config_strings(pair: Pair) -> None:
@@ -272,6 +343,19 @@ def test_sancheck_names_the_smaller_end(make: Making) -> None:
     assert device["paths"][0]["limit"] == "the target: our MTU would do for 31 sectors"
 
 
+def test_a_device_that_says_no_more_does_not_hide_the_others(ours: Pair) -> None:
+    far = ours.target.namespace
+    ghost = far.spawn(sys.executable, "-c", _GHOST, stdout=subprocess.PIPE)
+    assert ghost.stdout is not None
+    ghost.stdout.readline()
+    good, silent = ours.json("sancheck", *QUICK, status=1)["devices"]
+    assert (good["slot"], good["failure"], good["paths"][0]["good"]) == (1, None, True)
+    assert (silent["shelf"], silent["slot"], silent["paths"]) == (9, 9, [])
+    assert "e9.9 does not answer" in silent["failure"]
+    good, silent = ours.json("stat", *QUICK, status=1)["devices"]
+    assert (good["state"], silent["state"]) == ("up", "silent")
+
+
 @pytest.mark.parametrize("options", [(), ("--random", "--multipath")])
 def test_bench_reads(pair: Pair, options: tuple[str, ...]) -> None:
     before = pair.target.backing.read_bytes()
@@ -297,6 +381,11 @@ def test_bench_writes_only_when_told_so_twice(pair: Pair) -> None:
     assert pair.target.backing.read_bytes() == before
     assert pair.json(*short, "--write", "--yes-destroy-data")["write"] is True
     assert pair.target.backing.read_bytes() != before
+
+
+def test_bench_takes_no_more_memory_than_a_machine_has(ours: Pair) -> None:
+    _, errors = ours.tool("bench", "e0.1", "--depth", "1024", "--block-size", "16M", status=2)
+    assert "at a time: lower --depth or --block-size" in errors
 
 
 def test_bench_of_a_disk_that_goes_away(ours: Pair) -> None:

@@ -98,6 +98,9 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
         ("-r", DISK_SECTORS, "O_RDONLY"),
         ("-o 7", DISK_SECTORS - 7, "O_RDWR"),
         ("-l 5 -o 7", 5, "O_RDWR"),
+        ("-o 010", DISK_SECTORS - 8, "O_RDWR"),
+        ("-l 0x10", 16, "O_RDWR"),
+        ("-rdsb8 -m020000000001 --", DISK_SECTORS, "O_RDONLY"),
     ],
 )
 def test_start_up_line(bench: Bench, options: str, sectors: int, access: str) -> None:
@@ -132,6 +135,8 @@ def test_options_behind_the_arguments(bench: Bench) -> None:
         "-o -1 1 2 far0 DISK",
         "-l 99999 1 2 far0 DISK",
         "-l 0 1 2 far0 DISK",
+        "-1 2 far0 DISK",
+        "-m",
     ],
 )
 def test_bad_arguments_end_it_with_1(bench: Bench, arguments: str) -> None:
@@ -186,8 +191,9 @@ async def test_hosts(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("bench", ["ggaoe"], indirect=True)
-def test_a_host_named_wrongly_is_refused(bench: Bench) -> None:
+@pytest.mark.parametrize("host", ["02:00:00:00:00", "2:0:0:0:0:1"])
+def test_a_host_named_wrongly_is_refused(bench: Bench, host: str) -> None:
     """vblade goes on without it, and serves everybody where no other one is named."""
-    done = bench.run("-m", "02:00:00:00:00", "1", "2", "far0", str(bench.disk))
+    done = bench.run("-m", host, "1", "2", "far0", str(bench.disk))
     assert done.returncode == 1
-    assert b"'02:00:00:00:00' is not a MAC address" in done.stderr
+    assert f"'{host}' is not a MAC address".encode() in done.stderr

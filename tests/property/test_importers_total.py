@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from ggaoe.config import parse
 from ggaoe.config.document import PROBLEMS_MAX
 from ggaoe.errors import ConfigError, Problem
-from ggaoe.importer import ggaoed, kvblade, persist, qaoed, vblade, writer
+from ggaoe.importer import ggaoed, kvblade, persist, qaoed, shell, vblade, writer
 from ggaoe.importer.model import Export, Imported, Options, interface_of, path_of, sections_of
 from ggaoe.importer.report import Place, Report, Word
 
@@ -108,6 +109,45 @@ def test_any_file_of_lines(text: str) -> None:
 )
 def test_any_fragment(text: str, good: bool) -> None:
     checked_text(vblade.read, (GOOD if good else "") + text)
+
+
+QUOTES = st.sampled_from(["", "'", '"'])
+SHELL = st.lists(
+    st.tuples(
+        st.sampled_from(["", "", " ", ";", "'", "\\"]),
+        st.sampled_from(["shelf=", "slot=", "a=", "b=", "a", "#", ""]),
+        QUOTES,
+        st.lists(st.sampled_from([*"ab1-=:#~!*?[]{}^%\\ \t", "é", "$", "`", "&"]), max_size=5).map(
+            "".join
+        ),
+        QUOTES,
+        st.sampled_from([" ", "\n", ";", " # x\n", ""]),
+    ).map("".join),
+    max_size=4,
+).map("".join)
+
+
+@settings(max_examples=400, deadline=None)
+@given(SHELL)
+def test_what_is_read_of_a_fragment_a_shell_reads_alike(text: str) -> None:
+    report = Report()
+    found = shell.assignments(text, "f", report)
+    if report.failed:
+        return
+    names = ("shelf", "slot", "a", "b")
+    show = "".join(f'printf "%s\\0" "${name}"; ' for name in names)
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        done = subprocess.run(
+            ["/bin/sh", "-c", f". {file.name}; {show}"],
+            env={"HOME": "/home/of/somebody", "LC_ALL": "C.UTF-8"},
+            capture_output=True,
+            check=True,
+        )
+    assert done.stderr == b""
+    values = [found[name].text if name in found else "" for name in names]
+    assert done.stdout.decode() == "".join(f"{value}\0" for value in values)
 
 
 KEYS = st.sampled_from(

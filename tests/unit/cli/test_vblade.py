@@ -9,12 +9,17 @@ import pytest
 
 from ggaoe.cli.vblade import SOURCE, add_vblade_parser, mapping_of
 from ggaoe.config import DeviceConfig, from_mapping
+from ggaoe.errors import ConfigError
+
+
+def parsed(*arguments: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    add_vblade_parser(parser.add_subparsers(), lambda _: 0)
+    return parser.parse_args(["vblade", *arguments])
 
 
 def device(arguments: str) -> DeviceConfig:
-    parser = argparse.ArgumentParser()
-    add_vblade_parser(parser.add_subparsers(), lambda _: 0)
-    options = parser.parse_args(["vblade", *arguments.split()])
+    options = parsed(*arguments.split())
     (made,) = from_mapping(mapping_of(options), SOURCE).devices.values()
     return made
 
@@ -34,3 +39,28 @@ def test_everything_else() -> None:
     assert (disk.offset_bytes, disk.length_bytes) == (7 * 512, 1000 * 512)
     hosts = [bytes([2, 0, 0, 0, 0, number]) for number in (1, 2, 3)]
     assert [disk.permits(host) for host in hosts] == [True, True, False]
+
+
+@pytest.mark.parametrize("netif", ["", "eth0:1", "an-interface-too-long"])
+def test_what_is_no_interface_is_refused(netif: str) -> None:
+    options = parsed("1", "2", netif, "disk")
+    with pytest.raises(ConfigError, match="is no name of an interface"):
+        mapping_of(options)
+
+
+def test_sectors_are_read_as_c_reads_them() -> None:
+    disk = device("-o 010 -l 0x10 1 2 eth0 disk")
+    assert (disk.offset_bytes, disk.length_bytes) == (8 * 512, 16 * 512)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["-o 08 1 2", "-l 1_0 1 2", "-b 0x10 1 2", "0x1 2", "1 2_0", "1 ٣", "+1 2"],
+)
+def test_numbers_of_which_vblade_takes_a_part_are_refused(
+    arguments: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        device(f"{arguments} eth0 disk")
+    assert ended.value.code == 1
+    assert "is no " in capsys.readouterr().err

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ggaoe.client.identity import parse_identify
-from ggaoe.proto.ata import Identity, identify_page
+from ggaoe.proto.ata import LBA48_SECTORS_MAX, Identity, identify_page
 
 
 @given(st.integers(0, (1 << 48) - 1), st.booleans(), st.sampled_from([512, 4096]))
@@ -33,6 +33,12 @@ def test_old_disk_has_28_bits() -> None:
     assert remote.size_sectors == 0x01235678
 
 
+def test_size_is_no_more_than_addresses_reach() -> None:
+    """Whatever is asked for fits into an address."""
+    page = struct.pack("<256H", *[0xFFFF] * 256)
+    assert parse_identify(page).size_sectors == LBA48_SECTORS_MAX
+
+
 @given(st.binary(min_size=512, max_size=512))
 def test_any_page_is_some_identity(page: bytes) -> None:
-    assert parse_identify(page).size_sectors >= 0
+    assert 0 <= parse_identify(page).size_sectors <= LBA48_SECTORS_MAX

@@ -320,6 +320,39 @@ async def test_config_test_without_match_is_silence(
     assert await device.query(Ccmd.TEST, b"other", silence_s=0.1) is None
 
 
+async def test_config_test_is_silence_however_patient_its_requests_are(
+    namespace: Namespace, targets: list[Scripted]
+) -> None:
+    async with initiator_in(namespace, timing=HASTY) as initiator:
+        device = await initiator.open(SHELF, SLOT)
+        targets[0].disturb = lambda *_: []
+        assert await device.query(Ccmd.TEST, b"label", silence_s=HASTY.deadline_s * 2) is None
+
+
+async def test_what_a_flood_of_answers_leaves_is_bounded(
+    namespace: Namespace, targets: list[Scripted], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ggaoe.client.initiator.FOUND_MAX", 5)
+    monkeypatch.setattr("ggaoe.client.device.PATHS_MAX", 3)
+
+    def disturb(header: Header, reply: bytes) -> Replies:
+        if header.command != Command.CONFIG:
+            return [reply]
+        macs = [bytes([2, 0, 0, 0, 0, number]) for number in range(9)]
+        return [reply] + [
+            reply[:6] + mac + reply[12:18] + bytes([slot]) + reply[19:]
+            for mac in macs
+            for slot in (SLOT, SLOT + 1)
+        ]
+
+    targets[0].disturb = disturb
+    async with asyncio.timeout(DEADLINE_S), initiator_in(namespace) as initiator:
+        device = await initiator.open(SHELF, SLOT, multipath=True)
+        found = await initiator.discover(0.2)
+        assert len(found) == 5
+        assert len(device.paths) == 3
+
+
 async def test_ping_is_not_repeated(device: RemoteDevice, targets: list[Scripted]) -> None:
     assert 0.0 < await device.ping() < DEADLINE_S
     asked = targets[0].count(Command.CONFIG)
@@ -428,6 +461,16 @@ def test_unusable_interfaces_are_named(namespace: Namespace) -> None:
                 Initiator(["down0"])
         finally:
             namespace.ip("link del down0")
+        namespace.ip("tuntap add mode tun name tun0")
+        try:
+            namespace.ip("link set tun0 up")
+            with pytest.raises(ClientError, match="tun0 is no Ethernet interface"):
+                Initiator(["tun0"])
+        finally:
+            namespace.ip("link del tun0")
+        twice = Initiator(["near0", "near1", "near0"])
+        assert twice.interfaces == ["near0", "near1"]
+        twice.close()
         opened = Initiator()
         assert {"near0", "near1", "far0", "far1"} <= set(opened.interfaces)
         assert "lo" not in opened.interfaces

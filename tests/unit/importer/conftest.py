@@ -42,6 +42,8 @@ def imports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Import:
 
     def run(program: str, source: Path, *options: str) -> Result:
         output = tmp_path / ("ours.toml" if "--toml" in options else "ours.conf")
+        if "-o" in options:
+            output = Path(options[options.index("-o") + 1])
         output.unlink(missing_ok=True)
         status = main(["import", program, str(source), "-o", str(output), *options])
         captured = capsys.readouterr()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from ggaoe.cli.ggaoe import main
 
+REPOSITORY = Path(__file__).parents[3]
 LINE = "0 1 eth0 /srv/disk -s\n"
 
 
@@ -57,4 +61,39 @@ def test_output_that_cannot_be_written(
 ) -> None:
     output = tmp_path / "none" / "ours.conf"
     assert main(["import", "vblade", source, "-o", str(output)]) == 1
-    assert capsys.readouterr().err.endswith("cannot be written: No such file or directory\n")
+    told = f"{output} cannot be written: {output.parent} is no directory: make it\n"
+    assert capsys.readouterr().err.endswith(told)
+
+
+def test_no_link_leads_to_another_file(
+    source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "ours.conf"
+    output.symlink_to(tmp_path / "elsewhere")
+    assert main(["import", "vblade", source, "-o", str(output)]) == 1
+    assert capsys.readouterr().err.startswith(f"ggaoe: {output} exists: ")
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_standard_output_is_utf_8(tmp_path: Path) -> None:
+    source = tmp_path / "vblade.conf"
+    source.write_text("0 1 eth0 /srv/später -s\n", encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "ggaoe.cli.ggaoe", "import", "vblade", str(source)],
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": str(REPOSITORY)},
+        check=False,
+        capture_output=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "path = /srv/später\n" in done.stdout.decode()
+
+
+def test_result_that_could_not_be_read_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, output = tmp_path / "vblade.conf", tmp_path / "ours.conf"
+    lines = [f"{n // 250} {n % 250} eth0 /srv/{'x' * 480}{n} -s\n" for n in range(2000)]
+    source.write_text("".join(lines))
+    assert main(["import", "vblade", str(source), "-o", str(output)]) == 1
+    assert f"{output}: is larger than 1048576 bytes" in capsys.readouterr().err
+    assert not output.exists()

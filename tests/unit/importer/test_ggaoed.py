@@ -49,6 +49,7 @@ def loaded(directory: Path, name: str) -> TargetState:
 def source(directory: Path, disk_bytes: int = 8192) -> Path:
     disk = directory / "disk"
     disk.write_bytes(bytes(disk_bytes))
+    (directory / "states").mkdir(exist_ok=True)
     path = directory / "ggaoed.conf"
     path.write_text(CONFIG.format(states=directory / "states", disk=disk))
     return path
@@ -64,6 +65,14 @@ def test_configuration_is_copied(imports: Import, tmp_path: Path) -> None:
     assert len(result.lines) == 2
 
 
+def test_missing_states_are_told(imports: Import, tmp_path: Path) -> None:
+    path = source(tmp_path)
+    (tmp_path / "states").rmdir()
+    assert imports("ggaoed", path).told(
+        f"{path}:5:1: warning", f"{tmp_path}/states is no directory"
+    )
+
+
 def test_end_of_a_disk_is_not_lost_silently(imports: Import, tmp_path: Path) -> None:
     path = source(tmp_path, 8192 + 1024)
     result = imports("ggaoed", path)
@@ -74,6 +83,56 @@ def test_relative_paths_are_told(imports: Import, tmp_path: Path) -> None:
     path = source(tmp_path)
     path.write_text("[disk]\npath = disk\nshelf = 0\nslot = 0\n")
     assert imports("ggaoed", path).told(f"{path}:2:1: warning: path starts at the directory")
+
+
+def test_interfaces_beyond_the_defaults_are_told(imports: Import, tmp_path: Path) -> None:
+    """The original serves a device on those interfaces only that [defaults] names, too."""
+    path = source(tmp_path)
+    for listed, device, told in (
+        ("eth1", "eth*", True),
+        ("eth1, eth2", "eth1", False),
+        ("eth*", "eth1*, eth2", False),
+        ("eth1", "eth1, eth2", True),
+        ("", "eth2", False),
+    ):
+        defaults = f"[defaults]\ninterfaces = {listed}\n" if listed else ""
+        text = "[a]\npath = /srv/a\nshelf = 0\nslot = 0\ninterfaces = "
+        path.write_text(f"{defaults}{text}{device}\n")
+        assert imports("ggaoed", path).told("warning: [a]", "interfaces of [defaults]") is told
+
+
+def test_lists_that_ggaoed_cuts_off_are_told(imports: Import, tmp_path: Path) -> None:
+    path = source(tmp_path)
+    hosts = ", ".join(f"02:00:00:00:{n >> 8:02x}:{n & 255:02x}" for n in range(256))
+    late = "early = late\nlate = 02:00:00:00:00:01\n"
+    path.write_text(
+        f"[acls]\n{late}lab = {hosts}\n"
+        + CONFIG[CONFIG.index("[disk]") :]
+        .format(disk="/srv/a")
+        .replace("slot", "interfaces = eth0\nslot")
+    )
+    result = imports("ggaoed", path)
+    assert result.told(f"{path}:4:1: warning: ggaoed uses the first 255 addresses of lab")
+    assert result.told(f"{path}:2:1: warning: ggaoed leaves late out of early")
+
+
+def test_output_in_another_dialect_is_refused(imports: Import, tmp_path: Path) -> None:
+    path, output = source(tmp_path), tmp_path / "new.toml"
+    result = imports("ggaoed", path, "-o", str(output))
+    assert result.status == 1
+    assert result.told(f"{path}: ", "new.toml would be read as TOML")
+    assert not output.exists()
+
+
+def test_nothing_is_stored_where_the_configuration_cannot_be_written(
+    imports: Import, tmp_path: Path
+) -> None:
+    path = source(tmp_path)
+    save(tmp_path / "states", "disk", "<", b"hello")
+    (tmp_path / "new").mkdir()
+    options = ("--state-directory", str(tmp_path / "new"), "-o", str(tmp_path / "none" / "x.conf"))
+    assert imports("ggaoed", path, *options).status == 1
+    assert not list((tmp_path / "new").iterdir())
 
 
 @pytest.mark.parametrize("order", "<>")

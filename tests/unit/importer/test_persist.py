@@ -44,6 +44,12 @@ def test_noauto_needs_its_marks_removed_only(imports: Import, tmp_path: Path) ->
         assert list(result.config.devices) == ["e0.2"]
 
 
+def test_hidden_directories_are_left_out(imports: Import, tmp_path: Path) -> None:
+    """The supervisor does not look into them."""
+    export(tmp_path, 0, 1, "/dev/vg0/a").rename(tmp_path / "vblades" / ".e0.1")
+    assert imports("vblade-persist", tmp_path).told(f"{tmp_path}: warning: no export")
+
+
 def test_incomplete_export_is_left_out(imports: Import, tmp_path: Path) -> None:
     export(tmp_path, 0, 1, "/dev/vg0/a")
     (export(tmp_path, 0, 2, "/dev/vg0/b") / "env" / "NETIF").unlink()

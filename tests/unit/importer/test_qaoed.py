@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,27 @@ def test_access_lists_of_each_operation(imports: Import, tmp_path: Path) -> None
     assert all(one.write.permits(mac) and one.read.permits(mac) for mac in (ONE, TWO, OTHER))
 
 
+def test_who_may_not_write_may_not_lock_out_others(imports: Import, tmp_path: Path) -> None:
+    """qaoed has neither mask lists nor reservations, which `change` is about here, too."""
+    text = "device {{ target = /srv/{0}; slot = {0}; interface = eth0; acl {{ {1} }} }}\n"
+    lists = "".join(
+        f"access-list {{ name = {name}; policy = reject; accept = {mac}; }}\n"
+        for name, mac in (("one", "02:00:00:00:00:01"), ("two", "02:00:00:00:00:02"))
+    )
+    acls = ("write = one;", "read = one; write = two;", "read = one;", "write = one; cfgset = two;")
+    source = qaoed(tmp_path, "".join(map(text.format, range(4), acls)) + lists)
+    result = imports("qaoed", source)
+    changing = [
+        [device.change.permits(mac) for mac in (ONE, TWO, OTHER)]
+        for device in result.config.devices.values()
+    ]
+    only_one, only_two = [True, False, False], [False, True, False]
+    assert changing == [only_one, only_two, only_one, only_two]
+    assert result.told(f"{source}:1:", "warning: there is no cfgset, so those who may write")
+    assert result.told(f"{source}:3:", "warning: there is no cfgset, so those who may read")
+    assert result.told(f"{source}:4:", "warning: cfgset becomes change", "reservation")
+
+
 def test_what_is_lost_is_told(imports: Import, tmp_path: Path) -> None:
     source = qaoed(tmp_path, FULL)
     result = imports("qaoed", source)
@@ -121,7 +143,7 @@ def test_simplest_file(imports: Import, tmp_path: Path) -> None:
     text = "device { target = /dev/hda2; interface = eth0; }\n"
     result = imports("qaoed", qaoed(tmp_path, text * 2))
     assert [d.address for d in result.config.devices.values()] == ["e0.0", "e0.1"]
-    assert result.told("qaoed.conf:2:1: warning: writecache is on")
+    assert result.told("qaoed.conf:1:1: warning: writecache is on", "also", "qaoed.conf:2:1")
     assert result.told("exports what e0.0", "exports, too")
 
 
@@ -146,6 +168,34 @@ def test_included_files_come_last(imports: Import, tmp_path: Path) -> None:
     order = {str(d.path): d.slot for d in result.config.devices.values()}
     assert order == {"/x": 0, "/srv/a": 1, "/srv/c": 2, "/srv/b": 3}
     assert result.told("qaoed.conf:2:11: warning: 'none/*' matches no file")
+    assert result.told("qaoed.conf:1:11: warning: 'qaoed.d/*.conf' is not looked up any more")
+
+
+def test_one_place_is_told_once(imports: Import, tmp_path: Path) -> None:
+    text = "device {{ target = /srv/{0}; slot = {0}; interface = eth0; }}\n"
+    lists = "access-list { name = all; policy = accept; }\n default { acl { read = all; } }"
+    result = imports("qaoed", qaoed(tmp_path, lists + "".join(map(text.format, range(3)))))
+    (line,) = (line for line in result.lines if "refuses nobody" in line)
+    assert line.endswith("left out")
+
+
+def test_other_interfaces_are_told(imports: Import, tmp_path: Path) -> None:
+    text = "device {{ target = /srv/{0}; slot = {0}; interface = eth{0}; writecache = off; }}\n"
+    mtu = "interface {{ interface = eth{0}; mtu = auto; }}\n"
+    told = "qaoed answers for every device on every interface"
+    one = imports("qaoed", qaoed(tmp_path, text.format(0) + mtu.format(0)))
+    assert not one.lines
+    both = imports("qaoed", qaoed(tmp_path, "".join(map((text + mtu).format, range(2)))))
+    assert [told in line for line in both.lines] == [True]
+
+
+def test_what_is_no_file_is_not_included(imports: Import, tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    os.mkfifo(tmp_path / "d" / "pipe")  # to open it would take for ever
+    result = imports("qaoed", qaoed(tmp_path, "include = d/*;\ninclude = d;"))
+    assert result.status == 1
+    assert result.told("qaoed.conf:1:11: ", "d/pipe is no regular file")
+    assert result.told("qaoed.conf:2:11: ", "d is no regular file")
 
 
 def test_circular_include_is_refused(imports: Import, tmp_path: Path) -> None:
