@@ -259,23 +259,20 @@ class _Builder:
 
     def _choose_slots(self, devices: list[_Device]) -> slots.Memory | None:
         """Give numbers to those that have none of their own; what is to be remembered of it."""
-        shelves: dict[int, list[_Device]] = {}
+        wanting: dict[int, dict[str, _Device]] = {}
+        explicit: dict[int, dict[str, int]] = {}
         for device in devices:
-            shelf = device.settings["shelf"].value
-            if device.settings["slot"].value == schema.AUTO and isinstance(shelf, int):
-                shelves.setdefault(shelf, []).append(device)
-        if not shelves and not self.sections.templates:
+            shelf, slot = (device.settings[key].value for key in ("shelf", "slot"))
+            if isinstance(shelf, int) and slot == schema.AUTO:
+                wanting.setdefault(shelf, {})[device.section.name] = device
+            elif isinstance(shelf, int) and isinstance(slot, int):
+                explicit.setdefault(shelf, {})[device.section.name] = slot
+        if not wanting and not self.sections.templates:
             return None
         memory = dict(self._remembered())
-        for shelf in sorted(memory.keys() | shelves.keys()):
-            explicit = [
-                slot
-                for device in devices
-                if device.settings["shelf"].value == shelf
-                and isinstance(slot := device.settings["slot"].value, int)
-            ]
-            by_name = {device.section.name: device for device in shelves.get(shelf, ())}
-            chosen = slots.choose(memory.get(shelf, {}), by_name, explicit)
+        for shelf in sorted(memory.keys() | wanting.keys() | explicit.keys()):
+            by_name = wanting.get(shelf, {})
+            chosen = slots.choose(memory.get(shelf, {}), by_name, explicit.get(shelf, {}))
             memory[shelf] = chosen.memory
             for name, device in by_name.items():
                 self._number(device, shelf, chosen.slots.get(name), chosen.reused.get(name))

@@ -20,7 +20,9 @@ SHELF_MAX = 65534
 SLOT_MAX = 254
 
 Memory = Mapping[int, Mapping[str, int]]
-"""Shelf → name of the device → slot; first those that are gone, in the order in which they went."""
+"""Shelf → name of the device → slot; first those that are gone, in the order in which they went. A
+further slot that a device has had, since it was explicit, is that of `NAME/SLOT`, which is no name.
+"""
 
 
 class Numbers(NamedTuple):
@@ -34,13 +36,13 @@ class Numbers(NamedTuple):
 
 
 def choose(
-    remembered: Mapping[str, int], wanting: Iterable[str], explicit: Iterable[int]
+    remembered: Mapping[str, int], wanting: Iterable[str], explicit: Mapping[str, int]
 ) -> Numbers:
     """A slot for each device in `wanting`, all of one shelf: the one that is remembered, otherwise
     the lowest that is neither `explicit` nor remembered, otherwise of those that are gone the one
-    that went first."""
+    that went first. Those of `explicit` devices are remembered, too."""
     names = list(dict.fromkeys(wanting))
-    given = set(explicit)
+    given = set(explicit.values())
     gone = {
         name: slot for name, slot in remembered.items() if name not in names and slot not in given
     }
@@ -58,8 +60,11 @@ def choose(
             break
         former = next(iter(gone))
         slots[name] = gone.pop(former)
-        reused[name] = former
+        reused[name] = former.partition("/")[0]
     present = {name: slots[name] for name in names if name in slots}
+    for name, slot in explicit.items():
+        if slot not in present.values():
+            present[name if remembered.get(name, slot) == slot else f"{name}/{slot}"] = slot
     return Numbers(slots, gone | present, reused)
 
 
