@@ -262,10 +262,10 @@ class Sections:
         place = at.value_place
         volume = TomlEntry("path", str(path), at.file, at.line, at.column, place, ())
         auto = TomlEntry("slot", schema.AUTO, at.file, at.line, at.column, place, ())
-        entries: dict[str, Entry] = {**section.entries, "path": volume, "slot": auto}
-        if name in self.changing:
-            entries |= self.changing[name].entries
-        return overlay.changed(replace(section, kind="device", name=name, entries=entries))
+        derived = replace(section, kind="device", name=name, entries={})
+        own = overlay.changed(self.changing.get(name, derived)).entries
+        entries = {**section.entries, "path": volume, "slot": auto, **own}
+        return replace(derived, entries=entries)
 
 
 def is_device_name(name: str) -> bool:

@@ -269,7 +269,6 @@ def test_persisted_changes_are_in_the_file_and_in_force(scene: Scene, engine: st
 
 
 def test_persisted_in_toml(scene: Scene) -> None:
-    pytest.importorskip("tomlkit")
     scene.disk()
     daemon = scene.daemon()
     daemon.config = daemon.config.with_suffix(".toml")

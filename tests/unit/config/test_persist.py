@@ -74,7 +74,6 @@ def keyfile(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def toml(tmp_path: Path) -> Path:
-    pytest.importorskip("tomlkit")
     path = tmp_path / "f.toml"
     path.write_text(TOML)
     return path
@@ -164,11 +163,65 @@ def test_device_is_added_to_toml(toml: Path) -> None:
     assert after(toml, change) == TOML + section
 
 
+def test_what_is_commented_behind_a_section_stays(toml: Path) -> None:
+    start, end = TOML.index("[devices.disk]"), TOML.index("[acls]")
+    text = TOML.replace("[acls]", "# about lists\n\n[acls]")
+    toml.write_text(text)
+    assert after(toml, Edit("remove", "disk")) == TOML[:start] + text[end:]
+
+
+def test_toml_without_tables(toml: Path) -> None:
+    text = 'devices.disk.path = "/x"\ndevices.disk.shelf = 1 # one\ndevices.disk.slot = 1\n'
+    toml.write_text(text)
+    change = Edit("set", "disk", {"shelf": "2", "queue-length": "3"})
+    expected = text.replace("shelf = 1", "shelf = 2") + "devices.disk.queue-length = 3\n"
+    assert after(toml, change) == expected
+    change = Edit("set", "disk", {"shelf": None, "slot": "auto"})
+    wrong = pytest.raises(ConfigError, match="device \\[disk\\] has no shelf")
+    with wrong:
+        rewrite(toml, [change])
+    assert after(toml, Edit("remove", "disk")) == ""
+
+
+def test_toml_in_one_line(toml: Path) -> None:
+    text = 'devices = { disk = { path = "/x", shelf = 1, slot = 1 } }  # all\n'
+    toml.write_text(text)
+    assert after(toml, Edit("set", "disk", {"slot": "auto"})) == text.replace(
+        "slot = 1", 'slot = "auto"'
+    )
+    with pytest.raises(ConfigError, match="cannot be written so that the file means the same"):
+        rewrite(toml, [Edit("set", "disk", {"queue-length": "3"})])
+
+
 def test_option_behind_a_value_of_several_lines(toml: Path) -> None:
     text = TOML.replace("slot = 1\n", 'slot = 1\naccept = [\n  "lab",\n  # more\n]\n# end\n')
     toml.write_text(text)
     change = Edit("set", "other", {"read-only": "true"})
     assert after(toml, change) == text.replace("]\n# end", "]\nread-only = true\n# end")
+
+
+@pytest.mark.parametrize("dialect", ["conf", "toml"])
+def test_device_of_a_template_gets_a_section_for_what_is_its_own(
+    tmp_path: Path, dialect: str
+) -> None:
+    (tmp_path / "vg").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "vg" / name).touch()
+    path = tmp_path / f"f.{dialect}"
+    text, header = "[template vms]\npath = vg/*\nqueue-length = 5\n", "[vms-a]"
+    if dialect == "toml":
+        text, header = '[templates.vms]\npath = "vg/*"\nqueue-length = 5\n', "[devices.vms-a]"
+    text = text.replace("queue", "shelf = 1\nqueue")
+    path.write_text(text)
+    changed = after(path, Edit("set", "vms-a", {"queue-length": "3"}))
+    assert changed == f"{text}\n{header}\nqueue-length = 3\n"
+    changed = after(path, Edit("set", "vms-a", {"auto": "false"}))
+    assert changed == f"{text}\n{header}\nqueue-length = 3\nauto = false\n"
+    changed = after(path, Edit("set", "vms-a", {"queue-length": None, "merge-delay": None}))
+    assert changed == f"{text}\n{header}\nauto = false\n"
+    unset = Edit("set", "vms-b", {"queue-length": None})
+    assert edit(load(path), [unset]) == load(path)
+    assert rewrite(path, [unset]).write() == []
 
 
 def test_several_changes_at_once(keyfile: Path) -> None:
@@ -245,6 +298,17 @@ def test_somebody_else_has_changed_it(keyfile: Path, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [keyfile]
 
 
+def test_what_somebody_else_has_written_is_not_undone(keyfile: Path, tmp_path: Path) -> None:
+    rewriting = rewrite(keyfile, [Edit("set", "disk", {"slot": "3"})])
+    rewriting.write()
+    edited = keyfile.read_text() + "# mine\n"
+    keyfile.write_text(edited)
+    with pytest.raises(ConfigError, match="was changed by somebody else"):
+        rewriting.undo()
+    assert keyfile.read_text() == edited
+    assert list(tmp_path.iterdir()) == [keyfile]
+
+
 def test_of_several_files_all_or_none_are_written(keyfile: Path, tmp_path: Path) -> None:
     more = tmp_path / "more.conf"
     more.write_text("[new]\npath = /n\nshelf = 1\nslot = 5\n")
@@ -268,7 +332,9 @@ def test_of_several_files_all_or_none_are_written(keyfile: Path, tmp_path: Path)
         (Edit("add", "disk", {"path": "/x"}), "add disk: there is one of that name"),
         (Edit("set", "defaults", {"user": "me"}), "user is changed only by a restart"),
         (Edit("set", "defaults", {"include": "x"}), "include has a meaning only in a file"),
-        (Edit("set", "vms-a", {"queue-length": "3"}), "vms-a comes of template [vms]"),
+        (Edit("remove", "vms-a"), "narrow its pattern, or 'ggaoectl stop vms-a --persist'"),
+        (Edit("set", "vms-a", {"path": "/x"}), "write a section with another name for it"),
+        (Edit("set", "disk", {"path": "/\udcff"}), "has a name that is not UTF-8"),
         (Edit("add", "a]b", {"path": "/x", "shelf": "1", "slot": "9"}), "cannot be written so"),
     ],
     ids=str,

@@ -313,7 +313,7 @@ def test_section_without_a_path_changes_one_of_the_devices(read: Load, tmp_path:
     assert [device.queue_length for device in config.devices.values()] == [5, 7, 5]
     assert config.devices["vms-b"].path == tmp_path / "vg" / "b"
     changed = edit(config, [Edit("set", "vms-b", {"queue-length": None, "max-delay": "1"})])
-    assert changed.devices["vms-b"].queue_length == 64
+    assert changed.devices["vms-b"].queue_length == 5
     assert changed.devices["vms-b"].max_delay_s == 1
     assert list(edit(config, [Edit("remove", "vms-b")]).devices) == ["vms-a", "vms-c"]
     (tmp_path / "vg" / "b").unlink()
