@@ -87,15 +87,21 @@ def _plain(value: Value) -> object:
     return str(value) if isinstance(value, Path | Endpoint) else value
 
 
-def edit(config: Config, changes: Sequence[Edit], *, state_directory: Path | None = None) -> Config:
-    """The configuration after changes that stand in no file; its document is not read again.
-    ConfigError carries every problem of it."""
+def edit(
+    config: Config,
+    changes: Sequence[Edit],
+    *,
+    state_directory: Path | None = None,
+    in_file: bool = False,
+) -> Config:
+    """The configuration after changes that stand in no file, or (`in_file`) are to stand there; its
+    document is not read again. ConfigError carries every problem of it."""
     overlays = config.overlays
     devices, interfaces = set(config.devices), set(config.interfaces)
     problems = []
     for change in changes:
         exact, wrong = _resolved(change, devices, interfaces)
-        if wrong:
+        if wrong := wrong or _only_in_files(change, in_file=in_file):
             problems.append(Problem(str(change), 0, 0, wrong))
         overlays = overlaid(overlays, exact)
         if exact.action == "add":
@@ -111,7 +117,7 @@ def _resolved(change: Edit, devices: set[str], interfaces: set[str]) -> tuple[Ed
     """The change as it is meant (what is set of an interface without a section adds one), and what
     is wrong with it."""
     known = {*devices, *interfaces, "defaults", "acls"}
-    wrong = _only_in_files(change)
+    wrong = ""
     if change.action == "add" and change.name in known:
         wrong = "there is one of that name: change it with set, or take another name"
     elif change.action == "remove" and change.name not in devices:
@@ -138,14 +144,14 @@ def effective(config: Config) -> list[Row]:
     return rows
 
 
-def _only_in_files(change: Edit) -> str:
-    """Why a change cannot be made without a file; empty where it can."""
+def _only_in_files(change: Edit, *, in_file: bool) -> str:
+    """Why a change cannot be made in this way; empty where it can."""
     if change.name != "defaults":
         return ""
     for key in change.values:
         option = schema.BY_KEY.get(key)
-        if option is not None and option.reload == "restart":
-            return f"{key} is changed only by a restart: write it into the file"
+        if option is not None and option.reload == "restart" and not in_file:
+            return f"{key} is changed only by a restart: write it into the file (--persist does)"
         if option is not None and not option.field and not option.obsolete:
             return f"{key} has a meaning only in a file: write it there, and reload"
     return ""

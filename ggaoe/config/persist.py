@@ -78,7 +78,7 @@ def alone(source: Path) -> Iterator[None]:
 def rewrite(source: Path, changes: Sequence[Edit], *, ethers: Path = ETHERS) -> Rewriting:
     """The files of the configuration `source` with the changes in them. ConfigError where they have
     errors, or the change cannot be written there."""
-    wanted = edit(load(source, ethers=ethers), changes)
+    wanted = edit(load(source, ethers=ethers), changes, in_file=True)
     before: dict[Path, tuple[_Stamp, bytes]] = {}
     texts: dict[Path, str] = {}
     for change in _single(changes):

@@ -97,10 +97,12 @@ class Changes:
         """What changes, and what the file says then, if it is to have the changes."""
         daemon = self._daemon
         directory = daemon.store.directory
-        filed = None
-        if flag(params, "persisted"):
+        filed, in_file = None, flag(params, "persisted")
+        if in_file:
             filed = await asyncio.to_thread(_in_file, daemon.filed, changes, directory)
-        new = await asyncio.to_thread(edit, daemon.config, changes, state_directory=directory)
+        new = await asyncio.to_thread(
+            edit, daemon.config, changes, state_directory=directory, in_file=in_file
+        )
         return diff(daemon.config, new), filed
 
     async def _carry_out(self, plan: ReloadPlan, filed: Config | None) -> None:
@@ -189,7 +191,7 @@ class Changes:
 
 def _in_file(filed: Config, changes: Sequence[Edit], directory: Path) -> Config:
     try:
-        return edit(filed, changes, state_directory=directory)
+        return edit(filed, changes, state_directory=directory, in_file=True)
     except ConfigError as error:
         why = " (in the file, which does not have what was changed without --persist)"
         problems = [one._replace(message=one.message + why) for one in error.problems]

@@ -178,7 +178,6 @@ def test_relative_path_starts_where_ggaoectl_runs(scene: Scene) -> None:
         (("set", "disk", "queue-length=many"), 1, "'many' is no whole number: queue-length can be"),
         (("set", "disk", "queue-length"), 2, "is no option with a value: write it as"),
         (("set", "disk"), 2, "name what to set"),
-        (("set", "defaults", "state-directory=/x"), 1, "only by a restart"),
         (("set", "disk", "slot=2"), 1, "address e0.2 of device"),
         (("add", "disk", "path=/x", "shelf=1", "slot=1"), 1, "there is one of that name"),
         (("add", "new", "path=/x", "shelf=1"), 1, "device [new] has no slot: add it"),
@@ -266,6 +265,30 @@ def test_persisted_changes_are_in_the_file_and_in_force(scene: Scene, engine: st
         daemon.ask("set", "disk", "--unset", "queue-length", "--persist")
         assert daemon.config.read_text().rstrip() == before.rstrip()
         assert daemon.ask("reload")["changes"] == []
+
+
+def test_what_needs_a_restart_is_written_and_said(scene: Scene, engine: str) -> None:
+    scene.disk()
+    with scene.serving(engine, device()) as daemon:
+        text = daemon.config.read_text()
+        words = ("set", "defaults", "seccomp=false", "mtu=1400")
+        refused = daemon.ctl(*words)
+        assert refused.status == 1
+        assert (
+            "seccomp is changed only by a restart: write it into the file (--pe" in refused.stderr
+        )
+        assert daemon.config.read_text() == text
+        waits = "needs a restart: seccomp true → false; true stays"
+        answer = daemon.ask(*words, "--persist")
+        assert answer["changes"][-1] == waits
+        assert "\nseccomp = false\n" in daemon.config.read_text()
+        assert daemon.ask("set", "disk", "queue-length=9")["changes"][-1] == waits
+        assert daemon.ask("show", "daemon")["daemon"]["seccomp"]["calls"]
+        assert daemon.ask("list")["unsaved"] == ["change disk (e0.1): queue-length 64 → 9"]
+        assert daemon.ask("reload")["changes"][-1] == waits
+    daemon.start()
+    assert not daemon.ask("show", "daemon")["daemon"]["seccomp"]["calls"]
+    assert daemon.stop() == 0
 
 
 def test_persisted_in_toml(scene: Scene) -> None:
@@ -394,10 +417,15 @@ async def test_template_exports_what_matches_with_stable_slots(scene: Scene, eng
             await round_trip(initiator, volumes / "aa", slot=2)
         (volumes / "a").unlink()
         assert daemon.ask("reload")["changes"] == ["remove vms-a (e0.0)"]
-        refused = daemon.ctl("set", "vms-b", "queue-length=3", "--persist")
+        refused = daemon.ctl("remove", "vms-b", "--persist")
         assert refused.status == 1
-        assert "comes of template [vms]" in refused.stderr
-        daemon.ask("set", "vms-b", "queue-length=3")
+        assert "vg/b of template [vms]: narrow its pattern, or 'ggaoectl stop" in refused.stderr
+        text = daemon.config.read_text()
+        daemon.ask("set", "vms-b", "queue-length=3", "--persist")
+        daemon.ask("stop", "vms-b", "--persist")
+        section = "\n[vms-b]\nqueue-length = 3\nauto = false\n"
+        assert daemon.config.read_text() == text + section
+        assert daemon.ask("reload")["changes"] == []
     scene.disk("vg/0")
     daemon.start()
     assert {name: row[1] for name, row in rows(daemon).items()} == {
@@ -405,6 +433,7 @@ async def test_template_exports_what_matches_with_stable_slots(scene: Scene, eng
         "vms-aa": "e0.2",
         "vms-b": "e0.1",
     }
+    assert rows(daemon)["vms-b"][0] == "stopped"
     assert daemon.stop() == 0
 
 

@@ -59,7 +59,7 @@ slot = 1
 
 def after(path: Path, *changes: Edit) -> str:
     """The text of the file with the changes in it, which it means then."""
-    wanted = edit(load(path), changes)
+    wanted = edit(load(path), changes, in_file=True)
     assert rewrite(path, changes).write() == [path]
     assert load(path) == wanted
     return path.read_bytes().decode()
@@ -104,6 +104,7 @@ def replaced(text: str, old: str, new: str) -> str:
             "",
         ),
         (Edit("set", "defaults", {"mtu": "9000"}), "far*\n", "far*\nmtu = 9000\n"),
+        (Edit("set", "defaults", {"user": "me"}), "far*\n", "far*\nuser = me\n"),
         (Edit("set", "acls", {"lab": ""}), "lab = 02:00:00:00:00:01\n", "lab = \n"),
         (Edit("set", "eth0", {"mtu": "1500"}), "slot = 1\n", "slot = 1\n\n[eth0]\nmtu = 1500\n"),
         (
@@ -330,7 +331,6 @@ def test_of_several_files_all_or_none_are_written(keyfile: Path, tmp_path: Path)
         (Edit("set", "disk", {"sloth": "1"}), "unknown option 'sloth': did you mean 'slot'?"),
         (Edit("remove", "dis"), "there is no such device: did you mean 'disk'?"),
         (Edit("add", "disk", {"path": "/x"}), "add disk: there is one of that name"),
-        (Edit("set", "defaults", {"user": "me"}), "user is changed only by a restart"),
         (Edit("set", "defaults", {"include": "x"}), "include has a meaning only in a file"),
         (Edit("remove", "vms-a"), "narrow its pattern, or 'ggaoectl stop vms-a --persist'"),
         (Edit("set", "vms-a", {"path": "/x"}), "write a section with another name for it"),
