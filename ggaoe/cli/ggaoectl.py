@@ -361,7 +361,7 @@ def control_socket(config: Path | None) -> Path:
     option = schema.BY_KEY["control-socket"]
     file = config or CONFIG
     try:
-        text = file.read_text(encoding="utf-8", errors="replace")
+        text = file.read_text(encoding="utf-8-sig", errors="replace")
     except OSError as error:
         if config is None and isinstance(error, FileNotFoundError):
             return Path(str(option.default))

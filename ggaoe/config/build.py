@@ -38,6 +38,8 @@ from ggaoe.proto.rules import EVERYBODY, Rules
 
 INTERFACE_NAME_BYTES_MAX = 15  # IFNAMSIZ of Linux, less its final zero
 ORIGIN_DEFAULT = "default"
+ORIGIN_AUTOMATIC = f" ({schema.AUTO})"
+"""Ends the origin of a number that was chosen."""
 
 _IN_WARNINGS = {
     "accept": "use",
@@ -179,7 +181,7 @@ class _Builder:
         name = section.name
         if (
             name in ("", ".", "..")
-            or len(name.encode()) > INTERFACE_NAME_BYTES_MAX
+            or len(name.encode("utf-8", "surrogatepass")) > INTERFACE_NAME_BYTES_MAX
             or any(character.isspace() or character in "/:*?[]\0" for character in name)
         ):
             text = f"{quoted(name)} is no name of an interface (patterns belong in 'interfaces')"
@@ -286,7 +288,7 @@ class _Builder:
         elif former is not None:
             text = f"device [{name}] becomes e{shelf}.{slot}, which was that of {quoted(former)}"
             self.problems.warn(at, f"{text}: shelf {shelf} has no slot that was free all the time")
-        origin = f"{device.settings['slot'].origin} ({schema.AUTO})"
+        origin = f"{device.settings['slot'].origin}{ORIGIN_AUTOMATIC}"
         device.settings["slot"] = Setting(slot, origin)
 
     def _remembered(self) -> slots.Memory:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ggaoe.config import acl, schema, toml
-from ggaoe.config.build import build
+from ggaoe.config.build import ORIGIN_AUTOMATIC, ORIGIN_DEFAULT, build
 from ggaoe.config.document import Problems, near
 from ggaoe.config.endpoint import Endpoint
 from ggaoe.config.model import Config
@@ -58,26 +58,33 @@ def parse(text: str, source: str, *, hosts: acl.Hosts | None = None) -> Config:
 
 
 def from_mapping(
-    data: Mapping[str, object], source: str, *, hosts: acl.Hosts | None = None
+    data: Mapping[str, object],
+    source: str,
+    *,
+    hosts: acl.Hosts | None = None,
+    state_directory: Path | None = None,
 ) -> Config:
     """Check settings that stand in no file (the TOML model as mappings): from a command line."""
     problems = Problems(source)
     sections = tuple(toml.from_mapping(data, problems))
-    return build(Document(source, sections, problems, hosts or acl.Hosts(ETHERS)))
+    document = Document(source, sections, problems, hosts or acl.Hosts(ETHERS))
+    return build(document, state_directory=state_directory)
 
 
 def as_mapping(config: Config) -> dict[str, dict[str, object]]:
     """Every setting that is no default, for `from_mapping`, of values that JSON has. What came of
-    templates and automatic slots is written out."""
+    templates is written out; slots that are automatic stay so."""
     found: dict[str, dict[str, object]] = {"interfaces": {}, "devices": {}}
     for kind, names in (("interfaces", config.interfaces), ("devices", config.devices)):
         found[kind] = {name: {} for name in names}
     for (section, key), setting in config.settings.items():
-        if setting.origin != "default":
+        inherited = section != "defaults" and setting == config.settings.get(("defaults", key))
+        if setting.origin != ORIGIN_DEFAULT and not inherited:
             kind, _, name = section.partition(".")
             table = found[kind][name] if name else found.setdefault(kind, {})
             assert isinstance(table, dict)
-            table[key] = _plain(setting.value)
+            is_automatic = key == "slot" and setting.origin.endswith(ORIGIN_AUTOMATIC)
+            table[key] = schema.AUTO if is_automatic else _plain(setting.value)
     return found
 
 

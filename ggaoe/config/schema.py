@@ -6,6 +6,7 @@ OPTIONS; nothing else lists options. Knows no file syntax and no relation betwee
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -657,8 +658,8 @@ def convert(option: Option, item: Item) -> Value:
     """The value of one scalar (of a list option: of one of its items), in the unit of the field.
     ValueError with a text that says what to write instead."""
     value = _READERS[option.kind](option, item)
-    if isinstance(value, str | Path) and "\0" in str(value):
-        raise ValueError(f"{option.key} cannot contain a zero byte")
+    if isinstance(value, str | Path):
+        _check_text(option, str(value))
     if isinstance(value, int | float) and not isinstance(value, bool):
         _check_range(option, value)
     return value
@@ -689,6 +690,16 @@ def describe_range(option: Option) -> str:
     unit = {Kind.DURATION: " s", Kind.KIBIBYTES: " KiB"}.get(option.kind, "")
     zero = "".join(f"{word} or " for word in option.words) + zero
     return f"{zero}{option.low:.15g} to {option.high:.15g}{unit}"
+
+
+def _check_text(option: Option, text: str) -> None:
+    """ValueError for what no file system and no kernel takes as a name."""
+    if "\0" in text:
+        raise ValueError(f"{option.key} cannot contain a zero byte")
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        raise ValueError(f"{option.key} has half a character: write it in UTF-8") from None
 
 
 def _check_range(option: Option, value: float) -> None:
@@ -765,7 +776,7 @@ def _path(option: Option, item: Item) -> Path:
     text = _text(option, item)
     if text[:1] == text[-1:] and text[:1] in ('"', "'"):
         raise ValueError(f"write {option.key} = {text.strip(text[0])}, without quotes")
-    if option.bytes_max and len(text.encode()) > option.bytes_max:
+    if option.bytes_max and len(text.encode("utf-8", "surrogatepass")) > option.bytes_max:
         raise ValueError(f"{option.key} can have at most {option.bytes_max} bytes: shorten it")
     return Path(text)
 

@@ -272,7 +272,7 @@ def is_device_name(name: str) -> bool:
     """Whether a device can be called so."""
     return (
         name not in ("", ".", "..")
-        and len(name.encode("utf-8", "surrogateescape")) <= DEVICE_NAME_BYTES_MAX
+        and len(name.encode("utf-8", "surrogatepass")) <= DEVICE_NAME_BYTES_MAX
         and "/" not in name
         and name.isprintable()
     )

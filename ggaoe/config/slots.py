@@ -6,10 +6,11 @@ by nobody else while any other is free: a host that still uses it would find ano
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
+
+from ggaoe.files import decode_record, encode_record
 
 FILE_NAME = "slots.map"
 """In the state directory; no device's state has this ending."""
@@ -81,21 +82,12 @@ def read(directory: Path) -> Memory:
 def encode(memory: Memory) -> bytes:
     """The file's content."""
     shelves = {str(shelf): dict(slots) for shelf, slots in sorted(memory.items())}
-    document = {"format": FORMAT, "version": FORMAT_VERSION, "shelves": shelves}
-    return json.dumps(document, indent=1).encode() + b"\n"
+    return encode_record(FORMAT, FORMAT_VERSION, {"shelves": shelves})
 
 
 def decode(content: bytes) -> Memory:
     """The memory in a file's content; raises ValueError with what is wrong."""
-    try:
-        document = json.loads(content)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise ValueError("no slots of ggaoe")
-    if document.get("version") != FORMAT_VERSION:
-        raise ValueError(f"version {document.get('version')!r} is not known here")
-    shelves = document.get("shelves")
+    shelves = decode_record(content, FORMAT, FORMAT_VERSION).get("shelves")
     if not isinstance(shelves, dict):
         raise ValueError("shelves is no object")
     return {_shelf(key): _slots(key, slots) for key, slots in shelves.items()}

@@ -322,9 +322,9 @@ class Daemon:
 
     async def _plan(self, source: Path) -> ReloadPlan:
         new = await load_async(source, state_directory=self.store.directory)
-        return diff(self.config, new).reopening(await self._replaced())
+        return diff(self.config, new).reopening(await self.replaced())
 
-    async def _replaced(self) -> list[str]:
+    async def replaced(self) -> list[str]:
         """The devices whose paths have come to mean another store; those that do not say are not
         waited for."""
         asked = {

@@ -29,7 +29,7 @@ from ggaoe.server.control import (
     flag,
     select,
 )
-from ggaoe.server.export import State, file_spec_of
+from ggaoe.server.export import FIRST_ATTEMPT_TIMEOUT_S, State, file_spec_of
 from ggaoe.units import format_size
 
 if TYPE_CHECKING:
@@ -131,7 +131,11 @@ class Changes:
         daemon = self._daemon
         device = config.devices[name]
         try:
-            backend = await open_file(file_spec_of(device))
+            async with asyncio.timeout(FIRST_ATTEMPT_TIMEOUT_S):  # others wait to change something
+                backend = await open_file(file_spec_of(device))
+        except TimeoutError:
+            text = f"nothing was swapped: {device.path}: the store does not answer"
+            raise ControlError(REFUSED, text) from None
         except BackendError as error:
             why = daemon.confinement.explain(device, error) if daemon.confinement else str(error)
             raise ControlError(REFUSED, f"nothing was swapped: {why}") from None
@@ -183,9 +187,12 @@ class Changes:
         if not isinstance(settings, dict):
             raise ControlError(INVALID_PARAMS, "settings is no object")
         hosts = await asyncio.to_thread(load_hosts, ETHERS)
-        new = await asyncio.to_thread(from_mapping, settings, source, hosts=hosts)
+        directory = self._daemon.store.directory
         async with self._daemon.changing:
-            plan = diff(self._daemon.config, new)
+            new = await asyncio.to_thread(
+                from_mapping, settings, source, hosts=hosts, state_directory=directory
+            )
+            plan = diff(self._daemon.config, new).reopening(await self._daemon.replaced())
         return {"changes": plan.lines(), "plan": plan.facts()}
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ggaoe.client import Initiator, NoAnswerError
+from ggaoe.config import slots
 from ggaoe.engine.select import ENGINES
 from ggaoe.proto.frame import SECTOR_BYTES
 from integration.load import PATIENT, Load, running
@@ -21,6 +22,7 @@ from integration.scene import (
     Daemon,
     Scene,
     device,
+    leased,
     round_trip,
 )
 
@@ -230,6 +232,19 @@ async def test_swap_exchanges_the_backing_of_a_live_export(scene: Scene, engine:
             assert await remote.read(0, 1) == b"N" * SECTOR_BYTES
 
 
+def test_swap_to_a_store_that_does_not_answer(scene: Scene) -> None:
+    """It is refused, and others can change something again."""
+    scene.disk()
+    new = scene.disk("new")
+    with scene.serving(device()) as daemon:
+        with leased(new):
+            refused = daemon.ctl("swap", "disk", str(new))
+            assert refused.status == 1
+            assert f"nothing was swapped: {new}: the store does not answer" in refused.stderr
+            assert daemon.ask("set", "disk", "queue-length=9")["applied"]
+        assert daemon.listed("disk")["path"] == f"{scene.directory}/disk"
+
+
 def test_swap_persisted_takes_the_place_of_a_uuid(scene: Scene) -> None:
     disk = scene.disk()
     free = "[defaults]\nlandlock = false\n"
@@ -358,6 +373,16 @@ def test_check_tells_what_a_reload_would_do(scene: Scene) -> None:
         assert plan["changed"][0]["how"] == "reopen"
         assert {"key": "queue-length", "old": "9", "new": "64"} in plan["changed"][0]["options"]
         assert plan == daemon.ask("reload", "--dry-run")["plan"]
+        daemon.configure(device())
+        daemon.ask("reload")
+        scene.disk("new").replace(scene.directory / "disk")
+        automatic = device("x", slot="auto") + device("y", slot="auto")
+        daemon.configure(device(), automatic, "[defaults]\nstate-directory = .\n")
+        scene.directory.joinpath("slots.map").write_bytes(slots.encode({0: {"y": 7}}))
+        plan = scene.ggaoe("check", "-c", str(daemon.config), "--diff", "--json").json["plan"]
+        assert plan == daemon.ask("reload", "--dry-run")["plan"]
+        assert [one["how"] for one in plan["changed"]] == ["reopen"]
+        assert [one["address"] for one in plan["added"]] == ["e0.0", "e0.2"]
     alone = scene.ggaoe("check", "-c", str(daemon.config), "--diff")
     assert alone.status == 1
     assert "cannot reach the daemon" in alone.stderr
