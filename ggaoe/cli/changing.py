@@ -75,7 +75,7 @@ def run(verb: str, arguments: argparse.Namespace, call: Call) -> Result:
         except ConfigError as error:
             raise _refusal(error, "nothing was changed: the file cannot have it") from None
         try:
-            result = call(verb, **params, persisted=True)
+            result = call(verb, **params, persisted=True, reads=planned.get("reads"))
         except ControlError as refusal:
             _undo(rewriting, refusal)
             raise

@@ -298,8 +298,11 @@ class _Builder:
         file = At(str(directory / slots.FILE_NAME), 0, 0)
         try:
             return slots.read(directory)
+        except PermissionError:
+            self.problems.error(file, "cannot be read: Permission denied: run as who may read it")
         except OSError as error:
-            self.problems.error(file, f"cannot be read: {error.strerror}: run as who may read it")
+            text = f"cannot be read: {error.strerror}: mend it, or set another state-directory"
+            self.problems.error(file, text)
         except ValueError as error:
             text = f"is damaged or not ours ({error}): restore it, or remove it and give devices"
             self.problems.error(file, f"{text} whose slots have to stay explicit ones")

@@ -173,7 +173,7 @@ class _Reader:
             self.directories.append(Path(name).parent)
             self._read(item, name)
             return
-        name = str(pattern_beside(item.file, item.value))
+        name = str(pattern_in(Path(item.file).absolute().parent, item.value))
         self.directories.append(fixed_part(name))
         try:
             found = expand(name)
@@ -207,7 +207,7 @@ class _Reader:
             known = self.instead.get(Path(name))
             text = _text_of(name, regular=True) if known is None else known
         except OSError as error:
-            hint = near(Path(name).name, _names_beside(Path(name)))
+            hint = near(Path(name).name, set(_names_beside(Path(name))) - {Path(name).name})
             advice = hint.removeprefix(": ") or _INCLUDE_ADVICE.get(type(error), "check the file")
             self.problems.error(item, f"{name} cannot be read: {error.strerror}; {advice}")
         except UnicodeError as error:
@@ -238,10 +238,10 @@ def fixed_part(pattern: str) -> Path:
     return Path(*(_ESCAPED.sub(r"\1", part) for part in parts[:fixed]))
 
 
-def pattern_beside(file: str, pattern: str) -> Path:
-    """The absolute pattern: a relative one starts at the directory of the file that it stands in,
-    whatever characters that has in its name."""
-    return Path(glob.escape(str(Path(file).absolute().parent))) / pattern
+def pattern_in(directory: Path, pattern: str) -> Path:
+    """The absolute pattern: a relative one starts at `directory`, whatever characters that has in
+    its name."""
+    return Path(glob.escape(str(directory))) / pattern
 
 
 def _holds_data(path: Path) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 from ggaoe.config import schema
 from ggaoe.config.document import Entry, Problems, Section, near, nearest, quoted, written
 from ggaoe.config.overlay import Overlay, Overlays
-from ggaoe.config.read import Document, fixed_part, pattern_beside
+from ggaoe.config.read import Document, fixed_part, pattern_in
 from ggaoe.config.schema import Place
 from ggaoe.config.slots import SLOT_MAX
 from ggaoe.config.toml import TomlEntry
@@ -68,7 +68,10 @@ class Sections:
 
     def path_of(self, entry: Entry, value: Path) -> Path:
         """The absolute path: a relative one starts at the directory of the file it stands in."""
-        return (Path(entry.file).absolute().parent if entry.line else self.base) / value
+        return self._directory_of(entry) / value
+
+    def _directory_of(self, entry: Entry) -> Path:
+        return Path(entry.file).absolute().parent if entry.line else self.base
 
     # Kinds
 
@@ -176,17 +179,17 @@ class Sections:
         """The real paths that devices with sections of their own export."""
         for section in self.by_kind["device"]:
             entry = section.entries.get("path")
-            if entry is not None and (path := self._path(entry, None)):
-                yield os.path.realpath(path)
+            if entry is not None and (value := self._path(entry, None)):
+                yield os.path.realpath(self.path_of(entry, Path(value)))
 
-    def _path(self, entry: Entry, problems: Problems | None) -> Path | None:
+    def _path(self, entry: Entry, problems: Problems | None) -> str | None:
+        """As it is written."""
         try:
-            value = schema.convert(schema.BY_KEY["path"], entry.scalar())
+            return str(schema.convert(schema.BY_KEY["path"], entry.scalar()))
         except ValueError as error:
             if problems is not None:
                 problems.error(entry.value_place, str(error))
             return None
-        return self.path_of(entry, Path(str(value)))
 
     def _expand(self, section: Section, explicit: set[str]) -> list[Section]:
         """A device for each volume that a template matches and that no other section has."""
@@ -203,10 +206,10 @@ class Sections:
         if entry is None:
             self.problems.error(section, f"{what} has no path: add one, as in path = /dev/vg0/*")
             return []
-        pattern = self._path(entry, self.problems)
-        if pattern is None:
+        value = self._path(entry, self.problems)
+        if value is None:
             return []
-        pattern = pattern_beside(entry.file, str(entry.scalar().value)) if entry.line else pattern
+        pattern = pattern_in(self._directory_of(entry), value)
         self.templates.append((section, pattern))
         try:
             matched = self._document.matches(str(pattern))

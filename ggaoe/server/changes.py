@@ -40,7 +40,8 @@ Json = dict[str, object]
 
 class Changes:
     """The handlers of one daemon. With `dry_run` they only tell; with `persisted` the caller says
-    that the file has, or is about to have, the same change."""
+    that the file has, or is about to have, the same change. `reads` in an answer, and then in the
+    parameters, tells whether a reload has read the file meanwhile, and with it maybe the change."""
 
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
@@ -66,16 +67,27 @@ class Changes:
         return await self._change(params, [change])
 
     async def _remove(self, params: Params) -> Json:
+        if self._is_read_meanwhile(params):
+            return await self._change(params, [])
         names, missing = select(params, self._daemon.config.devices, required=True)
         result = await self._change(params, [Edit("remove", name) for name in names])
         return {**result, **({"missing": missing} if missing else {})}
 
     async def _change(self, params: Params, changes: Sequence[Edit]) -> Json:
-        async with self._daemon.changing:
-            plan, filed = await self._planned(params, changes)
-            if not flag(params, "dry_run"):
-                await self._carry_out(plan, filed)
+        daemon = self._daemon
+        async with daemon.changing:
+            if self._is_read_meanwhile(params) and daemon.source is not None:
+                plan = await daemon.read_again(daemon.source)
+            else:
+                plan, filed = await self._planned(params, changes)
+                if not flag(params, "dry_run"):
+                    await self._carry_out(plan, filed)
         return self._answer(params, plan)
+
+    def _is_read_meanwhile(self, params: Params) -> bool:
+        """Whether the file, which has the change, is what counts: a device that a reload has added
+        cannot be added again."""
+        return flag(params, "persisted") and params.get("reads") not in (None, self._daemon.reads)
 
     def _answer(self, params: Params, plan: ReloadPlan) -> Json:
         """As that of a reload; warnings are of the change and of the devices that it is about."""
@@ -89,6 +101,7 @@ class Changes:
             "changes": plan.lines(),
             "plan": plan.facts(),
             "warnings": warnings,
+            "reads": self._daemon.reads,
         }
 
     async def _planned(

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from ggaoe.cli.ggaoectl import ask
 from ggaoe.client import Initiator, NoAnswerError
 from ggaoe.config import slots
 from ggaoe.engine.select import ENGINES
+from ggaoe.errors import ControlError
 from ggaoe.proto.frame import SECTOR_BYTES
 from integration.load import PATIENT, Load, running
 from integration.scene import (
@@ -321,6 +323,31 @@ def test_persisted_in_toml(scene: Scene) -> None:
     assert daemon.config.read_text() == f"{text}queue-length = 9\n"
     assert daemon.ask("reload")["changes"] == []
     assert daemon.stop() == 0
+
+
+def test_a_reload_is_quicker_than_the_daemon_is_told(scene: Scene) -> None:
+    """What is in the file by then is no reason to take it out of the file again."""
+    for name in ("disk", "more"):
+        scene.disk(name)
+    with scene.serving(device()) as daemon:
+        socket = scene.directory / "ctl"
+        text = daemon.config.read_text()
+        options = {"path": f"{scene.directory}/more", "shelf": "0", "slot": "2"}
+        for verb, params in (
+            ("add", {"name": "more", "options": options}),
+            ("remove", {"names": ["more"]}),
+        ):
+            asked: dict[str, Any] = {**params, "persisted": True}
+            planned = ask(socket, verb, {**asked, "dry_run": True})
+            assert len(planned["changes"]) == 1
+            daemon.configure(device(), device("more", 2) if verb == "add" else "")
+            assert daemon.ask("reload")["changes"] == planned["changes"]
+            with pytest.raises(ControlError):
+                ask(socket, verb, asked)
+            again = ask(socket, verb, {**asked, "reads": planned["reads"]})
+            assert (again["applied"], again["changes"]) == (True, [])
+        assert daemon.config.read_text() == text
+        assert list(rows(daemon)) == ["disk"]
 
 
 def test_file_that_cannot_have_it_keeps_all_as_it_is(scene: Scene) -> None:
