@@ -95,7 +95,9 @@ class _Builder:
         self.resolver = acl.Resolver(self.lists, document.hosts, self.problems)
 
     def config(self) -> Config:
-        interfaces = {s.name: self._interface(s) for s in self.by_kind["interface"]}
+        found = {s.name: (s, self._interface(s)) for s in self.by_kind["interface"]}
+        # What no option is left of has no effect: a key file could not even tell what it is.
+        interfaces = {name: own for name, (section, own) in found.items() if section.entries}
         templates = [self._template(*one) for one in self.sections.templates]
         devices = [self._device(section) for section in self.by_kind["device"]]
         memory = self._choose_slots(devices)

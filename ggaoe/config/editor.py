@@ -43,6 +43,12 @@ def editor(text: str, path: Path) -> Editor:
     return _Toml(text) if is_toml(text, str(path)) else _Keyfile(text)
 
 
+def _joined(lines: Iterable[str]) -> str:
+    """A text of lines; half an end of line is none."""
+    text = "\n".join(lines)
+    return f"{text}\n" if text.endswith("\r") else text
+
+
 class _Keyfile:
     """A key file as lines; its end of line is kept."""
 
@@ -58,7 +64,7 @@ class _Keyfile:
             self._section.append(current)
 
     def _text(self) -> str:
-        return "\n".join(self._lines)
+        return _joined(self._lines)
 
     def _pairs(self, name: str) -> list[tuple[int, re.Match[str]]]:
         return [
@@ -141,8 +147,8 @@ class _Toml:
     ) -> Iterator[str]:
         """Texts with a line more, as soon as can be behind another one."""
         lines = self._text.split("\n")
-        is_under_header = table in self._places.headers
-        pair = f"{toml.written_key(*(() if is_under_header else table), key)} = {value}"
+        headers = (n for n in range(len(table), 0, -1) if table[:n] in self._places.headers)
+        pair = f"{toml.written_key(*table[next(headers, 0) :], key)} = {value}"
         for number in range(last_line, len(lines) + 1):
             yield "\n".join([*lines[:number], pair + self._end[:-1], *lines[number:]])
 
@@ -183,7 +189,7 @@ class _Toml:
             if is_section and last + 1 < len(lines) - 1 and not lines[last + 1].strip():
                 last += 1
             gone.update(range(first, last + 1))
-        return "\n".join(line for number, line in enumerate(lines) if number not in gone)
+        return _joined(line for number, line in enumerate(lines) if number not in gone)
 
 
 def _table(kind: str, name: str) -> tuple[str, ...]:

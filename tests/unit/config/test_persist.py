@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -60,7 +62,7 @@ slot = 1
 def after(path: Path, *changes: Edit) -> str:
     """The text of the file with the changes in it, which it means then."""
     wanted = edit(load(path), changes, in_file=True)
-    assert rewrite(path, changes).write() == [path]
+    assert rewrite(path, changes).write() in ([path], [])
     assert load(path) == wanted
     return path.read_bytes().decode()
 
@@ -182,6 +184,81 @@ def test_toml_without_tables(toml: Path) -> None:
     with wrong:
         rewrite(toml, [change])
     assert after(toml, Edit("remove", "disk")) == ""
+
+
+def test_toml_of_tables_that_are_partly_in_the_key(toml: Path) -> None:
+    text = '[devices] # all\ndisk.path = "/x"\ndisk.shelf = 1\n\ndisk.slot = 1 # one\n# end\n'
+    toml.write_text(text)
+    expected = text.replace("# end", "disk.queue-length = 3\n# end")
+    assert after(toml, Edit("set", "disk", {"queue-length": "3"})) == expected
+
+
+@pytest.mark.parametrize("dialect", ["conf", "toml"])
+def test_last_option_of_an_interface(tmp_path: Path, dialect: str) -> None:
+    path = tmp_path / f"f.{dialect}"
+    header = "[interfaces.eth0]" if dialect == "toml" else "[eth0]"
+    path.write_text(f"{header}\nmtu = 1500\n")
+    assert after(path, Edit("set", "eth0", {"mtu": None})) == f"{header}\n"
+    assert after(path, Edit("set", "eth0", {"mtu": "1400"})).count("mtu = 1400") == 1
+
+
+SECTIONS: list[tuple[str, str, dict[str, Any]]] = [
+    ("", "defaults", {"state-directory": ".", "queue-length": 5}),
+    ("", "acls", {"lab": ["02:00:00:00:00:01"]}),
+    ("devices", "disk", {"path": "/x", "shelf": 1, "slot": 0}),
+    ("devices", "o t", {"path": "/y", "shelf": 1, "slot": 1, "accept": ["lab"]}),
+    ("interfaces", "eth0", {"mtu": 1500, "send-buffer-size": 1024}),
+    ("templates", "t", {"path": "v*", "shelf": 2}),
+    ("devices", "t-v1", {"max-delay": "5ms"}),
+]
+CHANGES = [
+    *(
+        Edit("set", name, {key: value})
+        for name in ("disk", "o t", "defaults", "t-v1", "t-v2")
+        for key in ("queue-length", "max-delay")
+        for value in ("7", None)
+        if (key, value) != ("max-delay", "7")
+    ),
+    *(Edit("set", name, {"mtu": value}) for name in ("eth0", "eth1") for value in ("0", None)),
+    *(Edit("set", "acls", {name: "02:00:00:00:00:02"}) for name in ("lab", "new one")),
+    Edit("remove", "disk"),
+    Edit("add", "new", {"path": "/n", "shelf": "3", "slot": "auto"}),
+]
+
+
+def section_lines(dialect: str, kind: str, name: str, options: dict[str, Any]) -> list[str]:
+    if dialect == "toml":
+        header = f"{kind}.{name!r}" if kind else name
+        return [f"[{header}]", *(f"{key} = {value!r}" for key, value in options.items())]
+    header = f"template {name}" if kind == "templates" else name
+    texts = {key: ", ".join(v) if isinstance(v, list) else v for key, v in options.items()}
+    return [f"[{header}]", *(f"{key} = {text}" for key, text in texts.items())]
+
+
+@pytest.mark.parametrize("dialect", ["conf", "toml"])
+def test_any_change_of_any_file(tmp_path: Path, dialect: str) -> None:
+    """It means what it should, and no comment is lost."""
+    for name in ("v1", "v2"):
+        (tmp_path / name).touch()
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    path = tmp_path / f"f.{dialect}"
+    for change in CHANGES:
+        lines = []
+        for section in rng.sample(SECTIONS, len(SECTIONS)):
+            for line in section_lines(dialect, *section):
+                noise = (f"# {line}", "  # more", "", "\t")
+                lines += [
+                    *rng.sample(noise, rng.choice((0, 0, 1, 2))),
+                    rng.choice(("", " ")) + line,
+                ]
+        text = rng.choice(("\n", "\r\n")).join([*lines, ""])
+        path.write_bytes(text.encode())
+        changed = after(path, change)
+        if change.action == "set":
+            kept = iter(changed.splitlines())
+            assert all(line in kept for line in text.splitlines() if "#" in line)
 
 
 def test_toml_in_one_line(toml: Path) -> None:
