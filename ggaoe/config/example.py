@@ -78,8 +78,11 @@ the pattern matches, as device `vms-NAME`; of a pattern with wildcards in severa
 the name has all of them. It takes every option of a device but uuid, and slot only as `auto`. A
 volume keeps its slot, which the state directory remembers, whatever else comes or goes. The pattern
 is looked up at the start and at a reload, never in between: a snapshot that a backup makes for a
-moment is not exported. A volume that a section of its own exports is left out, so that a section
-says what is special about one."""
+moment is not exported.
+
+What is special about one volume is said in a section that is called as its device, without path and
+uuid: `[vms-db]` with `queue-length = 8`, with `auto = false`, or with a slot. A volume that another
+section exports by its path is left out."""
 
 _TEMPLATE = """\
 A section [template NAME] exports every file or block device that its path, a pattern, matches

@@ -571,8 +571,9 @@ OPTIONS: tuple[Option, ...] = (
         Kind.PATH,
         Path("/var/lib/ggaoed"),
         "restart",
-        "Where config strings, MAC mask lists and reservations are kept, a file per device. The "
-        "default is made at the first start; any other directory has to exist.",
+        "Where config strings, MAC mask lists and reservations are kept, a file per device, and "
+        "automatic slots: take the files along when you change it, or devices may get other slots. "
+        "The default is made at the first start; any other directory has to exist.",
         field="state_directory",
     ),
     Option(

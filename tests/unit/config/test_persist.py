@@ -173,6 +173,13 @@ def test_what_is_commented_behind_a_section_stays(toml: Path) -> None:
     assert after(toml, Edit("remove", "disk")) == TOML[:start] + text[end:]
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_last_section_of_a_file_without_a_last_end_of_line(toml: Path, end: str) -> None:
+    toml.write_bytes(TOML.rstrip().replace("\n", end).encode())
+    expected = TOML[: TOML.index("[devices.other]")].replace("\n", end)
+    assert after(toml, Edit("remove", "other")).rstrip() == expected.rstrip()
+
+
 def test_toml_without_tables(toml: Path) -> None:
     text = 'devices.disk.path = "/x"\ndevices.disk.shelf = 1 # one\ndevices.disk.slot = 1\n'
     toml.write_text(text)
