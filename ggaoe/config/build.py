@@ -33,6 +33,7 @@ from ggaoe.config.sections import (
     misplaced,
     unknown,
 )
+from ggaoe.config.values import convert
 from ggaoe.errors import ConfigError
 from ggaoe.proto.rules import EVERYBODY, Rules
 
@@ -150,10 +151,10 @@ class _Builder:
             if option.kind in schema.LISTS:
                 texts = []
                 for item in entry.items():
-                    texts.append(str(schema.convert(option, item)))
+                    texts.append(str(convert(option, item)))
                 value: Value = tuple(texts)
             else:
-                value = schema.convert(option, entry.scalar())
+                value = convert(option, entry.scalar())
         except ValueError as error:
             self.problems.error(item, f"{error}{_comment_hint(entry)}")
             return

@@ -17,6 +17,7 @@ from ggaoe.config import keyfile, schema, toml
 from ggaoe.config.overlay import Values
 from ggaoe.config.read import is_toml
 from ggaoe.config.schema import Kind
+from ggaoe.config.values import convert
 
 _HEADER = re.compile(r"[ \t\f]*\[(?P<name>[^\x00-\x1f\x7f\[\]]+)\][ \t\r]*")
 _PAIR = re.compile(r"(?P<head>[ \t\f]*(?P<key>[^#\[\]=\s][^=]*?)[ \t\f]*=[ \t\f]*)(?P<rest>.*)")
@@ -204,7 +205,7 @@ def _toml_value(kind: str, key: str, raw: str) -> str:
         return toml.written([str(item.value) for item in entry.items()])
     item = entry.scalar()
     if option is not None and option.kind in (Kind.BOOLEAN, Kind.INTEGER):
-        value = schema.convert(option, item)
+        value = convert(option, item)
         assert isinstance(value, bool | int | str)
         return toml.written(value)
     return toml.written(str(item.value))

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from ggaoe.config import schema
 from ggaoe.config.schema import Option, Place
+from ggaoe.config.values import describe_range, format_value
 
 _COLUMNS = 88
 
@@ -157,7 +158,7 @@ def _option(option: Option) -> list[str]:
     if option.choices:
         words.append(f"One of {', '.join(option.choices)}.")
     elif option.high:
-        words.append(f"Range: {schema.describe_range(option)}.")
+        words.append(f"Range: {describe_range(option)}.")
     if option.sample and option.unset:
         required = option.unset == schema.REQUIRED
         words.append("Required." if required else f"Default: {option.unset}.")
@@ -168,17 +169,17 @@ def _option(option: Option) -> list[str]:
 
 
 def _shown(option: Option) -> str:
-    return option.sample or schema.format_value(option, option.default)
+    return option.sample or format_value(option, option.default)
 
 
 def _described(option: Option) -> list[str]:
-    default = schema.format_value(option, option.default)
+    default = format_value(option, option.default)
     default = default.strip("()") if option.default in (None, ()) else f"`{default}`"
     facts = [f"Type: {option.kind.value}"]
     if option.choices:
         facts.append("Values: " + ", ".join(f"`{choice}`" for choice in option.choices))
     elif option.high:
-        facts.append(f"Range: {schema.describe_range(option)}")
+        facts.append(f"Range: {describe_range(option)}")
     facts.append(f"Default: {default}" if default != schema.REQUIRED else "Required")
     if "defaults" in option.places and len(option.places) > 1:
         facts.append("Also in `[defaults]`")

@@ -18,6 +18,7 @@ from ggaoe.config.model import Config
 from ggaoe.config.overlay import Edit, overlaid
 from ggaoe.config.read import ETHERS, Document, read_file, read_text
 from ggaoe.config.schema import Value
+from ggaoe.config.values import format_value
 from ggaoe.errors import ConfigError, Problem
 
 
@@ -146,7 +147,7 @@ def effective(config: Config) -> list[Row]:
         if option is None:
             value = ", ".join(setting.value) if isinstance(setting.value, tuple) else ""
         else:
-            value = schema.format_value(option, setting.value)
+            value = format_value(option, setting.value)
         rows.append(Row(section, key, value, setting.origin))
     return rows
 

@@ -18,6 +18,7 @@ from ggaoe.config.read import Document, fixed_part, pattern_in
 from ggaoe.config.schema import Place
 from ggaoe.config.slots import SLOT_MAX
 from ggaoe.config.toml import TomlEntry
+from ggaoe.config.values import convert
 
 DEVICE_NAME_BYTES_MAX = 200  # it names the device's state file
 
@@ -185,7 +186,7 @@ class Sections:
     def _path(self, entry: Entry, problems: Problems | None) -> str | None:
         """As it is written."""
         try:
-            return str(schema.convert(schema.BY_KEY["path"], entry.scalar()))
+            return str(convert(schema.BY_KEY["path"], entry.scalar()))
         except ValueError as error:
             if problems is not None:
                 problems.error(entry.value_place, str(error))
