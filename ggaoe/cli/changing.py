@@ -57,9 +57,8 @@ def add_arguments(verb: str, parser: argparse.ArgumentParser) -> None:
 def run(verb: str, arguments: argparse.Namespace, call: Call) -> Result:
     """The daemon's answer, with the `files` that were written; raises OptionError."""
     params = _params(verb, arguments)
-    if not arguments.persist or arguments.dry_run:
-        flags = {"persisted": True} if arguments.persist else {}
-        result: Result = call(verb, **params, dry_run=arguments.dry_run, **flags)
+    if not arguments.persist:
+        result: Result = call(verb, **params, dry_run=arguments.dry_run)
         return result
     from ggaoe.config import persist
 
@@ -68,9 +67,11 @@ def run(verb: str, arguments: argparse.Namespace, call: Call) -> Result:
         text = "the daemon has no configuration file: do without --persist"
         raise ControlError(_REFUSED, text)
     with persist.alone(Path(source)):
-        planned = call(verb, **params, dry_run=True, persisted=True)
+        planned: Result = call(verb, **params, dry_run=True, persisted=True)
         try:
             rewriting = persist.rewrite(Path(source), _edits(verb, params, planned))
+            if arguments.dry_run:
+                return planned
             files = [str(path) for path in rewriting.write()]
         except ConfigError as error:
             raise _refusal(error, "nothing was changed: the file cannot have it") from None

@@ -6,6 +6,7 @@ by nobody else while any other is free: a host that still uses it would find ano
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -94,7 +95,7 @@ def decode(content: bytes) -> Memory:
 
 
 def _shelf(key: str) -> int:
-    if not key.isascii() or not key.isdigit() or len(key) > 5 or int(key) > SHELF_MAX:
+    if not re.fullmatch(r"0|[1-9][0-9]{0,4}", key) or int(key) > SHELF_MAX:
         raise ValueError(f"{key!r} is no shelf")
     return int(key)
 

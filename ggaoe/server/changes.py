@@ -87,7 +87,10 @@ class Changes:
     def _is_read_meanwhile(self, params: Params) -> bool:
         """Whether the file, which has the change, is what counts: a device that a reload has added
         cannot be added again."""
-        return flag(params, "persisted") and params.get("reads") not in (None, self._daemon.reads)
+        reads = params.get("reads")
+        if not isinstance(reads, int | None):
+            raise ControlError(INVALID_PARAMS, "reads is no number")
+        return flag(params, "persisted") and reads not in (None, self._daemon.reads)
 
     def _answer(self, params: Params, plan: ReloadPlan) -> Json:
         """As that of a reload; warnings are of the change and of the devices that it is about."""

@@ -137,6 +137,19 @@ def test_the_file_has_it_before_the_daemon(
     ]
 
 
+def test_dry_run_tells_what_the_file_cannot_have(tmp_path: Path, config: Path) -> None:
+    asked = Asked(config)
+    words = "--socket", tmp_path / "ctl", "set", "disk", "slot=3", "--persist", "--dry-run"
+    with asked.listening(tmp_path / "ctl"):
+        assert ggaoectl(*words).status == 0
+        assert config.read_text() == CONFIG
+        config.write_text(f"{CONFIG}nonsense\n")
+        ran = ggaoectl(*words)
+    assert ran.status == 1
+    assert "f.conf:6:1: 'nonsense' is no [section]" in ran.err
+    assert all(params["dry_run"] for _, params in asked.calls)
+
+
 def test_what_the_daemon_refuses_after_all_is_put_back(tmp_path: Path, config: Path) -> None:
     asked = Asked(config, refuse=True)
     with asked.listening(tmp_path / "ctl"):

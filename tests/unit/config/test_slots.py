@@ -152,6 +152,7 @@ def test_file_keeps_what_is_remembered(memory: dict[int, dict[str, int]]) -> Non
         b'{"format": "ggaoe-slots", "version": 1}',
         b'{"format": "ggaoe-slots", "version": 1, "shelves": {"x": {}}}',
         b'{"format": "ggaoe-slots", "version": 1, "shelves": {"65535": {}}}',
+        b'{"format": "ggaoe-slots", "version": 1, "shelves": {"1": {"a": 1}, "01": {"b": 1}}}',
         b'{"format": "ggaoe-slots", "version": 1, "shelves": {"1": []}}',
         b'{"format": "ggaoe-slots", "version": 1, "shelves": {"1": {"a": 255}}}',
         b'{"format": "ggaoe-slots", "version": 1, "shelves": {"1": {"a": true}}}',
