@@ -83,8 +83,8 @@ def rewrite(source: Path, changes: Sequence[Edit], *, ethers: Path = ETHERS) -> 
     texts: dict[Path, str] = {}
     for change in _single(changes):
         document = read_file(source, ethers=ethers, instead=texts)
-        for path, text in _changed(document, change, texts, before).items():
-            texts[path] = text
+        texts |= _changed(document, change, texts, before)
+    texts = {path: new for path, new in texts.items() if new != _text(before[path][1])}
     text = ""
     try:
         if load(source, ethers=ethers, instead=texts) != wanted:
@@ -120,7 +120,7 @@ def _changed(
     def text_of(path: Path) -> str:
         if path not in before:
             before[path] = _read(path)
-        return texts.get(path, before[path][1].decode("utf-8-sig"))
+        return texts.get(path, _text(before[path][1]))
 
     kind, sections = _find(document, change)
     main = Path(document.source)
@@ -172,6 +172,10 @@ def _check_derived(document: Document, change: Edit, volume: str) -> None:
 
 def _read(path: Path) -> tuple[_Stamp, bytes]:
     return _guarded(path, lambda: (_stamp(path), path.read_bytes()))
+
+
+def _text(content: bytes) -> str:
+    return content.decode("utf-8-sig")
 
 
 def _stamp(path: Path) -> _Stamp:

@@ -309,6 +309,11 @@ def test_device_of_a_template_gets_a_section_for_what_is_its_own(
     assert rewrite(path, [unset]).write() == []
 
 
+def test_file_that_has_it_already_is_left_alone(keyfile: Path) -> None:
+    for values in ({"slot": "0"}, {"read-only": None}):
+        assert rewrite(keyfile, [Edit("set", "disk", values)]).write() == []
+
+
 def test_several_changes_at_once(keyfile: Path) -> None:
     text = after(
         keyfile,
