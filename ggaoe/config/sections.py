@@ -63,8 +63,8 @@ class Sections:
         ]
         self.by_kind["device"] += derived
         for name in self.changing.keys() - self.derived.keys():
-            text = f"[{name}] has no effect: its template has no such volume now"
-            self.problems.warn(self.changing[name], text)
+            text = "has no effect: its template has no such volume now (and it has no path)"
+            self.problems.warn(self.changing[name], f"[{name}] {text}")
         self._check_names()
 
     def path_of(self, entry: Entry, value: Path) -> Path:

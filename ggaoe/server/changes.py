@@ -90,7 +90,8 @@ class Changes:
         reads = params.get("reads")
         if not isinstance(reads, int | None):
             raise ControlError(INVALID_PARAMS, "reads is no number")
-        return flag(params, "persisted") and reads not in (None, self._daemon.reads)
+        is_done = flag(params, "persisted") and not flag(params, "dry_run")
+        return is_done and reads not in (None, self._daemon.reads)
 
     def _answer(self, params: Params, plan: ReloadPlan) -> Json:
         """As that of a reload; warnings are of the change and of the devices that it is about."""

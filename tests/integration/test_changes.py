@@ -344,6 +344,8 @@ def test_a_reload_is_quicker_than_the_daemon_is_told(scene: Scene) -> None:
             assert daemon.ask("reload")["changes"] == planned["changes"]
             with pytest.raises(ControlError):
                 ask(socket, verb, asked)
+            with pytest.raises(ControlError):
+                ask(socket, verb, {**asked, "reads": planned["reads"], "dry_run": True})
             again = ask(socket, verb, {**asked, "reads": planned["reads"]})
             assert (again["applied"], again["changes"]) == (True, [])
         assert daemon.config.read_text() == text

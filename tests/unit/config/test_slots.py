@@ -322,7 +322,8 @@ def test_section_without_a_path_changes_one_of_the_devices(read: Load, tmp_path:
     assert list(config.devices) == ["vms-a", "vms-c"]
     (warning,) = config.warnings
     assert str(warning).endswith(
-        "f.conf:7:1: warning: [vms-b] has no effect: its template has no such volume now"
+        "f.conf:7:1: warning: [vms-b] has no effect: its template has no such volume now "
+        "(and it has no path)"
     )
 
 
