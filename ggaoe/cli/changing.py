@@ -8,11 +8,15 @@ loses again.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ggaoe.errors import ConfigError, ControlError, GgaoeError
+
+if TYPE_CHECKING:
+    from ggaoe.config.persist import Rewriting
 
 Call = Callable[..., Any]
 Result = dict[str, Any]
@@ -53,9 +57,8 @@ def add_arguments(verb: str, parser: argparse.ArgumentParser) -> None:
 def run(verb: str, arguments: argparse.Namespace, call: Call) -> Result:
     """The daemon's answer, with the `files` that were written; raises OptionError."""
     params = _params(verb, arguments)
-    if not arguments.persist or arguments.dry_run:
-        flags = {"persisted": True} if arguments.persist else {}
-        result: Result = call(verb, **params, dry_run=arguments.dry_run, **flags)
+    if not arguments.persist:
+        result: Result = call(verb, **params, dry_run=arguments.dry_run)
         return result
     from ggaoe.config import persist
 
@@ -63,18 +66,33 @@ def run(verb: str, arguments: argparse.Namespace, call: Call) -> Result:
     if source is None:
         text = "the daemon has no configuration file: do without --persist"
         raise ControlError(_REFUSED, text)
-    planned = call(verb, **params, dry_run=True, persisted=True)
+    with persist.alone(Path(source)):
+        planned: Result = call(verb, **params, dry_run=True, persisted=True)
+        try:
+            rewriting = persist.rewrite(Path(source), _edits(verb, params, planned))
+            if arguments.dry_run:
+                return planned
+            files = [str(path) for path in rewriting.write()]
+        except ConfigError as error:
+            raise _refusal(error, "nothing was changed: the file cannot have it") from None
+        try:
+            result = call(verb, **params, persisted=True, reads=planned.get("reads"))
+        except ControlError as refusal:
+            _undo(rewriting, refusal)
+            raise
+        except BaseException:  # nobody knows whether the daemon has it
+            text = f"{', '.join(files)} has the change: 'ggaoectl reload' puts it in force"
+            print(f"ggaoectl: {text}", file=sys.stderr)
+            raise
+    return {**result, "files": files}
+
+
+def _undo(rewriting: Rewriting, refusal: ControlError) -> None:
     try:
-        rewriting = persist.rewrite(Path(source), _edits(verb, params, planned))
-        files = rewriting.write()
-    except ConfigError as error:
-        raise _refusal(error, "nothing was changed: the file cannot have it") from None
-    try:
-        result = call(verb, **params, persisted=True)
-    except ControlError:
         rewriting.undo()
-        raise
-    return {**result, "files": [str(path) for path in files]}
+    except ConfigError as error:
+        text = f"{refusal}: the daemon has not changed, but the file has: edit it"
+        raise _refusal(error, text) from None
 
 
 def _params(verb: str, arguments: argparse.Namespace) -> dict[str, Any]:

@@ -419,11 +419,12 @@ def control_socket(config: Path | None) -> Path:
     """The path of the control socket in a configuration file that may have errors elsewhere: the
     daemon that runs has read a better one, and `reload` is to reach it and hear what is wrong."""
     from ggaoe.config import read, schema
+    from ggaoe.config.values import convert
 
     option = schema.BY_KEY["control-socket"]
     file = config or CONFIG
     try:
-        text = file.read_text(encoding="utf-8", errors="replace")
+        text = file.read_text(encoding="utf-8-sig", errors="replace")
     except OSError as error:
         if config is None and isinstance(error, FileNotFoundError):
             return Path(str(option.default))
@@ -436,7 +437,7 @@ def control_socket(config: Path | None) -> Path:
         entry = section.entries.get(option.key)
         if section.name == "defaults" and section.kind in (None, "defaults") and entry is not None:
             try:
-                value = schema.convert(option, entry.scalar())
+                value = convert(option, entry.scalar())
             except ValueError as error:
                 place = f"{entry.file}:{entry.line}:{entry.column}"
                 raise UsageError(f"{place}: {error}") from None

@@ -33,11 +33,14 @@ from ggaoe.config.sections import (
     misplaced,
     unknown,
 )
+from ggaoe.config.values import convert
 from ggaoe.errors import ConfigError
 from ggaoe.proto.rules import EVERYBODY, Rules
 
 INTERFACE_NAME_BYTES_MAX = 15  # IFNAMSIZ of Linux, less its final zero
 ORIGIN_DEFAULT = "default"
+ORIGIN_AUTOMATIC = f" ({schema.AUTO})"
+"""Ends the origin of a number that was chosen."""
 
 _IN_WARNINGS = {
     "accept": "use",
@@ -93,7 +96,9 @@ class _Builder:
         self.resolver = acl.Resolver(self.lists, document.hosts, self.problems)
 
     def config(self) -> Config:
-        interfaces = {s.name: self._interface(s) for s in self.by_kind["interface"]}
+        found = {s.name: (s, self._interface(s)) for s in self.by_kind["interface"]}
+        # What no option is left of has no effect: a key file could not even tell what it is.
+        interfaces = {name: own for name, (section, own) in found.items() if section.entries}
         templates = [self._template(*one) for one in self.sections.templates]
         devices = [self._device(section) for section in self.by_kind["device"]]
         memory = self._choose_slots(devices)
@@ -146,10 +151,10 @@ class _Builder:
             if option.kind in schema.LISTS:
                 texts = []
                 for item in entry.items():
-                    texts.append(str(schema.convert(option, item)))
+                    texts.append(str(convert(option, item)))
                 value: Value = tuple(texts)
             else:
-                value = schema.convert(option, entry.scalar())
+                value = convert(option, entry.scalar())
         except ValueError as error:
             self.problems.error(item, f"{error}{_comment_hint(entry)}")
             return
@@ -179,7 +184,7 @@ class _Builder:
         name = section.name
         if (
             name in ("", ".", "..")
-            or len(name.encode()) > INTERFACE_NAME_BYTES_MAX
+            or len(name.encode("utf-8", "surrogatepass")) > INTERFACE_NAME_BYTES_MAX
             or any(character.isspace() or character in "/:*?[]\0" for character in name)
         ):
             text = f"{quoted(name)} is no name of an interface (patterns belong in 'interfaces')"
@@ -259,23 +264,20 @@ class _Builder:
 
     def _choose_slots(self, devices: list[_Device]) -> slots.Memory | None:
         """Give numbers to those that have none of their own; what is to be remembered of it."""
-        shelves: dict[int, list[_Device]] = {}
+        wanting: dict[int, dict[str, _Device]] = {}
+        explicit: dict[int, dict[str, int]] = {}
         for device in devices:
-            shelf = device.settings["shelf"].value
-            if device.settings["slot"].value == schema.AUTO and isinstance(shelf, int):
-                shelves.setdefault(shelf, []).append(device)
-        if not shelves and not self.sections.templates:
+            shelf, slot = (device.settings[key].value for key in ("shelf", "slot"))
+            if isinstance(shelf, int) and slot == schema.AUTO:
+                wanting.setdefault(shelf, {})[device.section.name] = device
+            elif isinstance(shelf, int) and isinstance(slot, int):
+                explicit.setdefault(shelf, {})[device.section.name] = slot
+        if not wanting and not self.sections.templates:
             return None
         memory = dict(self._remembered())
-        for shelf in sorted(memory.keys() | shelves.keys()):
-            explicit = [
-                slot
-                for device in devices
-                if device.settings["shelf"].value == shelf
-                and isinstance(slot := device.settings["slot"].value, int)
-            ]
-            by_name = {device.section.name: device for device in shelves.get(shelf, ())}
-            chosen = slots.choose(memory.get(shelf, {}), by_name, explicit)
+        for shelf in sorted(memory.keys() | wanting.keys() | explicit.keys()):
+            by_name = wanting.get(shelf, {})
+            chosen = slots.choose(memory.get(shelf, {}), by_name, explicit.get(shelf, {}))
             memory[shelf] = chosen.memory
             for name, device in by_name.items():
                 self._number(device, shelf, chosen.slots.get(name), chosen.reused.get(name))
@@ -289,7 +291,7 @@ class _Builder:
         elif former is not None:
             text = f"device [{name}] becomes e{shelf}.{slot}, which was that of {quoted(former)}"
             self.problems.warn(at, f"{text}: shelf {shelf} has no slot that was free all the time")
-        origin = f"{device.settings['slot'].origin} ({schema.AUTO})"
+        origin = f"{device.settings['slot'].origin}{ORIGIN_AUTOMATIC}"
         device.settings["slot"] = Setting(slot, origin)
 
     def _remembered(self) -> slots.Memory:
@@ -299,8 +301,11 @@ class _Builder:
         file = At(str(directory / slots.FILE_NAME), 0, 0)
         try:
             return slots.read(directory)
+        except PermissionError:
+            self.problems.error(file, "cannot be read: Permission denied: run as who may read it")
         except OSError as error:
-            self.problems.error(file, f"cannot be read: {error.strerror}: run as who may read it")
+            text = f"cannot be read: {error.strerror}: mend it, or set another state-directory"
+            self.problems.error(file, text)
         except ValueError as error:
             text = f"is damaged or not ours ({error}): restore it, or remove it and give devices"
             self.problems.error(file, f"{text} whose slots have to stay explicit ones")

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from ggaoe.config import schema
 from ggaoe.config.schema import Option, Place
+from ggaoe.config.values import describe_range, format_value
 
 _COLUMNS = 88
 
@@ -78,8 +79,11 @@ the pattern matches, as device `vms-NAME`; of a pattern with wildcards in severa
 the name has all of them. It takes every option of a device but uuid, and slot only as `auto`. A
 volume keeps its slot, which the state directory remembers, whatever else comes or goes. The pattern
 is looked up at the start and at a reload, never in between: a snapshot that a backup makes for a
-moment is not exported. A volume that a section of its own exports is left out, so that a section
-says what is special about one."""
+moment is not exported.
+
+What is special about one volume is said in a section that is called as its device, without path and
+uuid: `[vms-db]` with `queue-length = 8`, with `auto = false`, or with a slot. A volume that another
+section exports by its path is left out."""
 
 _TEMPLATE = """\
 A section [template NAME] exports every file or block device that its path, a pattern, matches
@@ -154,7 +158,7 @@ def _option(option: Option) -> list[str]:
     if option.choices:
         words.append(f"One of {', '.join(option.choices)}.")
     elif option.high:
-        words.append(f"Range: {schema.describe_range(option)}.")
+        words.append(f"Range: {describe_range(option)}.")
     if option.sample and option.unset:
         required = option.unset == schema.REQUIRED
         words.append("Required." if required else f"Default: {option.unset}.")
@@ -165,17 +169,17 @@ def _option(option: Option) -> list[str]:
 
 
 def _shown(option: Option) -> str:
-    return option.sample or schema.format_value(option, option.default)
+    return option.sample or format_value(option, option.default)
 
 
 def _described(option: Option) -> list[str]:
-    default = schema.format_value(option, option.default)
+    default = format_value(option, option.default)
     default = default.strip("()") if option.default in (None, ()) else f"`{default}`"
     facts = [f"Type: {option.kind.value}"]
     if option.choices:
         facts.append("Values: " + ", ".join(f"`{choice}`" for choice in option.choices))
     elif option.high:
-        facts.append(f"Range: {schema.describe_range(option)}")
+        facts.append(f"Range: {describe_range(option)}")
     facts.append(f"Default: {default}" if default != schema.REQUIRED else "Required")
     if "defaults" in option.places and len(option.places) > 1:
         facts.append("Also in `[defaults]`")

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ggaoe.config import acl, schema, toml
-from ggaoe.config.build import build
+from ggaoe.config.build import ORIGIN_AUTOMATIC, ORIGIN_DEFAULT, build
 from ggaoe.config.document import Problems, near
 from ggaoe.config.endpoint import Endpoint
 from ggaoe.config.model import Config
 from ggaoe.config.overlay import Edit, overlaid
 from ggaoe.config.read import ETHERS, Document, read_file, read_text
 from ggaoe.config.schema import Value
+from ggaoe.config.values import format_value
 from ggaoe.errors import ConfigError, Problem
 
 
@@ -58,26 +59,33 @@ def parse(text: str, source: str, *, hosts: acl.Hosts | None = None) -> Config:
 
 
 def from_mapping(
-    data: Mapping[str, object], source: str, *, hosts: acl.Hosts | None = None
+    data: Mapping[str, object],
+    source: str,
+    *,
+    hosts: acl.Hosts | None = None,
+    state_directory: Path | None = None,
 ) -> Config:
     """Check settings that stand in no file (the TOML model as mappings): from a command line."""
     problems = Problems(source)
     sections = tuple(toml.from_mapping(data, problems))
-    return build(Document(source, sections, problems, hosts or acl.Hosts(ETHERS)))
+    document = Document(source, sections, problems, hosts or acl.Hosts(ETHERS))
+    return build(document, state_directory=state_directory)
 
 
 def as_mapping(config: Config) -> dict[str, dict[str, object]]:
     """Every setting that is no default, for `from_mapping`, of values that JSON has. What came of
-    templates and automatic slots is written out."""
+    templates is written out; slots that are automatic stay so."""
     found: dict[str, dict[str, object]] = {"interfaces": {}, "devices": {}}
     for kind, names in (("interfaces", config.interfaces), ("devices", config.devices)):
         found[kind] = {name: {} for name in names}
     for (section, key), setting in config.settings.items():
-        if setting.origin != "default":
+        inherited = section != "defaults" and setting == config.settings.get(("defaults", key))
+        if setting.origin != ORIGIN_DEFAULT and not inherited:
             kind, _, name = section.partition(".")
             table = found[kind][name] if name else found.setdefault(kind, {})
             assert isinstance(table, dict)
-            table[key] = _plain(setting.value)
+            is_automatic = key == "slot" and setting.origin.endswith(ORIGIN_AUTOMATIC)
+            table[key] = schema.AUTO if is_automatic else _plain(setting.value)
     return found
 
 
@@ -87,15 +95,21 @@ def _plain(value: Value) -> object:
     return str(value) if isinstance(value, Path | Endpoint) else value
 
 
-def edit(config: Config, changes: Sequence[Edit], *, state_directory: Path | None = None) -> Config:
-    """The configuration after changes that stand in no file; its document is not read again.
-    ConfigError carries every problem of it."""
+def edit(
+    config: Config,
+    changes: Sequence[Edit],
+    *,
+    state_directory: Path | None = None,
+    in_file: bool = False,
+) -> Config:
+    """The configuration after changes that stand in no file, or (`in_file`) are to stand there; its
+    document is not read again. ConfigError carries every problem of it."""
     overlays = config.overlays
     devices, interfaces = set(config.devices), set(config.interfaces)
     problems = []
     for change in changes:
         exact, wrong = _resolved(change, devices, interfaces)
-        if wrong:
+        if wrong := wrong or _only_in_files(change, in_file=in_file):
             problems.append(Problem(str(change), 0, 0, wrong))
         overlays = overlaid(overlays, exact)
         if exact.action == "add":
@@ -111,7 +125,7 @@ def _resolved(change: Edit, devices: set[str], interfaces: set[str]) -> tuple[Ed
     """The change as it is meant (what is set of an interface without a section adds one), and what
     is wrong with it."""
     known = {*devices, *interfaces, "defaults", "acls"}
-    wrong = _only_in_files(change)
+    wrong = ""
     if change.action == "add" and change.name in known:
         wrong = "there is one of that name: change it with set, or take another name"
     elif change.action == "remove" and change.name not in devices:
@@ -133,19 +147,19 @@ def effective(config: Config) -> list[Row]:
         if option is None:
             value = ", ".join(setting.value) if isinstance(setting.value, tuple) else ""
         else:
-            value = schema.format_value(option, setting.value)
+            value = format_value(option, setting.value)
         rows.append(Row(section, key, value, setting.origin))
     return rows
 
 
-def _only_in_files(change: Edit) -> str:
-    """Why a change cannot be made without a file; empty where it can."""
+def _only_in_files(change: Edit, *, in_file: bool) -> str:
+    """Why a change cannot be made in this way; empty where it can."""
     if change.name != "defaults":
         return ""
     for key in change.values:
         option = schema.BY_KEY.get(key)
-        if option is not None and option.reload == "restart":
-            return f"{key} is changed only by a restart: write it into the file"
+        if option is not None and option.reload == "restart" and not in_file:
+            return f"{key} is changed only by a restart: write it into the file (--persist does)"
         if option is not None and not option.field and not option.obsolete:
             return f"{key} has a meaning only in a file: write it there, and reload"
     return ""

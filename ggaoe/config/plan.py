@@ -13,6 +13,7 @@ from typing import Any, Literal
 from ggaoe.config import schema
 from ggaoe.config.model import Config, DeviceConfig, InterfaceConfig
 from ggaoe.config.schema import Kind, Option
+from ggaoe.config.values import format_value
 from ggaoe.proto.rules import EVERYBODY, Rules
 from ggaoe.units import counted
 
@@ -182,7 +183,7 @@ def _written(option: Option, before: object, after: object) -> tuple[str, str]:
     """Both values as text."""
     if isinstance(before, Rules) and isinstance(after, Rules):
         return _written_rules(option, before, after)
-    old, new = (schema.format_value(option, value) for value in (before, after))  # type: ignore[arg-type]
+    old, new = (format_value(option, value) for value in (before, after))  # type: ignore[arg-type]
     return old, new
 
 

@@ -6,10 +6,13 @@ sections mean is in `build`.
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
+import re
 import stat
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +29,7 @@ ETHERS = Path("/etc/ethers")
 
 _INCLUDE = "include"
 _WILDCARDS = frozenset("*?[")
+_ESCAPED = re.compile(r"\[([*?[])\]")  # as glob.escape writes them
 _ADVICE = {
     FileNotFoundError: "name the file with -c",
     PermissionError: "run as a user who may read it",
@@ -164,11 +168,12 @@ class _Reader:
             text = f"{quoted(item.value)} cannot be included: write the name of a file"
             self.problems.error(item, text)
             return
-        name = str(Path(item.file).absolute().parent / item.value)
         if not _WILDCARDS & set(item.value):
+            name = str(Path(item.file).absolute().parent / item.value)
             self.directories.append(Path(name).parent)
             self._read(item, name)
             return
+        name = str(pattern_in(Path(item.file).absolute().parent, item.value))
         self.directories.append(fixed_part(name))
         try:
             found = expand(name)
@@ -202,7 +207,7 @@ class _Reader:
             known = self.instead.get(Path(name))
             text = _text_of(name, regular=True) if known is None else known
         except OSError as error:
-            hint = near(Path(name).name, _names_beside(Path(name)))
+            hint = near(Path(name).name, set(_names_beside(Path(name))) - {Path(name).name})
             advice = hint.removeprefix(": ") or _INCLUDE_ADVICE.get(type(error), "check the file")
             self.problems.error(item, f"{name} cannot be read: {error.strerror}; {advice}")
         except UnicodeError as error:
@@ -220,24 +225,32 @@ _DEFAULTS = ((None, "defaults"), ("defaults", "defaults"))
 def expand(pattern: str) -> list[str]:
     """What an absolute pattern matches, sorted. Raises OSError where the directory in which it
     begins cannot be read, which is not the same as nothing that matches."""
-    start = fixed_part(pattern)
-    if start.is_dir():
-        os.scandir(start).close()
+    with suppress(FileNotFoundError, NotADirectoryError):
+        os.scandir(fixed_part(pattern)).close()
     return sorted(glob.iglob(pattern))  # noqa: PTH207 - Path.glob finds hidden files, too
 
 
 def fixed_part(pattern: str) -> Path:
     """The directory below which everything is that a pattern can match."""
     parts = Path(pattern).parts
-    fixed = next((n for n, part in enumerate(parts) if _WILDCARDS & set(part)), len(parts) - 1)
-    return Path(*parts[:fixed])
+    bare = (_WILDCARDS & set(_ESCAPED.sub("", part)) for part in parts)
+    fixed = next((n for n, wildcards in enumerate(bare) if wildcards), len(parts) - 1)
+    return Path(*(_ESCAPED.sub(r"\1", part) for part in parts[:fixed]))
+
+
+def pattern_in(directory: Path, pattern: str) -> Path:
+    """The absolute pattern: a relative one starts at `directory`, whatever characters that has in
+    its name."""
+    return Path(glob.escape(str(directory))) / pattern
 
 
 def _holds_data(path: Path) -> bool:
+    """Of what cannot be examined that shows when it is opened: a device that waits, and says why,
+    is better than one that is gone."""
     try:
         mode = path.stat().st_mode
-    except OSError:
-        return False
+    except OSError as error:
+        return error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
     return stat.S_ISREG(mode) or stat.S_ISBLK(mode)
 
 

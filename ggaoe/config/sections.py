@@ -15,10 +15,11 @@ from urllib.parse import quote
 from ggaoe.config import schema
 from ggaoe.config.document import Entry, Problems, Section, near, nearest, quoted, written
 from ggaoe.config.overlay import Overlay, Overlays
-from ggaoe.config.read import Document, fixed_part
+from ggaoe.config.read import Document, fixed_part, pattern_in
 from ggaoe.config.schema import Place
 from ggaoe.config.slots import SLOT_MAX
 from ggaoe.config.toml import TomlEntry
+from ggaoe.config.values import convert
 
 DEVICE_NAME_BYTES_MAX = 200  # as `file_name` has it
 
@@ -41,7 +42,7 @@ class Sections:
         self.templates: list[tuple[Section, Path]] = []
         """Each with its absolute pattern."""
         self.derived: dict[str, str] = {}
-        """The devices that templates make, and which."""
+        """The devices that templates make, and of what."""
         self.base = Path(document.source).absolute().parent
         self._document = document
         for section in document.sections:
@@ -51,21 +52,28 @@ class Sections:
                     name = name.removeprefix(TEMPLATE).strip()
                 self.by_kind[kind].append(replace(section, name=name))
         self._check_repeated()
+        self.changing = self._take_changing()
+        """Sections that change options of single devices of templates, by the device's name."""
         # What a section of the file exports is not the template's meanwhile, either.
         explicit = set(self._explicit())
         self._overlay(overlays)
         explicit.update(self._explicit())
+        self._overlays = overlays
         derived = [
-            changed
-            for section in self.by_kind["template"]
-            for one in self._expand(section, explicit)
-            if (changed := overlays.get(one.name, Overlay()).applied(one)) is not None
+            one for section in self.by_kind["template"] for one in self._expand(section, explicit)
         ]
         self.by_kind["device"] += derived
+        for name in self.changing.keys() - self.derived.keys():
+            text = "has no effect: its template has no such volume now (and it has no path)"
+            self.problems.warn(self.changing[name], f"[{name}] {text}")
+        self._check_names()
 
     def path_of(self, entry: Entry, value: Path) -> Path:
         """The absolute path: a relative one starts at the directory of the file it stands in."""
-        return (Path(entry.file).absolute().parent if entry.line else self.base) / value
+        return self._directory_of(entry) / value
+
+    def _directory_of(self, entry: Entry) -> Path:
+        return Path(entry.file).absolute().parent if entry.line else self.base
 
     # Kinds
 
@@ -124,6 +132,14 @@ class Sections:
                     text = f"{kind} [{section.name}] is at {written(other)} already"
                     self.problems.error(section, f"{text}: give one of the two another name")
 
+    def _check_names(self) -> None:
+        """Whoever names a section, as to change it, has to mean one."""
+        interfaces = {section.name for section in self.by_kind["interface"]}
+        for section in self.by_kind["device"]:
+            if section.name in _FIXED or section.name in interfaces:
+                text = f"device [{section.name}] has the name of another section"
+                self.problems.error(section, f"{text}: give it one of its own")
+
     # Changes that are in no file
 
     def _overlay(self, overlays: Overlays) -> None:
@@ -148,26 +164,42 @@ class Sections:
 
     # Templates
 
+    def _take_changing(self) -> dict[str, Section]:
+        """Those that are called as a device of a template, and do not say what to export."""
+        begins = tuple(f"{template.name}-" for template in self.by_kind["template"])
+        found = {
+            section.name: section
+            for section in self.by_kind["device"]
+            if section.name.startswith(begins) and not section.entries.keys() & {"path", "uuid"}
+        }
+        self.by_kind["device"] = [
+            section for section in self.by_kind["device"] if section.name not in found
+        ]
+        return found
+
     def _explicit(self) -> Iterable[str]:
         """The real paths that devices with sections of their own export."""
         for section in self.by_kind["device"]:
             entry = section.entries.get("path")
-            if entry is not None and (path := self._path(entry, None)):
-                yield os.path.realpath(path)
+            if entry is not None and (value := self._path(entry, None)):
+                yield os.path.realpath(self.path_of(entry, Path(value)))
 
-    def _path(self, entry: Entry, problems: Problems | None) -> Path | None:
+    def _path(self, entry: Entry, problems: Problems | None) -> str | None:
+        """As it is written."""
         try:
-            value = schema.convert(schema.BY_KEY["path"], entry.scalar())
+            return str(convert(schema.BY_KEY["path"], entry.scalar()))
         except ValueError as error:
             if problems is not None:
                 problems.error(entry.value_place, str(error))
             return None
-        return self.path_of(entry, Path(str(value)))
 
     def _expand(self, section: Section, explicit: set[str]) -> list[Section]:
         """A device for each volume that a template matches and that no other section has."""
         entry = section.entries.get("path")
         what = f"template [{section.name}]"
+        if not section.name:
+            text = "a template needs a name, which its devices have in theirs: [template NAME]"
+            self.problems.error(section, text)
         for key in ("uuid", "slot"):
             wrong = section.entries.get(key)
             if wrong is not None and (key == "uuid" or not _is_auto(wrong)):
@@ -176,9 +208,10 @@ class Sections:
         if entry is None:
             self.problems.error(section, f"{what} has no path: add one, as in path = /dev/vg0/*")
             return []
-        pattern = self._path(entry, self.problems)
-        if pattern is None:
+        value = self._path(entry, self.problems)
+        if value is None:
             return []
+        pattern = pattern_in(self._directory_of(entry), value)
         self.templates.append((section, pattern))
         try:
             matched = self._document.matches(str(pattern))
@@ -187,15 +220,27 @@ class Sections:
             advice = "give access; a daemon that was confined without it has to be restarted"
             self.problems.error(entry.value_place, f"{text}: {advice}")
             return []
-        volumes = [path for path in matched if os.path.realpath(path) not in explicit]
+        volumes = self._distinct(entry, matched, explicit)
         if len(volumes) > SLOT_MAX + 1:
             text = f"{what} matches {len(volumes)} volumes, and a shelf has {SLOT_MAX + 1} slots"
             advice = "narrow the pattern, or part it into templates with a shelf each"
             self.problems.error(entry.value_place, f"{text}: {advice}")
             return []
         found = [self._derived(section, entry, pattern, path) for path in volumes]
-        explicit.update(map(os.path.realpath, volumes))
         return [one for one in found if one is not None]
+
+    def _distinct(self, at: Entry, matched: Iterable[Path], explicit: set[str]) -> list[Path]:
+        """Each volume by the first of its names, and none of `explicit`, where they are then."""
+        volumes: dict[str, Path] = {}
+        for path in matched:
+            real = os.path.realpath(path)
+            if real in volumes:
+                text = f"{path} is not exported: it is the same as {volumes[real]}"
+                self.problems.warn(at.value_place, text)
+            elif real not in explicit:
+                volumes[real] = path
+        explicit.update(volumes)
+        return list(volumes.values())
 
     def _derived(self, section: Section, at: Entry, pattern: Path, path: Path) -> Section | None:
         """The section of one volume; its name is the template's and the volume's."""
@@ -205,17 +250,27 @@ class Sections:
             text = f"{quoted(name)} cannot name a device, so {quoted(str(path))} is not exported"
             self.problems.warn(at.value_place, text)
             return None
+        what = f"{path} of template [{section.name}]"
+        if name in self.derived:
+            text = f"{what} would become device [{name}], as {self.derived[name]} would"
+            self.problems.error(at.value_place, f"{text}: narrow a pattern, or rename a template")
+            return None
+        self.derived[name] = what
+        overlay = self._overlays.get(name, Overlay())
+        if overlay.removed:
+            return None
         for other in self.by_kind["device"]:
             if other.name == name:
                 text = f"{path} would become device [{name}], which is at {written(other)} already"
                 self.problems.error(at.value_place, f"{text}: give the section another name")
                 return None
-        self.derived[name] = f"template [{section.name}]"
         place = at.value_place
         volume = TomlEntry("path", str(path), at.file, at.line, at.column, place, ())
         auto = TomlEntry("slot", schema.AUTO, at.file, at.line, at.column, place, ())
-        entries: dict[str, Entry] = {**section.entries, "path": volume, "slot": auto}
-        return replace(section, kind="device", name=name, entries=entries)
+        derived = replace(section, kind="device", name=name, entries={})
+        own = overlay.changed(self.changing.get(name, derived)).entries
+        entries = {**section.entries, "path": volume, "slot": auto, **own}
+        return replace(derived, entries=entries)
 
 
 def file_name(name: str) -> str:

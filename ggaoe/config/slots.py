@@ -6,10 +6,12 @@ by nobody else while any other is free: a host that still uses it would find ano
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
+
+from ggaoe.files import decode_record, encode_record
 
 FILE_NAME = "slots.map"
 """In the state directory; no device's state has this ending."""
@@ -20,7 +22,9 @@ SHELF_MAX = 65534
 SLOT_MAX = 254
 
 Memory = Mapping[int, Mapping[str, int]]
-"""Shelf → name of the device → slot; first those that are gone, in the order in which they went."""
+"""Shelf → name of the device → slot; first those that are gone, in the order in which they went. A
+further slot that a device has had, since it was explicit, is that of `NAME/SLOT`, which is no name.
+"""
 
 
 class Numbers(NamedTuple):
@@ -34,13 +38,13 @@ class Numbers(NamedTuple):
 
 
 def choose(
-    remembered: Mapping[str, int], wanting: Iterable[str], explicit: Iterable[int]
+    remembered: Mapping[str, int], wanting: Iterable[str], explicit: Mapping[str, int]
 ) -> Numbers:
     """A slot for each device in `wanting`, all of one shelf: the one that is remembered, otherwise
     the lowest that is neither `explicit` nor remembered, otherwise of those that are gone the one
-    that went first."""
+    that went first. Those of `explicit` devices are remembered, too."""
     names = list(dict.fromkeys(wanting))
-    given = set(explicit)
+    given = set(explicit.values())
     gone = {
         name: slot for name, slot in remembered.items() if name not in names and slot not in given
     }
@@ -58,8 +62,11 @@ def choose(
             break
         former = next(iter(gone))
         slots[name] = gone.pop(former)
-        reused[name] = former
+        reused[name] = former.partition("/")[0]
     present = {name: slots[name] for name in names if name in slots}
+    for name, slot in explicit.items():
+        if slot not in present.values():
+            present[name if remembered.get(name, slot) == slot else f"{name}/{slot}"] = slot
     return Numbers(slots, gone | present, reused)
 
 
@@ -76,28 +83,19 @@ def read(directory: Path) -> Memory:
 def encode(memory: Memory) -> bytes:
     """The file's content."""
     shelves = {str(shelf): dict(slots) for shelf, slots in sorted(memory.items())}
-    document = {"format": FORMAT, "version": FORMAT_VERSION, "shelves": shelves}
-    return json.dumps(document, indent=1).encode() + b"\n"
+    return encode_record(FORMAT, FORMAT_VERSION, {"shelves": shelves})
 
 
 def decode(content: bytes) -> Memory:
     """The memory in a file's content; raises ValueError with what is wrong."""
-    try:
-        document = json.loads(content)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise ValueError("no slots of ggaoe")
-    if document.get("version") != FORMAT_VERSION:
-        raise ValueError(f"version {document.get('version')!r} is not known here")
-    shelves = document.get("shelves")
+    shelves = decode_record(content, FORMAT, FORMAT_VERSION).get("shelves")
     if not isinstance(shelves, dict):
         raise ValueError("shelves is no object")
     return {_shelf(key): _slots(key, slots) for key, slots in shelves.items()}
 
 
 def _shelf(key: str) -> int:
-    if not key.isascii() or not key.isdigit() or len(key) > 5 or int(key) > SHELF_MAX:
+    if not re.fullmatch(r"0|[1-9][0-9]{0,4}", key) or int(key) > SHELF_MAX:
         raise ValueError(f"{key!r} is no shelf")
     return int(key)
 

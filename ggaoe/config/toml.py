@@ -1,22 +1,20 @@
 """The TOML dialect: the model of the key file as `[defaults]`, `[acls]`, `[interfaces.NAME]`,
 `[devices.NAME]` and `[templates.NAME]`, with arrays for lists.
 
-Owns the TOML shape and the search for positions, which the standard parser does not give. Knows
-no option.
+Owns the TOML shape, how keys and values are written, and the search for positions, which the
+standard parser does not give. Knows no option.
 """
 
 from __future__ import annotations
 
+import json
 import re
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from ggaoe.config.document import Item, Place, Placed, Problems, Section, near, quoted
-
-try:
-    import tomllib
-except ModuleNotFoundError:  # Python older than 3.11
-    import tomli as tomllib  # type: ignore[import-not-found,no-redef]
 
 KINDS = {"interfaces": "interface", "devices": "device", "templates": "template"}
 """Tables of tables, and the kind of section that each of their members is."""
@@ -36,14 +34,29 @@ _TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+
 Path = tuple[str | int, ...]
 
 
+class Pair(NamedTuple):
+    """Where `key = value` begins, its value, and what is behind it: offsets in the text."""
+
+    start: int
+    value: int
+    end: int
+
+
 @dataclass(slots=True)
-class _Places:
+class Places:
+    """Where everything stands that a text holds, by the path to it."""
+
     file: str
     keys: dict[Path, Place] = field(default_factory=dict)
     values: dict[Path, Place] = field(default_factory=dict)
+    headers: dict[Path, int] = field(default_factory=dict)
+    """The offset of `[path]`."""
+    pairs: dict[Path, Pair] = field(default_factory=dict)
 
     @property
     def unknown(self) -> Place:
@@ -105,12 +118,33 @@ def parse(text: str, problems: Problems, file: str = "") -> list[Section]:
     return _sections(data, places, problems)
 
 
+def places(text: str) -> Places:
+    """Of a text that is TOML."""
+    return _Scanner(text, "").places
+
+
+def written(value: bool | int | str | list[str]) -> str:
+    """A value as it is written."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(written, value))}]"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value)
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def written_key(*parts: str) -> str:
+    """A key as it is written, with dots between its parts."""
+    return ".".join(part if _BARE_KEY.fullmatch(part) else written(part) for part in parts)
+
+
 def from_mapping(data: Mapping[str, object], problems: Problems) -> list[Section]:
     """The sections of settings that come from no file; every place is unknown."""
-    return _sections(data, _Places(problems.file), problems)
+    return _sections(data, Places(problems.file), problems)
 
 
-def _sections(data: Mapping[str, object], places: _Places, problems: Problems) -> list[Section]:
+def _sections(data: Mapping[str, object], places: Places, problems: Problems) -> list[Section]:
     sections: list[Section] = []
     for name, table in data.items():
         at = places.keys.get((name,), places.unknown)
@@ -134,7 +168,7 @@ def _sections(data: Mapping[str, object], places: _Places, problems: Problems) -
 
 
 def _section(
-    kind: str, path: tuple[str, ...], at: Place, table: Mapping[str, object], places: _Places
+    kind: str, path: tuple[str, ...], at: Place, table: Mapping[str, object], places: Places
 ) -> Section:
     section = Section(kind, path[-1], at.file, at.line, at.column, {})
     for key, value in table.items():
@@ -153,13 +187,14 @@ class _Token:
     kind: str
     text: str
     place: Place
+    offset: int
 
 
 class _Scanner:
     """Finds where each key and value stands in a text that the parser has already accepted."""
 
     def __init__(self, text: str, file: str) -> None:
-        self.places = _Places(file)
+        self.places = Places(file)
         self._tokens = list(_tokens(text, file))
         self._index = 0
         table: Path = ()
@@ -180,10 +215,11 @@ class _Scanner:
         return token
 
     def _header(self) -> Path:
-        place = self._next().place
+        bracket = self._next()
         if self._peek().text == "[":
             self._index += 1
-        path = self._key((), place)
+        path = self._key((), bracket.place)
+        self.places.headers.setdefault(path, bracket.offset)
         while self._peek().text == "]":
             self._index += 1
         return path
@@ -202,9 +238,13 @@ class _Scanner:
             self._index += 1
 
     def _pair(self, table: Path) -> None:
-        path = self._key(table, self._peek().place)
+        first = self._peek()
+        path = self._key(table, first.place)
         self._index += 1  # the equals sign
+        value = self._peek()
         self._value(path)
+        last = self._tokens[self._index - 1]
+        self.places.pairs[path] = Pair(first.offset, value.offset, last.offset + len(last.text))
 
     def _value(self, path: Path) -> None:
         token = self._next()
@@ -237,9 +277,9 @@ def _tokens(text: str, file: str) -> list[_Token]:
     for found in _TOKEN.finditer(text):
         place = Place(file, line, found.start() - line_start + 1)
         if found.lastgroup and found.lastgroup != "blank":
-            tokens.append(_Token(found.lastgroup, found[0], place))
+            tokens.append(_Token(found.lastgroup, found[0], place, found.start()))
         if newlines := found[0].count("\n"):
             line += newlines
             line_start = found.start() + found[0].rindex("\n") + 1
-    tokens.append(_Token("end", "", Place(file, line, 1)))
+    tokens.append(_Token("end", "", Place(file, line, 1), len(text)))
     return tokens

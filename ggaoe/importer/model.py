@@ -18,6 +18,7 @@ from ggaoe.config import schema
 from ggaoe.config.build import INTERFACE_NAME_BYTES_MAX
 from ggaoe.config.document import Item, quoted
 from ggaoe.config.sections import TEMPLATE, is_device_name
+from ggaoe.config.values import convert
 from ggaoe.importer.report import Place, Report, Word
 
 Value = bool | int | str | tuple[str, ...]
@@ -71,7 +72,7 @@ class Sections:
 def number(key: str, word: Word, report: Report) -> int | None:
     """The value of our option `key`, a whole number; None where it cannot have it."""
     try:
-        value = schema.convert(schema.BY_KEY[key], Item(word.text, "", 0, 0, typed=False))
+        value = convert(schema.BY_KEY[key], Item(word.text, "", 0, 0, typed=False))
     except ValueError as error:
         report.error(word.at, str(error))
         return None

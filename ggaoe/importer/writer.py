@@ -1,18 +1,12 @@
-"""Our configuration as text, in either dialect.
-
-Owns the order of sections, and TOML's quoting. Must not know where the sections come from.
-"""
+"""Our configuration as text, in either dialect. Must not know where the sections come from."""
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping
 
 from ggaoe.config.keyfile import escape
+from ggaoe.config.toml import written, written_key
 from ggaoe.importer.model import Options, Sections, Value
-
-_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def key_file(sections: Sections, title: str) -> str:
@@ -36,7 +30,7 @@ def toml(sections: Sections, title: str) -> str:
     for kind, tables in (("interfaces", sections.interfaces), ("devices", sections.devices)):
         for name, options in tables.items():
             mark = "#" if kind == "devices" and name in sections.disabled else ""
-            table = (f"[{kind}.{_toml_key(name)}]", *_toml_pairs(options))
+            table = (f"[{written_key(kind, name)}]", *_toml_pairs(options))
             lines += ["", *(mark + line for line in table)]
     return "\n".join(lines) + "\n"
 
@@ -54,20 +48,8 @@ def _value(value: Value) -> str:
 
 
 def _toml_pairs(options: Mapping[str, Value]) -> list[str]:
-    return [f"{_toml_key(key)} = {_toml_value(value)}" for key, value in options.items()]
-
-
-def _toml_key(key: str) -> str:
-    return key if _BARE_KEY.fullmatch(key) else _toml_text(key)
+    return [f"{written_key(key)} = {_toml_value(value)}" for key, value in options.items()]
 
 
 def _toml_value(value: Value) -> str:
-    if isinstance(value, tuple):
-        return f"[{', '.join(map(_toml_text, value))}]"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return _toml_text(value) if isinstance(value, str) else str(value)
-
-
-def _toml_text(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return written(list(value) if isinstance(value, tuple) else value)

@@ -65,6 +65,8 @@ class Daemon:
         self.filed = config
         """What the file says: as `config`, less what was changed without the file."""
         self.source = source
+        self.reads = 0
+        """How often a reload has taken over what the file says."""
         self.confinement: Confinement | None = None
         endpoint = config.metrics
         self._limits = limits_of(
@@ -329,24 +331,29 @@ class Daemon:
         async with self.changing:
             if dry_run:
                 return await self._plan(self.source)
-            self._manager.reloading()
-            refusal = ""
-            try:
-                plan = await self._plan(self.source)
-                await self.apply(plan)
-                self.filed = self.config
-            except GgaoeError as error:
-                refusal = f"reload refused: {error}"
-                raise
-            finally:
-                self._manager.reloaded(refusal)
+            return await self.read_again(self.source)
+
+    async def read_again(self, source: Path) -> ReloadPlan:
+        """A reload; `changing` is held."""
+        self._manager.reloading()
+        refusal = ""
+        try:
+            plan = await self._plan(source)
+            await self.apply(plan)
+            self.filed = self.config
+            self.reads += 1
+        except GgaoeError as error:
+            refusal = f"reload refused: {error}"
+            raise
+        finally:
+            self._manager.reloaded(refusal)
         return plan
 
     async def _plan(self, source: Path) -> ReloadPlan:
         new = await load_async(source, state_directory=self.store.directory)
-        return diff(self.config, new).reopening(await self._replaced())
+        return diff(self.config, new).reopening(await self.replaced())
 
-    async def _replaced(self) -> list[str]:
+    async def replaced(self) -> list[str]:
         """The devices whose paths have come to mean another store; those that do not say are not
         waited for."""
         asked = {

@@ -29,7 +29,7 @@ from ggaoe.server.control import (
     flag,
     select,
 )
-from ggaoe.server.export import State, file_spec_of
+from ggaoe.server.export import FIRST_ATTEMPT_TIMEOUT_S, State, file_spec_of
 from ggaoe.units import format_size
 
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ Json = dict[str, object]
 
 class Changes:
     """The handlers of one daemon. With `dry_run` they only tell; with `persisted` the caller says
-    that the file has, or is about to have, the same change."""
+    that the file has, or is about to have, the same change. `reads` in an answer, and then in the
+    parameters, tells whether a reload has read the file meanwhile, and with it maybe the change."""
 
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
@@ -66,16 +67,31 @@ class Changes:
         return await self._change(params, [change])
 
     async def _remove(self, params: Params) -> Json:
+        if self._is_read_meanwhile(params):
+            return await self._change(params, [])
         names, missing = select(params, self._daemon.config.devices, required=True)
         result = await self._change(params, [Edit("remove", name) for name in names])
         return {**result, **({"missing": missing} if missing else {})}
 
     async def _change(self, params: Params, changes: Sequence[Edit]) -> Json:
-        async with self._daemon.changing:
-            plan, filed = await self._planned(params, changes)
-            if not flag(params, "dry_run"):
-                await self._carry_out(plan, filed)
+        daemon = self._daemon
+        async with daemon.changing:
+            if self._is_read_meanwhile(params) and daemon.source is not None:
+                plan = await daemon.read_again(daemon.source)
+            else:
+                plan, filed = await self._planned(params, changes)
+                if not flag(params, "dry_run"):
+                    await self._carry_out(plan, filed)
         return self._answer(params, plan)
+
+    def _is_read_meanwhile(self, params: Params) -> bool:
+        """Whether the file, which has the change, is what counts: a device that a reload has added
+        cannot be added again."""
+        reads = params.get("reads")
+        if not isinstance(reads, int | None):
+            raise ControlError(INVALID_PARAMS, "reads is no number")
+        is_done = flag(params, "persisted") and not flag(params, "dry_run")
+        return is_done and reads not in (None, self._daemon.reads)
 
     def _answer(self, params: Params, plan: ReloadPlan) -> Json:
         """As that of a reload; warnings are of the change and of the devices that it is about."""
@@ -89,6 +105,7 @@ class Changes:
             "changes": plan.lines(),
             "plan": plan.facts(),
             "warnings": warnings,
+            "reads": self._daemon.reads,
         }
 
     async def _planned(
@@ -97,10 +114,12 @@ class Changes:
         """What changes, and what the file says then, if it is to have the changes."""
         daemon = self._daemon
         directory = daemon.store.directory
-        filed = None
-        if flag(params, "persisted"):
+        filed, in_file = None, flag(params, "persisted")
+        if in_file:
             filed = await asyncio.to_thread(_in_file, daemon.filed, changes, directory)
-        new = await asyncio.to_thread(edit, daemon.config, changes, state_directory=directory)
+        new = await asyncio.to_thread(
+            edit, daemon.config, changes, state_directory=directory, in_file=in_file
+        )
         return diff(daemon.config, new), filed
 
     async def _carry_out(self, plan: ReloadPlan, filed: Config | None) -> None:
@@ -129,7 +148,11 @@ class Changes:
         daemon = self._daemon
         device = config.devices[name]
         try:
-            backend = await open_file(file_spec_of(device))
+            async with asyncio.timeout(FIRST_ATTEMPT_TIMEOUT_S):  # others wait to change something
+                backend = await open_file(file_spec_of(device))
+        except TimeoutError:
+            text = f"nothing was swapped: {device.path}: the store does not answer"
+            raise ControlError(REFUSED, text) from None
         except BackendError as error:
             why = daemon.confinement.explain(device, error) if daemon.confinement else str(error)
             raise ControlError(REFUSED, f"nothing was swapped: {why}") from None
@@ -189,15 +212,18 @@ class Changes:
         if not isinstance(settings, dict):
             raise ControlError(INVALID_PARAMS, "settings is no object")
         hosts = await asyncio.to_thread(load_hosts, ETHERS)
-        new = await asyncio.to_thread(from_mapping, settings, source, hosts=hosts)
+        directory = self._daemon.store.directory
         async with self._daemon.changing:
-            plan = diff(self._daemon.config, new)
+            new = await asyncio.to_thread(
+                from_mapping, settings, source, hosts=hosts, state_directory=directory
+            )
+            plan = diff(self._daemon.config, new).reopening(await self._daemon.replaced())
         return {"changes": plan.lines(), "plan": plan.facts()}
 
 
 def _in_file(filed: Config, changes: Sequence[Edit], directory: Path) -> Config:
     try:
-        return edit(filed, changes, state_directory=directory)
+        return edit(filed, changes, state_directory=directory, in_file=True)
     except ConfigError as error:
         why = " (in the file, which does not have what was changed without --persist)"
         problems = [one._replace(message=one.message + why) for one in error.problems]

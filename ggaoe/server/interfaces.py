@@ -155,12 +155,14 @@ class Interfaces:
     # --- devices ---------------------------------------------------------------------------
 
     def bind(self) -> None:
-        """Serve every device by the ports that its patterns name, and advertise what is new."""
+        """Serve every device by the ports that its patterns name, and advertise what is new.
+
+        Where patterns give one address to several devices, it is that of the first one in the
+        configuration, even while that is not there: hosts must not find one disk after another."""
         claimed: dict[tuple[Port, int, int], str] = {}
         for name, config in self._config.devices.items():
             device = self._engine.devices.get(name)
-            if device is None or not device.is_known:
-                continue
+            is_known = device is not None and device.is_known
             ports = set()
             for port in self._engine.ports.values():
                 interface = self._watcher.interfaces.get(port.link.index)
@@ -169,7 +171,7 @@ class Interfaces:
                 owner = claimed.setdefault((port, config.shelf, config.slot), name)
                 if owner == name:
                     ports.add(port)
-                else:
+                elif is_known:
                     _log.error(
                         "%s: not served on %s: %s has the address %s there already",
                         name,
@@ -178,6 +180,8 @@ class Interfaces:
                         config.address,
                         extra=about(Event.DEVICE_UNSERVED, device=name, interface=port.name),
                     )
+            if device is None or not is_known:
+                continue
             gained = frozenset(ports) - device.ports
             if ports != device.ports:
                 self._engine.set_ports(device, ports)

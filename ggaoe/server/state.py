@@ -9,7 +9,6 @@ an error, not an empty state: a lost reservation would hand the disk to whoever 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -20,7 +19,7 @@ from ggaoe.config import slots
 from ggaoe.config.schema import BY_KEY
 from ggaoe.config.sections import file_name
 from ggaoe.errors import StateError
-from ggaoe.files import put_in_place
+from ggaoe.files import decode_record, encode_record, put_in_place
 from ggaoe.proto.access import LIST_ENTRIES_MAX, MacList
 from ggaoe.proto.ata import SMART_HOST_LOGS
 from ggaoe.proto.frame import SECTOR_BYTES
@@ -102,8 +101,12 @@ class StateStore:
         try:
             if await asyncio.to_thread(slots.read, self.directory) == memory:
                 return
-        except (OSError, ValueError) as error:
-            raise StateError(f"{path}: {error}: restore it, or remove it") from None
+        except OSError as error:
+            advice = f"give user {user_name()} access"
+            raise StateError(f"{path} cannot be read: {error.strerror}: {advice}") from None
+        except ValueError as error:
+            advice = "restore it, since without it devices may get other slots"
+            raise StateError(f"{path} is damaged or not ours ({error}): {advice}") from None
         await self._write(path, slots.encode(memory))
 
     async def _write(self, path: Path, content: bytes) -> None:
@@ -124,28 +127,19 @@ def _temporary(path: Path) -> Path:
 
 def encode(state: TargetState) -> bytes:
     """The file's content; byte strings in hexadecimal."""
-    document = {
-        "format": FORMAT,
-        "version": FORMAT_VERSION,
+    fields = {
         "config_string": state.config_string.hex(),
         "mask": [format_mac(mac) for mac in state.mask],
         "reserved": [format_mac(mac) for mac in state.reserved],
         "smart_enabled": state.smart_enabled,
         "smart_logs": {str(log): data.hex() for log, data in sorted(state.smart_logs.items())},
     }
-    return json.dumps(document, indent=1).encode() + b"\n"
+    return encode_record(FORMAT, FORMAT_VERSION, fields)
 
 
 def decode(content: bytes) -> TargetState:
     """The state in a file's content; raises ValueError with what is wrong."""
-    try:
-        document = json.loads(content)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise ValueError("no ggaoe state")
-    if document.get("version") != FORMAT_VERSION:
-        raise ValueError(f"version {document.get('version')!r} is not known here")
+    document = decode_record(content, FORMAT, FORMAT_VERSION)
     config_string = _bytes(document.get("config_string"))
     if len(config_string) > CONFIG_STRING_BYTES_MAX:
         raise ValueError("config string is too long")

@@ -7,6 +7,7 @@ know: any single test.
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import random
@@ -47,6 +48,8 @@ from helpers.targets import REPOSITORY
 DEADLINE_S = 20.0
 """For whatever is awaited: far longer than any of it takes, and a hang still fails."""
 COMMAND_TIMEOUT_S = 30.0
+LEASE_BREAK_S_MIN = 30
+"""Longer than a reload waits for a store."""
 MIB = 1 << 20
 DISK_BYTES = 4 * MIB
 DISK_SECTORS = DISK_BYTES // SECTOR_BYTES
@@ -219,6 +222,21 @@ class SlowDisk:
         if self._is_held:
             self._namespace.run("fsfreeze", "--unfreeze", self._mounted)
             self._is_held = False
+
+
+@contextmanager
+def leased(path: Path) -> Iterator[None]:
+    """Who opens `path` meanwhile waits, as for a store that does not answer."""
+    if int(Path("/proc/sys/fs/lease-break-time").read_text()) < LEASE_BREAK_S_MIN:
+        pytest.skip("needs leases that hold: fs.lease-break-time is too small")
+    before = signal.signal(signal.SIGIO, signal.SIG_IGN)  # tells us that somebody waits
+    lease = os.open(path, os.O_RDWR)
+    try:
+        fcntl.fcntl(lease, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        yield
+    finally:
+        os.close(lease)
+        signal.signal(signal.SIGIO, before)
 
 
 async def round_trip(

@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 
+from ggaoe.cli.ggaoectl import ask
 from ggaoe.client import Initiator, NoAnswerError
+from ggaoe.config import slots
 from ggaoe.engine.select import ENGINES
+from ggaoe.errors import ControlError
 from ggaoe.proto.frame import SECTOR_BYTES
 from helpers.netns import wait_until
 from integration.load import PATIENT, Load, running
@@ -22,6 +25,7 @@ from integration.scene import (
     Daemon,
     Scene,
     device,
+    leased,
     round_trip,
 )
 
@@ -203,7 +207,6 @@ def test_relative_path_starts_where_ggaoectl_runs(scene: Scene) -> None:
         (("set", "disk", "queue-length=many"), 1, "'many' is no whole number: queue-length can be"),
         (("set", "disk", "queue-length"), 2, "is no option with a value: write it as"),
         (("set", "disk"), 2, "name what to set"),
-        (("set", "defaults", "state-directory=/x"), 1, "only by a restart"),
         (("set", "disk", "slot=2"), 1, "address e0.2 of device"),
         (("add", "disk", "path=/x", "shelf=1", "slot=1"), 1, "there is one of that name"),
         (("add", "new", "path=/x", "shelf=1"), 1, "device [new] has no slot: add it"),
@@ -256,6 +259,19 @@ async def test_swap_exchanges_the_backing_of_a_live_export(scene: Scene, engine:
             assert await remote.read(0, 1) == b"N" * SECTOR_BYTES
 
 
+def test_swap_to_a_store_that_does_not_answer(scene: Scene) -> None:
+    """It is refused, and others can change something again."""
+    scene.disk()
+    new = scene.disk("new")
+    with scene.serving(device()) as daemon:
+        with leased(new):
+            refused = daemon.ctl("swap", "disk", str(new))
+            assert refused.status == 1
+            assert f"nothing was swapped: {new}: the store does not answer" in refused.stderr
+            assert daemon.ask("set", "disk", "queue-length=9")["applied"]
+        assert daemon.listed("disk")["path"] == f"{scene.directory}/disk"
+
+
 def test_swap_persisted_takes_the_place_of_a_uuid(scene: Scene) -> None:
     disk = scene.disk()
     free = "[defaults]\nlandlock = false\n"
@@ -293,8 +309,31 @@ def test_persisted_changes_are_in_the_file_and_in_force(scene: Scene, engine: st
         assert daemon.ask("reload")["changes"] == []
 
 
+def test_what_needs_a_restart_is_written_and_said(scene: Scene, engine: str) -> None:
+    scene.disk()
+    with scene.serving(engine, device()) as daemon:
+        text = daemon.config.read_text()
+        words = ("set", "defaults", "seccomp=false", "mtu=1400")
+        refused = daemon.ctl(*words)
+        assert refused.status == 1
+        assert (
+            "seccomp is changed only by a restart: write it into the file (--pe" in refused.stderr
+        )
+        assert daemon.config.read_text() == text
+        waits = "needs a restart: seccomp true → false; true stays"
+        answer = daemon.ask(*words, "--persist")
+        assert answer["changes"][-1] == waits
+        assert "\nseccomp = false\n" in daemon.config.read_text()
+        assert daemon.ask("set", "disk", "queue-length=9")["changes"][-1] == waits
+        assert daemon.ask("show", "daemon")["daemon"]["seccomp"]["calls"]
+        assert daemon.ask("list")["unsaved"] == ["change disk (e0.1): queue-length 64 → 9"]
+        assert daemon.ask("reload")["changes"][-1] == waits
+    daemon.start()
+    assert not daemon.ask("show", "daemon")["daemon"]["seccomp"]["calls"]
+    assert daemon.stop() == 0
+
+
 def test_persisted_in_toml(scene: Scene) -> None:
-    pytest.importorskip("tomlkit")
     scene.disk()
     daemon = scene.daemon()
     daemon.config = daemon.config.with_suffix(".toml")
@@ -309,6 +348,33 @@ def test_persisted_in_toml(scene: Scene) -> None:
     assert daemon.config.read_text() == f"{text}queue-length = 9\n"
     assert daemon.ask("reload")["changes"] == []
     assert daemon.stop() == 0
+
+
+def test_a_reload_is_quicker_than_the_daemon_is_told(scene: Scene) -> None:
+    """What is in the file by then is no reason to take it out of the file again."""
+    for name in ("disk", "more"):
+        scene.disk(name)
+    with scene.serving(device()) as daemon:
+        socket = scene.directory / "ctl"
+        text = daemon.config.read_text()
+        options = {"path": f"{scene.directory}/more", "shelf": "0", "slot": "2"}
+        for verb, params in (
+            ("add", {"name": "more", "options": options}),
+            ("remove", {"names": ["more"]}),
+        ):
+            asked: dict[str, Any] = {**params, "persisted": True}
+            planned = ask(socket, verb, {**asked, "dry_run": True})
+            assert len(planned["changes"]) == 1
+            daemon.configure(device(), device("more", 2) if verb == "add" else "")
+            assert daemon.ask("reload")["changes"] == planned["changes"]
+            with pytest.raises(ControlError):
+                ask(socket, verb, asked)
+            with pytest.raises(ControlError):
+                ask(socket, verb, {**asked, "reads": planned["reads"], "dry_run": True})
+            again = ask(socket, verb, {**asked, "reads": planned["reads"]})
+            assert (again["applied"], again["changes"]) == (True, [])
+        assert daemon.config.read_text() == text
+        assert list(rows(daemon)) == ["disk"]
 
 
 def test_file_that_cannot_have_it_keeps_all_as_it_is(scene: Scene) -> None:
@@ -361,6 +427,16 @@ def test_check_tells_what_a_reload_would_do(scene: Scene) -> None:
         assert plan["changed"][0]["how"] == "reopen"
         assert {"key": "queue-length", "old": "9", "new": "64"} in plan["changed"][0]["options"]
         assert plan == daemon.ask("reload", "--dry-run")["plan"]
+        daemon.configure(device())
+        daemon.ask("reload")
+        scene.disk("new").replace(scene.directory / "disk")
+        automatic = device("x", slot="auto") + device("y", slot="auto")
+        daemon.configure(device(), automatic, "[defaults]\nstate-directory = .\n")
+        scene.directory.joinpath("slots.map").write_bytes(slots.encode({0: {"y": 7}}))
+        plan = scene.ggaoe("check", "-c", str(daemon.config), "--diff", "--json").json["plan"]
+        assert plan == daemon.ask("reload", "--dry-run")["plan"]
+        assert [one["how"] for one in plan["changed"]] == ["reopen"]
+        assert [one["address"] for one in plan["added"]] == ["e0.0", "e0.2"]
     alone = scene.ggaoe("check", "-c", str(daemon.config), "--diff")
     assert alone.status == 1
     assert "cannot reach the daemon" in alone.stderr
@@ -420,10 +496,15 @@ async def test_template_exports_what_matches_with_stable_slots(scene: Scene, eng
             await round_trip(initiator, volumes / "aa", slot=2)
         (volumes / "a").unlink()
         assert daemon.ask("reload")["changes"] == ["remove vms-a (e0.0)"]
-        refused = daemon.ctl("set", "vms-b", "queue-length=3", "--persist")
+        refused = daemon.ctl("remove", "vms-b", "--persist")
         assert refused.status == 1
-        assert "comes of template [vms]" in refused.stderr
-        daemon.ask("set", "vms-b", "queue-length=3")
+        assert "vg/b of template [vms]: narrow its pattern, or 'ggaoectl stop" in refused.stderr
+        text = daemon.config.read_text()
+        daemon.ask("set", "vms-b", "queue-length=3", "--persist")
+        daemon.ask("stop", "vms-b", "--persist")
+        section = "\n[vms-b]\nqueue-length = 3\nauto = false\n"
+        assert daemon.config.read_text() == text + section
+        assert daemon.ask("reload")["changes"] == []
     scene.disk("vg/0")
     daemon.start()
     assert {name: row[1] for name, row in rows(daemon).items()} == {
@@ -431,6 +512,7 @@ async def test_template_exports_what_matches_with_stable_slots(scene: Scene, eng
         "vms-aa": "e0.2",
         "vms-b": "e0.1",
     }
+    assert rows(daemon)["vms-b"][0] == "stopped"
     assert daemon.stop() == 0
 
 

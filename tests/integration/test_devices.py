@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import fcntl
 import os
 import random
 import shutil
-import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,30 +21,22 @@ from ggaoe.proto.ata import AtaError, Opcode
 from ggaoe.proto.frame import SECTOR_BYTES, Error
 from helpers.needs import requires_program
 from helpers.netns import wait_until
-from integration.scene import DEADLINE_S, DISK_BYTES, DISK_SECTORS, MIB, Scene, device, round_trip
+from integration.scene import (
+    DEADLINE_S,
+    DISK_BYTES,
+    DISK_SECTORS,
+    MIB,
+    Scene,
+    device,
+    leased,
+    round_trip,
+)
 
 DISK = device()
 SECTOR = b"ggaoe---" * (SECTOR_BYTES // 8)
-LEASE_BREAK_S_MIN = 30
-"""Longer than a reload waits for a store."""
 
 
 # --- waiting -----------------------------------------------------------------------------------
-
-
-@contextmanager
-def leased(path: Path) -> Iterator[None]:
-    """Who opens `path` meanwhile waits, as for a store that does not answer."""
-    if int(Path("/proc/sys/fs/lease-break-time").read_text()) < LEASE_BREAK_S_MIN:
-        pytest.skip("needs leases that hold: fs.lease-break-time is too small")
-    before = signal.signal(signal.SIGIO, signal.SIG_IGN)  # tells us that somebody waits
-    lease = os.open(path, os.O_RDWR)
-    try:
-        fcntl.fcntl(lease, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-        yield
-    finally:
-        os.close(lease)
-        signal.signal(signal.SIGIO, before)
 
 
 async def test_a_store_that_does_not_answer_is_told(scene: Scene) -> None:

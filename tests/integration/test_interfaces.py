@@ -48,6 +48,19 @@ def test_each_device_is_served_by_the_interfaces_it_names(scene: Scene) -> None:
         assert daemon.interface("lo") is None
 
 
+def test_an_address_is_that_of_the_first_device_even_before_it_is_there(scene: Scene) -> None:
+    """Hosts must not find one disk after another: no order of start and reload changes it."""
+    for name in ("first", "second"):
+        scene.disk(name)
+    sections = device("first", interfaces="far*", auto=False), device("second", interfaces="*r0")
+    with scene.serving(*sections) as daemon:
+        assert daemon.listed("second")["interfaces"] == []
+        daemon.ask("start", "first")
+        assert daemon.listed("first")["interfaces"] == ["far0"]
+        assert daemon.listed("second")["interfaces"] == []
+        assert "second: not served on far0: first has the address e0.1" in daemon.log_text()
+
+
 async def test_two_interfaces_are_two_paths_to_one_disk(scene: Scene) -> None:
     disk = scene.disk()
     veth(scene.host, "near1", scene.target, "far1")

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
+import os
+import socket
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +20,19 @@ from unit.cli.answering import answering, asked, ggaoectl
 CONFIG = "# mine\n[disk]\npath = /x\nshelf = 0\nslot = 1\n"
 
 
+def _can_lock(config: Path | None) -> bool:
+    """Whether somebody else could rewrite the file now."""
+    assert config is not None
+    directory = os.open(config.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(directory)
+    return True
+
+
 class Asked:
     """A daemon that takes every change, and what it was asked; `refuse` says no to the last one."""
 
@@ -23,6 +41,8 @@ class Asked:
         self.refuse = refuse
         self.calls: list[tuple[str, Params]] = []
         self.file_then = ""
+        self.edit = ""
+        self.is_alone = False
 
     async def version(self, params: Params) -> object:
         return {"config": str(self.config) if self.config else None}
@@ -32,6 +52,10 @@ class Asked:
             self.calls.append((name, asked(params)))
             if not params.get("dry_run"):
                 self.file_then = self.config.read_text() if self.config else ""
+                if params.get("persisted"):
+                    self.is_alone = not _can_lock(self.config)
+                if self.edit and self.config:
+                    self.config.write_text(self.file_then + self.edit)
                 if self.refuse:
                     raise ControlError(REFUSED, "not now")
             plan = {"removed": [{"name": "disk", "address": "e0.1"}]}
@@ -104,12 +128,26 @@ def test_the_file_has_it_before_the_daemon(
     with asked.listening(tmp_path / "ctl"):
         ran = ggaoectl("--socket", tmp_path / "ctl", *words, "--persist")
     assert ran.status == 0
+    assert asked.is_alone
     assert f"written to {config}" in ran.out
     assert config.read_text() == asked.file_then == text
     assert [(p.get("dry_run", False), p["persisted"]) for _, p in asked.calls] == [
         (True, True),
         (False, True),
     ]
+
+
+def test_dry_run_tells_what_the_file_cannot_have(tmp_path: Path, config: Path) -> None:
+    asked = Asked(config)
+    words = "--socket", tmp_path / "ctl", "set", "disk", "slot=3", "--persist", "--dry-run"
+    with asked.listening(tmp_path / "ctl"):
+        assert ggaoectl(*words).status == 0
+        assert config.read_text() == CONFIG
+        config.write_text(f"{CONFIG}nonsense\n")
+        ran = ggaoectl(*words)
+    assert ran.status == 1
+    assert "f.conf:6:1: 'nonsense' is no [section]" in ran.err
+    assert all(params["dry_run"] for _, params in asked.calls)
 
 
 def test_what_the_daemon_refuses_after_all_is_put_back(tmp_path: Path, config: Path) -> None:
@@ -119,6 +157,44 @@ def test_what_the_daemon_refuses_after_all_is_put_back(tmp_path: Path, config: P
     assert (ran.status, ran.err) == (1, "ggaoectl: not now\n")
     assert "slot = 3" in asked.file_then
     assert config.read_text() == CONFIG
+
+
+def test_what_somebody_else_has_written_meanwhile_stays(tmp_path: Path, config: Path) -> None:
+    asked = Asked(config, refuse=True)
+    asked.edit = "# mine\n"
+    with asked.listening(tmp_path / "ctl"):
+        ran = ggaoectl("--socket", tmp_path / "ctl", "set", "disk", "slot=3", "--persist")
+    assert ran.status == 1
+    assert ran.err.splitlines() == [
+        f"{config}: was changed by somebody else: try again",
+        "ggaoectl: not now: the daemon has not changed, but the file has: edit it",
+    ]
+    assert config.read_text() == asked.file_then + "# mine\n"
+
+
+def test_daemon_that_ends_in_the_middle(tmp_path: Path, config: Path) -> None:
+    """Nobody knows whether it has the change; the file has it."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "ctl"))
+        listener.listen()
+        answers = iter(({"config": str(config)}, {"plan": {}}, None))
+
+        def serve() -> None:
+            for answer in answers:
+                connection, _ = listener.accept()
+                with connection, connection.makefile("rwb") as lines:
+                    lines.readline()
+                    if answer is not None:
+                        result = {"jsonrpc": "2.0", "id": 1, "result": answer}
+                        lines.write(json.dumps(result).encode() + b"\n")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        ran = ggaoectl("--socket", tmp_path / "ctl", "set", "disk", "slot=3", "--persist")
+        thread.join()
+    assert ran.status == 3
+    assert f"{config} has the change: 'ggaoectl reload' puts it in force" in ran.err
+    assert "slot = 3" in config.read_text()
 
 
 def test_there_has_to_be_a_file(tmp_path: Path) -> None:

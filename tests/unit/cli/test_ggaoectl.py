@@ -408,7 +408,7 @@ def test_the_socket_is_found_in_a_configuration_with_errors(
     config = daemon.path.with_name(name)
     config.write_text(text.format(socket=daemon.path))
     assert ggaoectl("-c", config, "clear-stats").status == DONE
-    config.write_text(text.format(socket=daemon.path.name))  # relative to the file
+    config.write_text("\ufeff" + text.format(socket=daemon.path.name))  # relative to the file
     assert ggaoectl("clear-stats", "--config", config).status == DONE
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -110,6 +111,37 @@ def test_mapping_is_the_configuration_again() -> None:
     served = parse(f"{TEXT}[defaults]\nmetrics = 127.0.0.1:9100\npid-file = /pid\n", "f.conf")
     config = edit(served, [Edit("add", "c", DEVICE), Edit("set", "eth0", {"mtu": "1500"})])
     assert from_mapping(json.loads(json.dumps(as_mapping(config))), "f.conf") == config
+
+
+def test_automatic_slots_stay_so_in_a_mapping(tmp_path: Path) -> None:
+    config = from_mapping(
+        {
+            "defaults": {"state-directory": str(tmp_path), "shelf": 1, "queue-length": 3},
+            "devices": {"a": {"path": "/a", "slot": "auto"}},
+        },
+        "f.conf",
+    )
+    assert config.devices["a"].slot == 0
+    assert as_mapping(config)["devices"] == {"a": {"path": "/a", "slot": "auto"}}
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (Edit("set", "\ud800", {"mtu": "1500"}), ""),
+        (Edit("add", "\ud800", DEVICE), "cannot name a device"),
+        (Edit("set", "a", {"path": "/\ud800"}), "path has half a character: write it in UTF-8"),
+        (Edit("set", "a", {"interfaces": "\ud800"}), "interfaces has half a character"),
+        (Edit("set", "acls", {"x": "\ud800"}), "is neither an access list nor a host"),
+    ],
+)
+def test_characters_that_are_none(change: Edit, problem: str) -> None:
+    """As they come from the words of a command, and from JSON."""
+    if not problem:
+        edit(BASE, [change])
+        return
+    with pytest.raises(ConfigError, match=problem):
+        edit(BASE, [change])
 
 
 NAMES = st.sampled_from(["a", "b", "c", "eth0", "defaults", "acls"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ggaoe.config import Config, load, slots
+from ggaoe.config import Config, Edit, edit, load, slots
+from ggaoe.config.read import fixed_part
 from ggaoe.errors import ConfigError
 
 Load = Callable[..., Config]
@@ -73,6 +75,26 @@ def test_explicit_number_of_a_device_that_has_gone(read: Load) -> None:
     assert addresses(read(auto("a", "b") + explicit))["a"] == "e1.2"
 
 
+def test_number_that_was_explicit_is_given_to_nobody_else(read: Load) -> None:
+    read("[a]\npath = /a\nslot = 0\n" + auto("b"))
+    read("[a]\npath = /a\nslot = 2\n" + auto("b"))
+    assert addresses(read(auto("b", "new"))) == {"b": "e1.1", "new": "e1.3"}
+    assert addresses(read(auto("a", "b", "new")))["a"] == "e1.0"
+
+
+def test_number_that_is_written_down_and_not_any_more(read: Load) -> None:
+    read(auto("a", "b", "c"))
+    read(auto("a", "c"))
+    for slot in (2, 7):
+        pinned = f"[c]\npath = /x/c\nslot = {slot}\n"
+        assert addresses(read(auto("a") + pinned))["c"] == f"e1.{slot}"
+        assert addresses(read(auto("a", "c", "new"))) == {
+            "a": "e1.0",
+            "c": "e1.2",
+            "new": "e1.3",
+        }
+
+
 def test_full_shelf_takes_what_went_first_and_says_so(read: Load) -> None:
     names = [f"d{number}" for number in range(255)]
     read(auto(*names))
@@ -84,6 +106,16 @@ def test_full_shelf_takes_what_went_first_and_says_so(read: Load) -> None:
     assert "device [new] becomes e1.0, which was that of 'd0'" in warning.message
     (problem,) = problems(read, auto(*names[2:], "new", "newer", "newest"))
     assert problem.endswith("shelf 1 has no slot left for device [newest]: use another shelf")
+
+
+def test_full_shelf_takes_what_was_explicit_and_says_so(read: Load) -> None:
+    names = [f"d{number}" for number in range(254)]
+    explicit = "[x]\npath = /x\nslot = {}\n"
+    read(explicit.format(0) + auto(*names[1:]))
+    read(explicit.format(254) + auto(*names[1:]))
+    config = read(explicit.format(254) + auto(*names[1:], "new"))
+    (warning,) = config.warnings
+    assert "device [new] becomes e1.0, which was that of 'x'" in warning.message
 
 
 def test_nothing_is_remembered_without_need(read: Load, tmp_path: Path) -> None:
@@ -120,6 +152,7 @@ def test_file_keeps_what_is_remembered(memory: dict[int, dict[str, int]]) -> Non
         b'{"format": "ggaoe-slots", "version": 1}',
         b'{"format": "ggaoe-slots", "version": 1, "shelves": {"x": {}}}',
         b'{"format": "ggaoe-slots", "version": 1, "shelves": {"65535": {}}}',
+        b'{"format": "ggaoe-slots", "version": 1, "shelves": {"1": {"a": 1}, "01": {"b": 1}}}',
         b'{"format": "ggaoe-slots", "version": 1, "shelves": {"1": []}}',
         b'{"format": "ggaoe-slots", "version": 1, "shelves": {"1": {"a": 255}}}',
         b'{"format": "ggaoe-slots", "version": 1, "shelves": {"1": {"a": true}}}',
@@ -143,9 +176,13 @@ def test_numbers_are_distinct_and_stay(steps: list[tuple[set[int], set[int]]]) -
     present: dict[str, int] = {}
     for wanting, explicit in steps:
         names = [f"d{number}" for number in sorted(wanting)]
-        free = explicit - set(present.values())  # what collides is refused elsewhere
+        # What collides is refused elsewhere.
+        free = {f"e{slot}": slot for slot in sorted(explicit - set(present.values()))}
         chosen = slots.choose(remembered, names, free)
         assert chosen == slots.choose(remembered, names, free)
+        had = set(remembered.values())
+        for name in names:
+            assert chosen.slots[name] not in had - {remembered.get(name)}
         assert chosen.slots.keys() == set(names)
         assert not chosen.reused
         assert len(set(chosen.slots.values())) == len(names)
@@ -212,6 +249,91 @@ def test_name_that_a_section_has(read: Load, tmp_path: Path) -> None:
     assert problem.endswith("f.conf:6:1 already: give the section another name")
 
 
+@pytest.mark.parametrize(
+    ("text", "files"),
+    [
+        ("[template t]\npath = vg/*/*\n", ("a-b/c", "a/b-c")),
+        ("[template t]\npath = vg/x/*\n[template t-a]\npath = vg/y/*\n", ("x/a-b", "y/b")),
+    ],
+)
+def test_two_volumes_that_would_have_one_name(
+    read: Load, tmp_path: Path, text: str, files: tuple[str, ...]
+) -> None:
+    for name in files:
+        (tmp_path / "vg" / name).parent.mkdir(parents=True)
+        (tmp_path / "vg" / name).touch()
+    (problem,) = problems(read, text)
+    one, other = sorted(str(tmp_path / "vg" / name) for name in files)
+    assert re.search(r"would become device \[t-a-b.*\], as .* would", problem)
+    assert one in problem
+    assert other in problem
+
+
+def test_volume_that_has_two_names_is_exported_once(read: Load, tmp_path: Path) -> None:
+    volumes(tmp_path, "a")
+    (tmp_path / "vg" / "b").symlink_to("a")
+    config = read(VMS)
+    assert list(config.devices) == ["vms-a"]
+    (warning,) = config.warnings
+    assert warning.message == (
+        f"{tmp_path}/vg/b is not exported: it is the same as {tmp_path}/vg/a"
+    )
+
+
+def test_volume_that_cannot_be_examined_keeps_its_device(read: Load, tmp_path: Path) -> None:
+    """The device waits, and says why; to leave it out would take it from its hosts."""
+    volumes(tmp_path, "a")
+    (tmp_path / "vg" / "long").symlink_to("x" * 300)
+    (tmp_path / "vg" / "nothing").symlink_to("nowhere")
+    (tmp_path / "vg" / "loop").symlink_to("loop")
+    assert list(read(VMS).devices) == ["vms-a", "vms-long"]
+
+
+def test_directory_that_looks_like_a_pattern(tmp_path: Path) -> None:
+    directory = tmp_path / "[x]*"
+    volumes_of = directory / "vg?"
+    volumes_of.mkdir(parents=True)
+    (volumes_of / "a").touch()
+    (directory / "more.conf").write_text("[b]\npath = b\nslot = auto\n")
+    file = directory / "f.conf"
+    file.write_text(
+        "[defaults]\nstate-directory = .\nshelf = 1\ninclude = m*.conf\n"
+        "[template t]\npath = vg[?]/*\n"
+    )
+    config = load(file)
+    assert addresses(config) == {"b": "e1.0", "t-a": "e1.1"}
+    assert config.document.directories == (directory,)
+    assert fixed_part(str(config.templates[0].pattern)) == volumes_of
+
+
+def test_section_without_a_path_changes_one_of_the_devices(read: Load, tmp_path: Path) -> None:
+    volumes(tmp_path, "a", "b", "c")
+    text = VMS + "queue-length = 5\n[vms-b]\nqueue-length = 7\n[vms-c]\nslot = 9\n"
+    config = read(text)
+    assert addresses(config) == {"vms-a": "e1.0", "vms-b": "e1.1", "vms-c": "e1.9"}
+    assert [device.queue_length for device in config.devices.values()] == [5, 7, 5]
+    assert config.devices["vms-b"].path == tmp_path / "vg" / "b"
+    changed = edit(config, [Edit("set", "vms-b", {"queue-length": None, "max-delay": "1"})])
+    assert changed.devices["vms-b"].queue_length == 5
+    assert changed.devices["vms-b"].max_delay_s == 1
+    assert list(edit(config, [Edit("remove", "vms-b")]).devices) == ["vms-a", "vms-c"]
+    (tmp_path / "vg" / "b").unlink()
+    config = read(text)
+    assert list(config.devices) == ["vms-a", "vms-c"]
+    (warning,) = config.warnings
+    assert str(warning).endswith(
+        "f.conf:7:1: warning: [vms-b] has no effect: its template has no such volume now "
+        "(and it has no path)"
+    )
+
+
+def test_device_is_put_in_the_place_of_a_templates(read: Load, tmp_path: Path) -> None:
+    volumes(tmp_path, "a")
+    config = edit(read(VMS), [Edit("remove", "vms-a")])
+    config = edit(config, [Edit("add", "vms-a", {"path": "/other", "slot": "3"})])
+    assert addresses(config) == {"vms-a": "e1.3"}
+
+
 def test_volume_whose_name_cannot_be_used(read: Load, tmp_path: Path) -> None:
     volumes(tmp_path, "a\n", "b")
     config = read(VMS)
@@ -238,6 +360,10 @@ def test_too_many_volumes(read: Load, tmp_path: Path) -> None:
         (
             "path = x*\nuuid = 1\n",
             "6:1: template [vms] has a uuid: its devices take a path with wildcards",
+        ),
+        (
+            "path = x*\n[template ]\npath = y*\n",
+            "6:1: a template needs a name, which its devices have in theirs: [template NAME]",
         ),
         (
             "path = x*\nmtu = 1500\n",
