@@ -1,4 +1,5 @@
-"""Every async test runs on asyncio and on uvloop, where that is installed."""
+"""Every async test runs on asyncio and on uvloop, where that is installed; a test that chooses the
+engine by itself is done when it has run on each."""
 
 from __future__ import annotations
 
@@ -22,3 +23,8 @@ def pytest_asyncio_loop_factories(
     if uvloop is not None:
         factories["uvloop"] = uvloop.new_event_loop
     return factories
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if "engine" in getattr(item, "fixturenames", ()):
+        item.add_marker(pytest.mark.one_engine)
