@@ -45,8 +45,9 @@ from helpers.needs import requires_program
 from helpers.netns import Namespace, Process, wait_until
 from helpers.targets import REPOSITORY
 
-DEADLINE_S = 20.0
-"""For whatever is awaited: far longer than any of it takes, and a hang still fails."""
+DEADLINE_S = 40.0
+"""For whatever is awaited: longer than any of it takes (a reload waits 22 s for disks that do not
+answer), and a hang still fails."""
 COMMAND_TIMEOUT_S = 30.0
 MIB = 1 << 20
 DISK_BYTES = 4 * MIB

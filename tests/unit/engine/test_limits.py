@@ -121,7 +121,8 @@ async def test_refused_writes_give_their_buffers_back(rig: Rig) -> None:
 
 async def test_adjacent_requests_are_merged(rig: Rig) -> None:
     port = rig.port()
-    disk, host = rig.disk(port), Host(port, MAC_A)
+    policy = Policy(max_delay_ns=3600 * 10**9)  # however long it takes to send them all
+    disk, host = rig.disk(port, policy=policy), Host(port, MAC_A)
     writes = [host.write(number, f"{number}") for number in (3, 1, 0, 2)]
     reads = [host.read(number) for number in (102, 100, 101)]
     await host.good(*writes, *reads)
@@ -134,7 +135,7 @@ async def test_adjacent_requests_are_merged(rig: Rig) -> None:
 
 async def test_merge_delay_holds_a_lone_request_until_its_time(rig: Rig) -> None:
     port = rig.port()
-    policy = Policy(merge_delay_ns=20_000_000)
+    policy = Policy(merge_delay_ns=200_000_000)
     disk, host = rig.disk(port, policy=policy), Host(port, MAC_A)
     first = host.write(0, "a")
     await rig.quiet()
