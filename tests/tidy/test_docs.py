@@ -135,6 +135,14 @@ def test_a_wrong_command_is_noticed() -> None:
     assert understood == [True, True, False]
 
 
+def test_every_command_is_in_the_readme() -> None:
+    words = [command.split() for command in _commands((ROOT / "README.md").read_text())]
+    for program, parser in PARSERS.items():
+        (verbs,) = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+        told = {word[1] for word in words if word[0] == program and len(word) > 1}
+        assert set(verbs.choices) <= told
+
+
 def _layout() -> list[str]:
     """The modules that ARCHITECTURE.md lists, by their paths without suffix."""
     text = (ROOT / "ARCHITECTURE.md").read_text().partition("## Layout")[2]
