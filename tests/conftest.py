@@ -4,6 +4,8 @@ engine by itself is done when it has run on each."""
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 from collections.abc import Callable, Mapping
 
 import pytest
@@ -12,6 +14,10 @@ try:
     import uvloop
 except ImportError:
     uvloop = None
+
+# Tests start hundreds of processes: each would compile all that it imports.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 
 def pytest_asyncio_loop_factories(
