@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 
+import hypothesis
 import pytest
 
 try:
@@ -18,6 +19,10 @@ except ImportError:
 # Tests start hundreds of processes: each would compile all that it imports.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+# How long an example takes is a matter of the machine.
+hypothesis.settings.register_profile("ggaoe", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("ggaoe")
 
 
 def pytest_asyncio_loop_factories(

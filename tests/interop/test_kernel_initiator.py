@@ -236,7 +236,7 @@ def test_fio_verifies_every_pattern(images: Images, tmp_path: Path, mtu_bytes: i
     verify_on_host(stage.backing, FIO_PATTERNS, tmp_path, "read-sequential-32", "read-random-32")
 
 
-OUTAGE_BYTES = 96 * MIB
+OUTAGE_BYTES = 48 * MIB
 FIO_OUTAGE = (
     FIO_HEAD
     + f"""
