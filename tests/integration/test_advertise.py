@@ -229,7 +229,7 @@ async def test_the_sector_count_of_an_mtu_is_used_and_works(scene: Scene) -> Non
     disk = scene.disk()
     with scene.serving(DISK):
         async with scene.initiator() as initiator:
-            (found,) = await initiator.discover(0.1)
+            (found,) = await initiator.discover(1.0)
             assert found.sectors == {1500: 2, 4200: 8, 9000: 17}[scene.mtu_bytes]
             await round_trip(initiator, disk)
 
@@ -238,6 +238,6 @@ async def test_loopback_carries_its_large_frames(scene: Scene) -> None:
     disk = scene.disk()
     with scene.serving(device(interfaces="lo")):
         async with scene.initiator("lo", namespace=scene.target) as initiator:
-            (found,) = await initiator.discover(0.1)
+            (found,) = await initiator.discover(1.0)
             assert found.sectors == 127
             await round_trip(initiator, disk)

@@ -219,7 +219,7 @@ async def test_export_serves_a_file_without_configuration(scene: Scene) -> None:
         )
     wait_until(lambda: b"ready: " in log.read_bytes(), DEADLINE_S, "ready")
     async with scene.initiator() as initiator:
-        (found,) = await initiator.discover(0.1)
+        (found,) = await initiator.discover(1.0)
         assert (found.shelf, found.slot) == (7, 3)
         remote = await initiator.open(7, 3)
         assert (await remote.identify()).size_sectors * 512 == DISK_BYTES
