@@ -90,8 +90,7 @@ async def test_beyond_the_budget_the_newest_is_refused_and_counted(rig: Rig) -> 
     disk, greedy = rig.disk(port, policy=Policy(queue_length=2)), Host(port, MAC_A)
     other = Host(port, MAC_B)
     disk.hold()
-    tags = [greedy.read(number % SIZE_SECTORS) for number in range(GREEDY_REQUESTS)]
-    await until(lambda: port.link.counters.rx_frames == len(tags))
+    tags = await greedy.read_many(number % SIZE_SECTORS for number in range(GREEDY_REQUESTS))
     refused = disk.device.counters.drops["queue_full"]
     assert 0 < refused < len(tags)
     kept_too = other.read(100)
