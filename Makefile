@@ -5,8 +5,11 @@ export VENV
 
 setup: ; @bash packaging/devel/setup.sh
 demo: setup ; @bash bench/demo.sh
-test: setup ; $(VENV)/bin/pytest && GGAOE_ENGINE=portable $(VENV)/bin/pytest -m "not one_engine" tests/integration tests/interop tests/torture
-test-quick: setup ; $(VENV)/bin/pytest tests/tidy tests/unit tests/property
+# Tests of the whole daemon want the machine for themselves; the others run beside each other.
+WHOLE := tests/integration tests/interop tests/torture
+
+test: setup ; $(VENV)/bin/pytest -n auto $(WHOLE:%=--ignore=%) && $(VENV)/bin/pytest $(WHOLE) && GGAOE_ENGINE=portable $(VENV)/bin/pytest -m "not one_engine" $(WHOLE)
+test-quick: setup ; $(VENV)/bin/pytest -n auto tests/tidy tests/unit tests/property
 lint: setup ; $(VENV)/bin/pytest tests/tidy
 sanitize: setup ; @bash packaging/devel/sanitize.sh
 torture: setup ; @bash packaging/devel/torture.sh $(SECONDS)

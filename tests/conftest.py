@@ -1,9 +1,11 @@
-"""Every async test runs on asyncio and on uvloop, where that is installed; properties hold however
-slow the machine is."""
+"""Every async test runs on asyncio and on uvloop, where that is installed; a test that chooses the
+engine by itself is done when it has run on each."""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 from collections.abc import Callable, Mapping
 
 import hypothesis
@@ -14,7 +16,12 @@ try:
 except ImportError:
     uvloop = None
 
-hypothesis.settings.register_profile("ggaoe", deadline=None)
+# Tests start hundreds of processes: each would compile all that it imports.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
+# How long an example takes is a matter of the machine.
+hypothesis.settings.register_profile("ggaoe", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("ggaoe")
 
 
@@ -27,3 +34,8 @@ def pytest_asyncio_loop_factories(
     if uvloop is not None:
         factories["uvloop"] = uvloop.new_event_loop
     return factories
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if "engine" in getattr(item, "fixturenames", ()):
+        item.add_marker(pytest.mark.one_engine)

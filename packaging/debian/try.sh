@@ -134,9 +134,15 @@ stop
 
 say "remove"
 touch "$root/var/lib/ggaoed/kept"
+# What a single export leaves, and what enables it.
+inside install -d -o ggaoed -g ggaoed /var/lib/ggaoed-export/data
+touch "$root/etc/ggaoe/export/data.conf"
+ln -s /lib/systemd/system/ggaoe-export@.service \
+    "$root/etc/systemd/system/multi-user.target.wants/ggaoe-export@data.service"
 inside apt-get remove -qq -y ggaoe >"$work/apt" 2>&1 || fail "$(cat "$work/apt")"
 [ -e "$root/etc/ggaoe/ggaoed.conf" ] || fail "the configuration is gone"
 [ -e "$root/var/lib/ggaoed/kept" ] || fail "the state is gone"
+[ -e "$root/etc/ggaoe/export/data.conf" ] || fail "the single export is gone"
 [ ! -e "$root/usr/bin/ggaoe" ] || fail "the program is still there"
 
 say "purge"

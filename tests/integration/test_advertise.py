@@ -124,6 +124,7 @@ def test_a_change_of_one_interface_is_advertised_there(
         wait_until(leads, DEADLINE_S, "far1 advertised more often than far0")
 
 
+@pytest.mark.one_engine
 def test_an_added_device_is_advertised(scene: Scene) -> None:
     scene.disk()
     scene.disk("more")
@@ -149,6 +150,7 @@ def test_growth_is_advertised_and_served(scene: Scene) -> None:
         assert daemon.listed("disk")["size_bytes"] == 2 * DISK_BYTES
 
 
+@pytest.mark.one_engine
 def test_a_queue_length_is_advertised_when_it_changes(scene: Scene) -> None:
     scene.disk()
     scene.disk("same")
@@ -161,6 +163,7 @@ def test_a_queue_length_is_advertised_when_it_changes(scene: Scene) -> None:
         assert wire.wait_for_reply(1).config.buffer_count == 30
 
 
+@pytest.mark.one_engine
 def test_permitted_hosts_are_told_one_by_one(scene: Scene) -> None:
     scene.disk()
     first, second, denied = OTHER_HOSTS
@@ -181,6 +184,7 @@ def test_permitted_hosts_are_told_one_by_one(scene: Scene) -> None:
         assert {got.header.destination for got in frames if got.is_advertisement} == {BROADCAST}
 
 
+@pytest.mark.one_engine
 def test_a_mask_list_says_who_is_told(scene: Scene) -> None:
     scene.disk()
     with scene.wire() as wire, scene.serving(device(queue_length=20)) as daemon:
@@ -196,6 +200,7 @@ def test_a_mask_list_says_who_is_told(scene: Scene) -> None:
         assert told == {wire.mac, OTHER_HOSTS[0]}
 
 
+@pytest.mark.one_engine
 def test_a_list_that_admits_nobody_is_told_to_nobody(scene: Scene) -> None:
     scene.disk()
     scene.disk("open")
@@ -207,6 +212,7 @@ def test_a_list_that_admits_nobody_is_told_to_nobody(scene: Scene) -> None:
         assert advertised(frames).keys() == {(0, 2)}
 
 
+@pytest.mark.one_engine
 def test_an_interval_repeats_for_ever_until_it_is_taken_away(scene: Scene) -> None:
     scene.disk()
     every_second = "[defaults]\nadvertise-interval = 1\n"
@@ -223,7 +229,7 @@ async def test_the_sector_count_of_an_mtu_is_used_and_works(scene: Scene) -> Non
     disk = scene.disk()
     with scene.serving(DISK):
         async with scene.initiator() as initiator:
-            (found,) = await initiator.discover(0.1)
+            (found,) = await initiator.discover(1.0)
             assert found.sectors == {1500: 2, 4200: 8, 9000: 17}[scene.mtu_bytes]
             await round_trip(initiator, disk)
 
@@ -232,6 +238,6 @@ async def test_loopback_carries_its_large_frames(scene: Scene) -> None:
     disk = scene.disk()
     with scene.serving(device(interfaces="lo")):
         async with scene.initiator("lo", namespace=scene.target) as initiator:
-            (found,) = await initiator.discover(0.1)
+            (found,) = await initiator.discover(1.0)
             assert found.sectors == 127
             await round_trip(initiator, disk)

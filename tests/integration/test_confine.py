@@ -40,6 +40,8 @@ from integration.scene import (
     round_trip,
 )
 
+pytestmark = pytest.mark.one_engine
+
 BREAKOUT = Path(__file__).with_name("breakout.py")
 NET_RAW = 1 << 13
 DAC_OVERRIDE, DAC_READ_SEARCH = 1 << 1, 1 << 2

@@ -8,6 +8,8 @@ import os
 import socket
 import stat
 
+import pytest
+
 from ggaoe import __version__
 from ggaoe.proto.frame import SECTOR_BYTES, Command
 from integration.load import PATIENT
@@ -80,6 +82,7 @@ def test_list_and_show_tell_what_is_served(scene: Scene) -> None:
         assert "e0.1" in daemon.ctl("show", "d*").stdout
 
 
+@pytest.mark.one_engine
 def test_exit_codes(scene: Scene) -> None:
     scene.disk()
     daemon = scene.daemon(DISK)
@@ -93,6 +96,7 @@ def test_exit_codes(scene: Scene) -> None:
     assert daemon.ctl("list").status == 3
 
 
+@pytest.mark.one_engine
 def test_monitor_shows_rates(scene: Scene) -> None:
     scene.disk()
     with scene.serving(DISK) as daemon:
@@ -106,6 +110,7 @@ def test_monitor_shows_rates(scene: Scene) -> None:
         assert "disk" in table.stdout
 
 
+@pytest.mark.one_engine
 def test_version_and_permissions(scene: Scene) -> None:
     scene.disk()
     with scene.serving(DISK) as daemon:
@@ -116,6 +121,7 @@ def test_version_and_permissions(scene: Scene) -> None:
         assert stat.S_IMODE(status.st_mode) == 0o600
 
 
+@pytest.mark.one_engine
 async def test_clients_that_neither_send_nor_read_do_not_disturb(scene: Scene) -> None:
     scene.disk()
     with scene.serving(DISK) as daemon:
@@ -135,6 +141,7 @@ async def test_clients_that_neither_send_nor_read_do_not_disturb(scene: Scene) -
                 one.close()
 
 
+@pytest.mark.one_engine
 def test_events_tell_what_happens(scene: Scene) -> None:
     disk = scene.disk()
     stranger = "02:00:00:00:00:aa"

@@ -58,6 +58,7 @@ async def test_a_store_that_does_not_answer_is_told(scene: Scene) -> None:
             await round_trip(initiator, disk)
 
 
+@pytest.mark.one_engine
 async def test_a_missing_file_is_waited_for(scene: Scene) -> None:
     """The others serve meanwhile; when it comes it serves and is advertised."""
     scene.disk("there")
@@ -134,6 +135,7 @@ async def test_a_disk_that_hangs_disturbs_nobody_else(
         )
 
 
+@pytest.mark.one_engine
 def test_a_damaged_state_file_is_not_an_empty_state(scene: Scene) -> None:
     """A reservation in it may lock somebody out: the device is not served until it is mended."""
     scene.disk()
@@ -154,6 +156,7 @@ def test_a_damaged_state_file_is_not_an_empty_state(scene: Scene) -> None:
     assert daemon.stop() == 0
 
 
+@pytest.mark.one_engine
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
@@ -174,6 +177,7 @@ def test_what_cannot_be_served_says_why(
         assert reason in row["reason"]
 
 
+@pytest.mark.one_engine
 def test_two_daemons_cannot_serve_one_file(scene: Scene) -> None:
     scene.disk()
     with scene.serving(DISK) as first:
@@ -322,6 +326,7 @@ def loop_device(backing: Path) -> Iterator[Path]:
         subprocess.run(["losetup", "--detach", path], check=True)
 
 
+@pytest.mark.one_engine
 async def test_a_block_device_is_claimed(scene: Scene) -> None:
     disk = scene.disk("backing")
     with loop_device(disk) as path, scene.serving(device(path=path)) as daemon:
@@ -342,6 +347,7 @@ def make_filesystem(disk: Path, uuid: str) -> None:
     subprocess.run(["mkfs.ext4", "-q", "-U", uuid, disk], check=True)
 
 
+@pytest.mark.one_engine
 async def test_a_filesystem_is_found_by_its_uuid(scene: Scene) -> None:
     disk = scene.disk("backing", 8 * MIB)
     uuid = "0a3407de-014b-458b-b5c1-848e92a327a3"

@@ -126,6 +126,7 @@ async def test_down_up_and_gone(scene: Scene) -> None:
             await round_trip(initiator, disk)
 
 
+@pytest.mark.one_engine
 def test_a_named_interface_that_is_missing_is_told(scene: Scene) -> None:
     scene.disk()
     with scene.serving(DISK) as daemon:
@@ -141,6 +142,7 @@ def test_a_named_interface_that_is_missing_is_told(scene: Scene) -> None:
         daemon.wait_for_interface("eth7", serving=False)
 
 
+@pytest.mark.one_engine
 def test_an_mtu_that_is_too_small_is_said(scene: Scene) -> None:
     scene.disk()
     scene.target.ip("link set far0 mtu 1000")

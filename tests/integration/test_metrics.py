@@ -21,6 +21,8 @@ from helpers.targets import REPOSITORY
 from integration.load import PATIENT, Load, running
 from integration.scene import DEADLINE_S, GGAOE, Scene, device
 
+pytestmark = pytest.mark.one_engine
+
 PORT = 9882
 TCP = f"127.0.0.1:{PORT}"
 

@@ -38,9 +38,10 @@ def colour_of(browser: Browser, selector: str, what: str) -> int:
 
 async def test_it_shows_what_goes_on(scene: Scene, browser: Browser) -> None:
     disk = scene.disk()
+    scene.disk("other")
     missing = device("gone", 2, path=f"/\u202e{MARKUP}")
     with scene.serving(
-        DEFAULTS, device(), device(MARKUP.replace("/", ""), 3, path="disk"), missing
+        DEFAULTS, device(), device(MARKUP.replace("/", ""), 3, path="other"), missing
     ):
         async with scene.initiator(timing=PATIENT) as initiator:
             load = Load(await initiator.open(0, 1), disk, workers=4)

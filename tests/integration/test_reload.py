@@ -264,6 +264,7 @@ async def test_an_interface_is_opened_again(scene: Scene) -> None:
                     await load.more()
 
 
+@pytest.mark.one_engine
 def test_reload_tells_what_it_does(scene: Scene) -> None:
     scene.disk("other")
     with scene.serving(device("other", 2)) as daemon:

@@ -86,6 +86,7 @@ FAILURES: list[Callable[[Scene], tuple[Daemon, str]]] = [
 ]
 
 
+@pytest.mark.one_engine
 @pytest.mark.parametrize("background", [False, True], ids=["foreground", "background"])
 @pytest.mark.parametrize("failure", FAILURES)
 def test_a_start_that_fails_is_one_clear_line(
@@ -102,6 +103,7 @@ def test_a_start_that_fails_is_one_clear_line(
         assert not path.exists() or path.read_text() == "precious"
 
 
+@pytest.mark.one_engine
 @pytest.mark.parametrize("background", [False, True], ids=["foreground", "background"])
 def test_without_the_privilege_it_asks_for_it(scene: Scene, background: bool) -> None:
     requires_program("setpriv")
@@ -114,6 +116,7 @@ def test_without_the_privilege_it_asks_for_it(scene: Scene, background: bool) ->
     assert line.startswith("ggaoe: needs CAP_NET_RAW ")
 
 
+@pytest.mark.one_engine
 @pytest.mark.parametrize("background", [False, True], ids=["foreground", "background"])
 def test_every_problem_of_the_configuration_is_told(scene: Scene, background: bool) -> None:
     daemon = scene.daemon(device(slot=300, patth="x", path=None), "[nothing]\ncolour = blue\n")
@@ -125,6 +128,7 @@ def test_every_problem_of_the_configuration_is_told(scene: Scene, background: bo
     assert any("did you mean" in line and "path" in line for line in lines), lines
 
 
+@pytest.mark.one_engine
 def test_a_second_daemon_is_refused_and_the_first_goes_on(scene: Scene) -> None:
     scene.disk()
     scene.disk("other")
@@ -164,6 +168,7 @@ def test_what_a_killed_daemon_left_does_not_matter(scene: Scene) -> None:
 # --- starts that succeed -----------------------------------------------------------------------
 
 
+@pytest.mark.one_engine
 def test_in_the_background_it_is_detached_and_stops_on_sigterm(scene: Scene) -> None:
     scene.disk()
     daemon = scene.daemon(DISK)
@@ -189,6 +194,7 @@ def test_in_the_background_it_is_detached_and_stops_on_sigterm(scene: Scene) -> 
     assert not (scene.directory / "ctl").exists()
 
 
+@pytest.mark.one_engine
 def test_sigint_stops_it_like_sigterm(scene: Scene) -> None:
     scene.disk()
     daemon = scene.daemon(DISK)
@@ -213,7 +219,7 @@ async def test_export_serves_a_file_without_configuration(scene: Scene) -> None:
         )
     wait_until(lambda: b"ready: " in log.read_bytes(), DEADLINE_S, "ready")
     async with scene.initiator() as initiator:
-        (found,) = await initiator.discover(0.1)
+        (found,) = await initiator.discover(1.0)
         assert (found.shelf, found.slot) == (7, 3)
         remote = await initiator.open(7, 3)
         assert (await remote.identify()).size_sectors * 512 == DISK_BYTES
@@ -222,6 +228,7 @@ async def test_export_serves_a_file_without_configuration(scene: Scene) -> None:
     assert not control.exists()
 
 
+@pytest.mark.one_engine
 def test_export_refuses_what_it_cannot_do(scene: Scene) -> None:
     disk = scene.disk()
     outcome = scene.ggaoe("export", disk, "--interface", "eth9")
@@ -237,11 +244,13 @@ def test_export_refuses_what_it_cannot_do(scene: Scene) -> None:
 # --- check -------------------------------------------------------------------------------------
 
 
+@pytest.mark.one_engine
 def test_check_says_nothing_about_a_good_file(scene: Scene) -> None:
     daemon = scene.daemon(DISK)
     assert scene.ggaoe("check", "-c", daemon.config) == Outcome(0, "", "")
 
 
+@pytest.mark.one_engine
 def test_check_prints_what_is_in_force_and_why(scene: Scene) -> None:
     daemon = scene.daemon("[defaults]\nqueue-length = 99\n", DISK)
     outcome = scene.ggaoe("check", "--effective", "-c", daemon.config)
@@ -254,6 +263,7 @@ def test_check_prints_what_is_in_force_and_why(scene: Scene) -> None:
     assert "default" in rows["direct-io"]
 
 
+@pytest.mark.one_engine
 def test_check_tells_every_problem(scene: Scene) -> None:
     daemon = scene.daemon(device(slot=300), device("two", shelf="x"))
     outcome = scene.ggaoe("check", "-c", daemon.config)
@@ -266,6 +276,7 @@ def test_check_tells_every_problem(scene: Scene) -> None:
         assert any(line.startswith(place) for line in lines), lines
 
 
+@pytest.mark.one_engine
 def test_check_needs_no_privilege_and_touches_nothing(scene: Scene) -> None:
     requires_program("setpriv")
     daemon = scene.daemon(device(interfaces="eth9"))

@@ -34,6 +34,7 @@ def end_by_sigkill(daemon: Daemon) -> None:
     daemon.kill()
 
 
+@pytest.mark.one_engine
 @pytest.mark.parametrize("end", [end_by_sigterm, end_by_sigkill])
 async def test_what_hosts_have_set_survives(
     two_hosts: Scene, end: Callable[[Daemon], None]
@@ -143,6 +144,7 @@ def ours_mac(scene: Scene) -> bytes:
     return scene.host.mac("near0")
 
 
+@pytest.mark.one_engine
 async def test_clearing_is_for_the_named_devices_and_for_good(scene: Scene) -> None:
     names = {"a1": 1, "a2": 2, "b": 3}
     for name in names:
@@ -170,6 +172,7 @@ async def test_clearing_is_for_the_named_devices_and_for_good(scene: Scene) -> N
     assert daemon.stop() == 0
 
 
+@pytest.mark.one_engine
 async def test_a_state_that_cannot_be_stored_is_not_in_force(scene: Scene) -> None:
     scene.disk()
     with scene.serving(DISK) as daemon:

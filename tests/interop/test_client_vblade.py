@@ -99,7 +99,7 @@ async def device(bench: Bench) -> AsyncIterator[RemoteDevice]:
 
 async def test_discovery(bench: Bench) -> None:
     async with bench.initiator() as initiator:
-        found = await initiator.discover(0.3)
+        found = await initiator.discover(1.0)
     assert [(one.shelf, one.slot, one.interface) for one in found] == [(SHELF, SLOT, "near0")]
     assert found[0].mac == bench.target.namespace.mac("far0")
     assert found[0].sectors == sectors_advertised(bench.mtu_bytes)

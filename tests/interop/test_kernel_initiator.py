@@ -129,6 +129,7 @@ def verify_on_host(backing: Path, jobs: str, directory: Path, *sections: str) ->
     subprocess.run(["fio", "--eta=never", *chosen, local], check=True, cwd=directory, timeout=60)
 
 
+@pytest.mark.one_engine
 @pytest.mark.parametrize("transport", ["tap", "raw"])
 def test_harness_itself_works_with_vblade(images: Images, tmp_path: Path, transport: str) -> None:
     """If this fails, look at the harness before you look at the target."""
@@ -235,7 +236,7 @@ def test_fio_verifies_every_pattern(images: Images, tmp_path: Path, mtu_bytes: i
     verify_on_host(stage.backing, FIO_PATTERNS, tmp_path, "read-sequential-32", "read-random-32")
 
 
-OUTAGE_BYTES = 96 * MIB
+OUTAGE_BYTES = 48 * MIB
 FIO_OUTAGE = (
     FIO_HEAD
     + f"""
@@ -348,6 +349,7 @@ sha256sum $disk
 """
 
 
+@pytest.mark.one_engine
 @pytest.mark.parametrize(
     "options",
     ["write = 02:00:00:00:00:99\n", "read-only = true\n"],

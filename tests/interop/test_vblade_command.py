@@ -23,7 +23,7 @@ pytestmark = pytest.mark.one_engine
 
 DEADLINE_S = 60.0
 COMMAND_TIMEOUT_S = 30.0
-LISTEN_S = 0.3
+LISTEN_S = 1.0
 DISK_SECTORS = 2047
 SURPLUS_BYTES = 100
 COMMANDS = {

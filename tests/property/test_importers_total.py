@@ -58,7 +58,7 @@ def checked_text(read: Callable[[Path, Report], Imported], text: str) -> None:
 NAMES = st.text(st.characters(exclude_categories=["C", "Z"], include_characters=" "), max_size=9)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.tuples(NAMES, NAMES, NAMES, NAMES), max_size=4))
 def test_what_is_written_is_read(names: list[tuple[str, str, str, str]]) -> None:
     imported, report, at = Imported(), Report(), Place("f")
@@ -92,7 +92,7 @@ PAIRS = st.tuples(
 GOOD = "shelf=0\nslot=1\nnetif=eth0\nfilename=/srv/a\n"
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.text()
     | st.lists(LINES | st.text(max_size=9), max_size=9).map("\n".join)
@@ -102,7 +102,7 @@ def test_any_file_of_lines(text: str) -> None:
     checked_text(vblade.read, text)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.lists(PAIRS, max_size=9).map("\n".join),
     st.booleans(),
@@ -175,13 +175,13 @@ GOOD_LIST = st.tuples(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.text() | st.lists(PIECES, max_size=6).map("\n".join) | GOOD_LIST)
 def test_any_qaoed_configuration(text: str) -> None:
     checked_text(qaoed.read, text)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.sampled_from(["accept", "reject"]),
     st.lists(st.tuples(st.sampled_from(["accept", "reject"]), st.integers(1, 4)), max_size=6),
@@ -200,7 +200,7 @@ def test_access_lists_permit_whom_qaoed_permits(policy: str, rules: list[tuple[s
         assert device.read.permits(bytes([2, 0, 0, 0, 0, host])) is (verdict == "accept")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.tuples(VALUES, VALUES, VALUES, VALUES), st.lists(MACS), st.booleans())
 def test_any_tree_of_vblade_persist(values: tuple[str, ...], macs: list[str], down: bool) -> None:
     with tempfile.TemporaryDirectory() as name:
@@ -216,7 +216,7 @@ def test_any_tree_of_vblade_persist(values: tuple[str, ...], macs: list[str], do
         checked(persist.read, Path(name))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.tuples(VALUES, VALUES, VALUES).filter(
         lambda parts: (
@@ -235,7 +235,7 @@ def test_any_listing_of_kvblade(parts: tuple[str, str, str], path: bytes) -> Non
         checked(kvblade.read, Path(name))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.binary(max_size=40)
     | st.tuples(

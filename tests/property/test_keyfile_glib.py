@@ -119,7 +119,7 @@ def ours(text: str) -> Groups:
     }
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @given(TEXT)
 def test_same_as_glib(glib, text):
     assert ours(text) == glib(text)

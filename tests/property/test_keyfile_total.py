@@ -58,13 +58,13 @@ def check(text: str, source: str) -> None:
     assert all("\n" not in str(problem) for problem in problems)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.text() | FILES)
 def test_any_key_file(text):
     check(text, "f.conf")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.text() | FILES | TABLES)
 def test_any_toml(text):
     check(text, "f.toml")

@@ -19,7 +19,7 @@ def reading(tape: bytes) -> Choose:
     return lambda count: next(rest, count - 1) % count
 
 
-@settings(max_examples=250, deadline=None, derandomize=True, print_blob=True)
+@settings(max_examples=250, derandomize=True)
 @given(st.binary(min_size=20, max_size=700), st.integers(1, 60))
 def test_short_lives(tape: bytes, steps: int) -> None:
     """Short ones, which Hypothesis can shrink."""

@@ -88,7 +88,7 @@ def has_room(usages: list[tuple[Usage, int]], now_ns: int) -> bool:
     return all(usage.has_room(cost, now_ns) for usage, cost in usages)
 
 
-@settings(max_examples=300, deadline=None, derandomize=True, print_blob=True)
+@settings(max_examples=300, derandomize=True)
 @given(LIMITS, st.lists(STEP, min_size=5, max_size=60), st.sampled_from((2, 64)))
 def test_no_more_than_allowed_and_no_later_than_needed(
     limits: Limits, steps: list[object], queue_length: int

@@ -1,5 +1,7 @@
 """What documents say is there: links, anchors, commands and options, wherever they are mentioned.
 
+And that the list of modules has all of them.
+
 That the commands of docs/ work, and in their order, is for `tests/interop/test_docs.py`.
 """
 
@@ -131,3 +133,36 @@ def test_a_wrong_command_is_noticed() -> None:
     assert found == ["ggaoectl why MAC data", "ggaoectl list", "ggaoectl shwo NAME"]
     understood = [_is_understood(PARSERS["ggaoectl"], _arguments(one)) for one in found]
     assert understood == [True, True, False]
+
+
+def test_every_command_is_in_the_readme() -> None:
+    words = [command.split() for command in _commands((ROOT / "README.md").read_text())]
+    for program, parser in PARSERS.items():
+        (verbs,) = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+        told = {word[1] for word in words if word[0] == program and len(word) > 1}
+        assert set(verbs.choices) <= told
+
+
+def _layout() -> list[str]:
+    """The modules that ARCHITECTURE.md lists, by their paths without suffix."""
+    text = (ROOT / "ARCHITECTURE.md").read_text().partition("## Layout")[2]
+    text = text.partition("ggaoe/\n")[2].partition("\ntests/")[0]
+    top, *folders = re.split(r"^  ([a-z/]+)/ +", re.sub(r"\([^)]*\)", "", text), flags=re.MULTILINE)
+    found = re.findall(r"(\w+)\.py", top)
+    for folder, listed in zip(folders[::2], folders[1::2], strict=True):
+        if folder != "engine/native":
+            found += [f"{folder}/{name}" for name in re.findall(r"\w+", listed)]
+    return found
+
+
+def test_every_module_is_listed_once() -> None:
+    package = ROOT / "ggaoe"
+    modules = (path.relative_to(package).with_suffix("") for path in package.rglob("*.py"))
+    names = {str(path) for path in modules if path.name != "__init__"}
+    assert sorted(_layout()) == sorted(names)
+
+
+def test_every_file_of_the_core_is_named() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    for path in (ROOT / "ggaoe" / "engine" / "native").glob("*.p*[xd]*"):
+        assert path.suffix in (".pyi", ".pyx") or f"`{path.name}`" in text, path.name

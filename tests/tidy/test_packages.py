@@ -1,4 +1,4 @@
-"""Packages: one version everywhere, and scripts that a shell understands."""
+"""Packages: one version everywhere, scripts that a shell understands, and nothing is left out."""
 
 from __future__ import annotations
 
@@ -17,7 +17,17 @@ VERSIONS = {
     "packaging/debian/changelog": r"^ggaoe \((.*)-\d+\) ",
     "packaging/rpm/ggaoe.spec": r"^Version: +(.*)$",
 }
-SCRIPTS = sorted((ROOT / "packaging").rglob("*.sh"))
+DEBIAN = ROOT / "packaging" / "debian"
+SCRIPTS = [
+    *sorted((ROOT / "packaging").rglob("*.sh")),
+    *(
+        path
+        for path in sorted(DEBIAN.glob("ggaoe.*"))
+        if path.suffix in (".postinst", ".prerm", ".postrm")
+    ),
+]
+CARRIED_ANYWAY = {"README.md", "LICENSE"}
+"""By setuptools, into every source distribution."""
 
 
 @pytest.mark.parametrize("file", VERSIONS)
@@ -43,3 +53,22 @@ def test_rpm_reads_the_spec() -> None:
         timeout=60,
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def installed_documents() -> set[str]:
+    """What packages install as it is in the source, by its path there."""
+    found = [(DEBIAN / f"ggaoe.{what}").read_text() for what in ("docs", "examples")]
+    spec = (ROOT / "packaging" / "rpm" / "ggaoe.spec").read_text()
+    found += re.findall(r"^%(?:doc|license) (.*)$", spec, re.MULTILINE)
+    return {name for text in found for name in text.split()}
+
+
+def test_packages_find_in_the_source_distribution_what_they_install() -> None:
+    names = installed_documents()
+    assert {"README.md", "LICENSE", "docs"} <= names
+    carried = set(
+        re.sub(r"^(include|graft) ", "", (ROOT / "MANIFEST.in").read_text(), flags=re.M).split()
+    )
+    for name in names:
+        assert (ROOT / name).exists(), name
+        assert name in carried | CARRIED_ANYWAY, name

@@ -188,6 +188,7 @@ async def test_a_storm_of_hangups(scene: Scene) -> None:
 # --- state -------------------------------------------------------------------------------------
 
 
+@pytest.mark.one_engine
 @pytest.mark.parametrize("why", ["full", "read-only"])
 async def test_a_state_directory_that_takes_nothing(scene: Scene, why: str) -> None:
     """What cannot be stored is not in force, I/O goes on, and nothing that was stored suffers."""
@@ -239,6 +240,7 @@ async def test_a_state_directory_that_takes_nothing(scene: Scene, why: str) -> N
     assert daemon.stop() == 0
 
 
+@pytest.mark.one_engine
 async def test_torn_and_foreign_state_files(scene: Scene) -> None:
     """Each keeps its own device waiting, with a reason that names the file, and no other."""
     rng = seeded()
@@ -285,6 +287,7 @@ async def test_torn_and_foreign_state_files(scene: Scene) -> None:
 # --- connections -------------------------------------------------------------------------------
 
 
+@pytest.mark.one_engine
 async def test_hundreds_of_connections(scene: Scene) -> None:
     """Half a line each, and silence: those beyond the bound are told, and all are forgotten."""
     async with undisturbed(scene) as daemon:
@@ -315,6 +318,7 @@ async def test_hundreds_of_connections(scene: Scene) -> None:
         Vitals.of(pid).assert_no_leak_since(before)
 
 
+@pytest.mark.one_engine
 async def test_answers_that_nobody_reads(scene: Scene) -> None:
     """As many questions as fit, of which no answer is read, on all connections but one."""
     many = [device(f"absent{number}", 100 + number) for number in range(100)]

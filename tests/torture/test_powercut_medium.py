@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import random
 
+import pytest
+
 from torture.ledger import Finding, Ledger, content
 from torture.recorder import SECTOR_BYTES, Event, Medium, Step, power_cuts
+
+pytestmark = pytest.mark.one_engine
 
 CUTS = 200
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from integration.scene import DEADLINE_S
+from ggaoe.cli.ggaoectl import ANSWER_TIMEOUT_S
 
 GROWTH_MIB_MAX = 12.0
 """Resident memory that caches, thread stacks and the allocator may take beyond the start's."""
@@ -54,7 +54,7 @@ class Control:
 
     def __init__(self, path: Path) -> None:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.socket.settimeout(DEADLINE_S)
+        self.socket.settimeout(ANSWER_TIMEOUT_S)
         self.socket.connect(str(path))
         self._lines = self.socket.makefile("rb")
 

@@ -162,7 +162,7 @@ async def device(namespace: Namespace, targets: list[Scripted]) -> AsyncIterator
 
 async def test_discovery_finds_each_way(namespace: Namespace, targets: list[Scripted]) -> None:
     async with initiator_in(namespace, "near0", "near1") as initiator:
-        found = await initiator.discover(0.2)
+        found = await initiator.discover(0.5)
     assert [(one.shelf, one.slot, one.interface, one.mac) for one in found] == [
         (SHELF, SLOT, f"near{number}", targets[number].link.mac) for number in range(2)
     ]

@@ -26,6 +26,7 @@ from unit.proto.host import FLUSH, READ, SHELF, SLOT, VERIFY, WRITE, Answer, ata
 SECTOR = 512
 SIZE_SECTORS = 4096
 DEADLINE_S = 30.0
+BATCH_FRAMES = 500
 QUIET_TURNS = 20
 """A frame needs one turn to be read, and every transfer that follows from it two."""
 
@@ -127,6 +128,16 @@ class Host:
 
     def read(self, sector: int, count: int = 1, **how: int) -> int:
         return self.ata(READ, sector, count, **how)
+
+    async def read_many(self, wanted: Iterable[int]) -> list[int]:
+        """A read for each of many sectors, which are all received before one is too old for it."""
+        received, tags = self.link.counters.rx_frames, []
+        for sector in wanted:
+            tags.append(self.read(sector))
+            if len(tags) % BATCH_FRAMES == 0:
+                await until(lambda: self.link.counters.rx_frames == received + len(tags))
+        await until(lambda: self.link.counters.rx_frames == received + len(tags))
+        return tags
 
     def verify(self, sector: int, count: int = 1, **how: int) -> int:
         return self.ata(VERIFY, sector, count, **how)

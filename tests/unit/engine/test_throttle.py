@@ -126,8 +126,7 @@ async def test_beyond_the_budget_the_newest_is_refused_and_nothing_older(rig: Ri
     disk, host = rig.disk(port, policy=Policy(limits=Limits(iops=SOON))), Host(port, MAC_A)
     disk.device.policy = Policy(limits=Limits(bandwidth=ENDLESS))
     rig.engine.refresh(disk.device)
-    tags = [host.read(number % 4000) for number in range(9000)]
-    await until(lambda: port.link.counters.rx_frames == len(tags))
+    tags = await host.read_many(number % 4000 for number in range(9000))
     refused = disk.device.counters.drops["queue_full"]
     assert 0 < refused < len(tags)
     change(rig, disk, Limits())
