@@ -167,7 +167,6 @@ class Engine(ABC):
         self.devices: dict[str, Device] = {}
         self._sectors_offered_max: dict[bytes, int] = {}
         """By the address that hosts send to, which outlives an interface taken away and added."""
-        self._watched: set[Device] = set()
         self._conflicts: set[tuple[bytes, int, int]] = set()
         self._limit_logged_s = -limit.LOG_PAUSE_S
 
@@ -226,14 +225,10 @@ class Engine(ABC):
 
     def send(self, port: Port, frame: bytes) -> None:
         """Send one frame (at least 60 bytes) soon; thrown away where the port has closed."""
-        for device in self._watched:
-            header = unpack_header(frame)
-            if (
-                device.trace is not None
-                and header
-                and (header.shelf, header.slot) == device.address
-            ):
-                device.trace.add(self._clock.wall_ns(), port.name, len(frame), frame)
+        header = unpack_header(frame)
+        device = port.devices.get((header.shelf, header.slot)) if header is not None else None
+        if device is not None and device.trace is not None:
+            device.trace.add(self._clock.wall_ns(), port.name, len(frame), frame)
         self._send(port, frame)
 
     @abstractmethod
@@ -261,11 +256,6 @@ class Engine(ABC):
             port.guard.widen()
         if device.ports:
             device.target.mtu_bytes_min = min(port.path.mtu_bytes for port in device.ports)
-
-    def watch(self, device: Device, wanted: bool) -> None:
-        """Keep frames from and to `device` from now on for `Device.traced`, or keep none."""
-        device.watch(wanted)
-        (self._watched.add if wanted else self._watched.discard)(device)
 
     @abstractmethod
     def _new_device(self, name: str, target: Target, policy: Policy, *, trace_io: bool) -> Device:
@@ -303,7 +293,7 @@ class Engine(ABC):
     async def remove_device(self, device: Device, timeout_s: float | None) -> Backend | None:
         """Forget `device`, so that nobody puts it on a port again, and detach it."""
         self.set_ports(device, ())
-        self.watch(device, False)
+        device.watch(False)
         if self.devices.get(device.name) is device:
             del self.devices[device.name]
         return await self.detach(device, timeout_s)

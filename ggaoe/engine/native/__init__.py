@@ -34,6 +34,8 @@ GRANULE_BYTES_MAX = 512
 """Requests that are not whole blocks of the store need read-modify-write: the backend does that."""
 IO_ENGINES = ("aio", "uring", "threads")
 """The quickest first; by measurement."""
+INTERFACES_NAMED_MAX = 512
+"""More than can be served at a time; the one that was served longest ago gives way."""
 COMMIT = 4
 """The core's name for the flush that answers writes, in failures."""
 
@@ -159,8 +161,12 @@ class NativeDevice(Device):
         self.core.watch(self.trace is not None)
 
     def name_interfaces(self) -> None:
-        """Remember what the ports' interfaces are called."""
-        self._interfaces = {port.link.index: port.name for port in self.ports}
+        """Remember what the ports' interfaces are called, for what is told of them later, too."""
+        for port in self.ports:
+            self._interfaces.pop(port.link.index, None)
+            self._interfaces[port.link.index] = port.name
+        while len(self._interfaces) > INTERFACES_NAMED_MAX:
+            del self._interfaces[next(iter(self._interfaces))]
 
 
 class NativeEngine(Engine):

@@ -459,7 +459,8 @@ cdef class CoreDevice:
         return values, queue_full, dict(histograms) if any_finished else None
 
     def initiators(self):
-        """What hosts have done since the last call, in order of when they were seen last."""
+        """What hosts have done since the last call, in order of when they were seen last; nothing
+        of those that have done nothing."""
         cdef Source copies[SOURCES_MAX]
         cdef Source *source
         cdef int i, count = 0
@@ -467,8 +468,13 @@ cdef class CoreDevice:
         for i in range(SOURCES):
             source = self.c.sources[i]
             while source != NULL:
+                if source.told_seen_ns == source.last_seen_ns and source.told_active == source.active:
+                    source = source.next
+                    continue
                 copies[count] = source[0]
                 count += 1
+                source.told_seen_ns = source.last_seen_ns
+                source.told_active = source.active
                 source.read_requests = source.read_bytes = 0
                 source.write_requests = source.write_bytes = 0
                 source.other_requests = source.errors = 0

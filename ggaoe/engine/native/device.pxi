@@ -115,6 +115,10 @@ cdef void launch(Device *device, Vector *vector, int64_t now_ns) noexcept nogil:
     device.stats.vectors += 1
     if device.by_python:
         give_python(vector)
+    elif is_beyond(device, vector.members[vector.count - 1]):
+        # The store has shrunk since they were admitted: a write would make the file grow again.
+        vector.result = -ENOSPC if vector.op == WRITE else -EIO
+        settle(vector)
     elif vector.op == READ and device.tries_cache and read_cached(vector):
         settle(vector)
     elif is_inline(vector, now_ns):

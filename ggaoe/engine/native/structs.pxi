@@ -118,6 +118,8 @@ ctypedef struct Source:
     uint32_t active
     int link_index
     int64_t last_seen_ns
+    int64_t told_seen_ns             # what Python knows of it
+    uint32_t told_active
     uint64_t read_requests
     uint64_t read_bytes
     uint64_t write_requests
