@@ -290,6 +290,10 @@ class Engine(ABC):
     def drop_waiting(self, device: Device) -> None:
         """Drop every request that has not started."""
 
+    @abstractmethod
+    def drop_locked_out(self, device: Device) -> None:
+        """Drop those of hosts that are locked out by a reservation."""
+
     async def remove_device(self, device: Device, timeout_s: float | None) -> Backend | None:
         """Forget `device`, so that nobody puts it on a port again, and detach it."""
         self.set_ports(device, ())

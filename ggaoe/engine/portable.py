@@ -584,11 +584,23 @@ class PortableEngine(Engine):
 
     def drop_waiting(self, device: Device) -> None:
         assert isinstance(device, PortableDevice)
-        for request in device.queue.drop_unstarted():
+        self._forget(device, device.queue.drop_unstarted(), DropReason.NOT_SERVING)
+
+    def drop_locked_out(self, device: Device) -> None:
+        assert isinstance(device, PortableDevice)
+        dropped = device.queue.drop_unstarted(device.target.is_locked_out)
+        self._forget(device, dropped, DropReason.RESERVED)
+        self._active[device] = None
+        self._push()
+
+    def _forget(
+        self, device: PortableDevice, dropped: Sequence[Request], reason: DropReason
+    ) -> None:
+        for request in dropped:
             assert isinstance(request, IoRequest)
             request.release()
             request.initiator.in_flight -= 1
-            device.counters.drops[DropReason.NOT_SERVING.value] += 1
+            device.counters.drops[reason.value] += 1
             self._pass_fences(device, request)
 
     async def fence(self, device: Device) -> bool:

@@ -311,8 +311,12 @@ class Export:
                 )
                 self._engine.send(port, target.io_unavailable(header, frame, port.path).frame)
                 return
-        if not outcome.fence or await self._engine.fence(self.device):
-            self._engine.send(port, outcome.frame)
+        if outcome.fence:
+            # Limits may delay it for long, and nobody is to wait for what its host may not do.
+            self._engine.drop_locked_out(self.device)
+            if not await self._engine.fence(self.device):
+                return
+        self._engine.send(port, outcome.frame)
 
     async def set_state(self, **fields: object) -> None:
         """The administrator changes `fields` of the state; raises StateError."""

@@ -461,9 +461,18 @@ class NativeEngine(Engine):
         self._core.kick()
 
     def drop_waiting(self, device: Device) -> None:
+        self._drop(device, False, DropReason.NOT_SERVING)
+
+    def drop_locked_out(self, device: Device) -> None:
+        self._drop(device, True, DropReason.RESERVED)
+
+    def _drop(self, device: Device, only_locked_out: bool, reason: DropReason) -> None:
         assert isinstance(device, NativeDevice)
-        device.counters.drops[DropReason.NOT_SERVING.value] += device.core.drop_waiting()
+        dropped = device.core.drop_waiting(only_locked_out)
+        if dropped:
+            device.counters.drops[reason.value] += dropped
         self._pass_fences()
+        self._core.kick()
 
     async def fence(self, device: Device) -> bool:
         assert isinstance(device, NativeDevice)

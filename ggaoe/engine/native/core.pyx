@@ -333,10 +333,11 @@ cdef class CoreDevice:
         self.c.serving = False
         leave(self.core.c)
 
-    def drop_waiting(self):
-        """Drop what has not started; returns how many requests that were."""
+    def drop_waiting(self, bint only_locked_out):
+        """Drop what has not started, or only that of hosts that a reservation locks out; returns
+        how many requests that were."""
         hold_lock(self.core.c)
-        dropped = drop_unstarted(self.c)
+        dropped = drop_unstarted(self.c, only_locked_out)
         leave(self.core.c)
         return dropped
 

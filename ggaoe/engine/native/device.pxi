@@ -321,23 +321,14 @@ cdef void answer(Device *device, Request *request, int error) noexcept nogil:
     queue_send(request.link, request)
 
 
-cdef int drop_unstarted(Device *device) noexcept nogil:
-    # Give up all that has not started; what has is entered into an empty order again.
+cdef int drop_unstarted(Device *device, bint only_locked_out) noexcept nogil:
+    # Give up what has not started, or only that of hosts that a reservation locks out; what is left
+    # is entered into an empty order and an empty round again.
     cdef Request *request = device.active_head
     cdef Request *following
     cdef Source *source
     cdef int i, dropped = 0
     memset(device.buckets, 0, sizeof(device.buckets))
-    while request != NULL:
-        following = request.active_next
-        if request.started:
-            order_enter(device, request)
-        else:
-            unbook(device, request)
-            forget(device, request)
-            slot_free(request)
-            dropped += 1
-        request = following
     for i in range(SOURCES):
         source = device.sources[i]
         while source != NULL:
@@ -347,4 +338,19 @@ cdef int drop_unstarted(Device *device) noexcept nogil:
     device.turn_head = device.turn_tail = NULL
     device.parked_head = device.parked_tail = NULL
     device.ready_count = 0
+    while request != NULL:
+        following = request.active_next
+        if request.started:
+            order_enter(device, request)
+        elif only_locked_out and permits(&device.lists[LIST_RESERVED], request.mac):
+            if order_enter(device, request):
+                make_ready(device, request)
+        else:
+            unbook(device, request)
+            forget(device, request)
+            slot_free(request)
+            dropped += 1
+        request = following
+    if device.ready_count:
+        activate(device)
     return dropped

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ggaoe.backend.file import FileSpec, open_file
 from ggaoe.proto.ata import Op
+from ggaoe.proto.target import TargetState
 from ggaoe.sched.queue import Policy
 from ggaoe.sched.throttle import Limits, Rate
 from unit.engine.rig import SECTOR, Disk, Host, Rig, sectors, until
@@ -163,3 +164,31 @@ async def test_what_a_limit_delays_never_makes_a_store_that_has_shrunk_grow(
     assert path.stat().st_size == 32 * SECTOR
     await rig.engine.detach(disk.device, None)
     await backend.close()
+
+
+async def test_what_waits_of_hosts_that_are_locked_out_is_dropped_and_nothing_else(
+    rig: Rig,
+) -> None:
+    port = rig.port()
+    disk = rig.disk(port, policy=Policy(limits=Limits(bandwidth=ENDLESS)))
+    owner, other = Host(port, MAC_A), Host(port, MAC_B)
+    disk.hold(Op.WRITE)
+    started = other.write(0, "started")
+    await until(lambda: disk.faults.held)
+    kept = [owner.write(0, "first"), owner.write(1, "second")]
+    dropped = [other.write(1, "x"), other.read(0), other.write(2, "x")]
+    behind = [owner.write(2, "third"), owner.read(1)]
+    await until(lambda: disk.device.waiting == 7)
+    disk.device.target.state = TargetState(reserved=(MAC_A,))
+    rig.engine.refresh(disk.device)
+    rig.engine.drop_locked_out(disk.device)
+    assert (disk.device.in_flight, disk.device.waiting) == (1, 4)
+    assert disk.device.counters.drops == {"reserved": 3}
+    change(rig, disk, Limits())
+    disk.release()
+    await other.good(started)
+    await owner.good(*kept, *behind)
+    assert owner.answers[behind[1]].data == sectors("second")
+    await rig.quiet()
+    assert not other.answers.keys() & set(dropped)
+    assert disk.content(0, 3) == sectors("first", "second", "third")
