@@ -5,7 +5,7 @@
 Owns the data path of links and devices, in threads of its own that never need Python (carrier.pxi); a
 device that is no file has its transfers carried out by Python. Knows nothing of configuration, interfaces or state: `engine/native/__init__.py` tells
 it what to admit, and gets every frame that is not flawless. All methods are called in the event loop's
-thread, and hold the engine's lock for the moment that they need.
+thread, and hold the engine's lock for the moment that they need. Objects may be collected in any.
 """
 
 cimport cython
@@ -215,7 +215,7 @@ cdef class CoreDevice:
         cdef Device **place
         if self.c == NULL:
             return
-        enter(self.c.engine)
+        hold_lock(self.c.engine)  # in any thread: whoever has the lock may be waiting for the GIL
         place = &self.c.engine.active_devices
         while place[0] != NULL and place[0] != self.c:
             place = &place[0].active_next_device
