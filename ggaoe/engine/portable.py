@@ -89,7 +89,7 @@ class IoRequest(Request):
         self.initiator = initiator
         self.received_ns = received_ns
         self.lost = 0
-        """The errno of a flush that failed while this write was under way."""
+        """The errno of a flush that failed while this write was under way, or this FLUSH waited."""
         self.lease: Lease | None = None
         self.payload: memoryview = memoryview(b"")
         if is_write:
@@ -376,14 +376,15 @@ class PortableEngine(Engine):
     def _flushed(self, device: PortableDevice, result: int) -> None:
         if result >= 0:
             for request in device.commit.done():
-                self._finish(device, request, 0)
+                assert isinstance(request, IoRequest)
+                self._finish(device, request, request.lost)
             return
         extra = about(Event.DEVICE_FAILED, device=device.name)
         reason = strerror(-result)
         _log.error("%s: flush of the store failed: %s", device.name, reason, extra=extra)
         failed = device.commit.failed()
         for request in device.queue.active:
-            if request.started and request.op is Op.WRITE:
+            if request.op is Op.FLUSH or (request.started and request.op is Op.WRITE):
                 assert isinstance(request, IoRequest)
                 request.lost = -result
         for request in failed:

@@ -55,7 +55,7 @@ MUTATIONS = [
         "self._finish(device, request, -result)",
         "self._finish(device, request, 0 if request.op is Op.FLUSH else -result)"),
     one("a failed flush fails readers", ENGINE, "PortableEngine._flushed",
-        "if request.started and request.op is Op.WRITE:", "if request.started:"),
+        "(request.started and request.op is Op.WRITE)", "request.started"),
     one("who failed once fails for ever", ENGINE, "PortableEngine._settle",
         "error_number or request.lost", "error_number or 5 * device.target.is_failing"),
     one("all fail for one", ENGINE, "settle",

@@ -194,18 +194,18 @@ cdef void flushed(Device *device, int64_t result) noexcept nogil:
     request = device.covered
     device.covered = NULL
     if result < 0:
-        # Whoever joined meanwhile, or is under way, may have lost data to this flush, too: the
-        # kernel reports a failed write-back once, so that the next flush would succeed.
+        # Whoever joined meanwhile, is under way or waits to flush may have lost data to this flush,
+        # too: the kernel reports a failed write-back once, so that the next flush would succeed.
         error = <int>-result
         note_failure(device, COMMIT, error, 0, 0)
         following = device.active_head
         while following != NULL:
-            if following.started and following.op == WRITE:
+            if following.op == FLUSH or following.started and following.op == WRITE:
                 following.lost = error
             following = following.active_next
     while request != NULL:
         following = request.next
-        finish(device, request, error)
+        finish(device, request, error or request.lost)
         request = following
     if result < 0:
         request = device.joined_head
