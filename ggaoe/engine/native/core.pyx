@@ -665,7 +665,6 @@ cdef class Core:
         """Queue a request that Python has checked; False where it is dropped."""
         cdef Request *request
         cdef Py_buffer payload
-        cdef void *scratch = NULL
         if len(head) != HEAD_BYTES:
             return False
         hold_lock(self.c)
@@ -686,10 +685,6 @@ cdef class Core:
             if fits:
                 memcpy(request.data, payload.buf, request.bytes)
             PyBuffer_Release(&payload)
-        elif op == VERIFY and not device.c.by_python:
-            fits = posix_memalign(&scratch, PAGE_BYTES, request.bytes) == 0
-            if fits:
-                request.scratch = <uint8_t *>scratch
         hold_lock(self.c)
         taken = fits and arrive(device.c, request, monotonic_ns(self.c))
         if not taken:

@@ -84,6 +84,9 @@ cdef Vector *next_vector(Device *device, Request **started, int count, int *at) 
     if request.op == FLUSH:
         join(device, request)
         return NULL
+    if request.op == VERIFY and not device.by_python and not take_scratch(request):
+        finish(device, request, ENOMEM)
+        return NULL
     vector = new_vector(device.engine, device, request.op)
     if vector == NULL:
         finish(device, request, EIO)
@@ -107,6 +110,15 @@ cdef Vector *next_vector(Device *device, Request **started, int count, int *at) 
         at[0] += 1
         device.stats.merged_requests += 1
     return vector
+
+
+cdef bint take_scratch(Request *request) noexcept nogil:
+    # False where memory is short.
+    cdef void *scratch
+    if posix_memalign(&scratch, PAGE_BYTES, request.bytes) != 0:
+        return False
+    request.scratch = <uint8_t *>scratch
+    return True
 
 
 cdef void launch(Device *device, Vector *vector, int64_t now_ns) noexcept nogil:
@@ -310,6 +322,8 @@ cdef void answer(Device *device, Request *request, int error) noexcept nogil:
         head[27] = 0x40
     head[34] = 0
     head[35] = 0
+    free(request.scratch)
+    request.scratch = NULL
     request.send_bytes = request.bytes
     if request.op != READ or error:
         request.send_bytes = PADDING_BYTES

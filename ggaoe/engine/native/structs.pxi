@@ -75,7 +75,7 @@ ctypedef struct Request:
     uint8_t *head                    # 36 bytes, followed by `data`
     uint8_t *data                    # page-aligned, the link's payload size
     uint32_t length                  # bytes of the received frame
-    uint8_t *scratch                 # of a VERIFY, which may be longer than any frame
+    uint8_t *scratch                 # of a VERIFY that has started: it may be longer than any frame
     Link *link
     Device *device
     Source *source
