@@ -18,9 +18,9 @@ from ggaoe.backend.workers import Completions, Workers, in_thread
 from ggaoe.proto.ata import Op
 
 IOV_MAX = 1024
+"""Buffers that the kernel takes in one call; a longer transfer has a short result."""
 ASKING_TIMEOUT_S = 1.0
 """So long a store that closes is given to tell its size."""
-"""Buffers that the kernel takes in one call; a longer transfer has a short result."""
 
 SCRATCH_BYTES = 1 << 20
 """What VERIFY reads at once, into memory that is dropped."""

@@ -195,7 +195,6 @@ class Engine(ABC):
         self.devices: dict[str, Device] = {}
         self._sectors_offered_max: dict[bytes, int] = {}
         """By the address that hosts send to, which outlives an interface taken away and added."""
-        self._watched: set[Device] = set()
         self.conflicts: set[tuple[bytes, int, int]] = set()
         """Other targets, each with the shelf and slot of ours for which it has answered."""
         self._limit_logged_s = -limit.LOG_PAUSE_S
@@ -255,14 +254,10 @@ class Engine(ABC):
 
     def send(self, port: Port, frame: bytes) -> None:
         """Send one frame (at least 60 bytes) soon; thrown away where the port has closed."""
-        for device in self._watched:
-            header = unpack_header(frame)
-            if (
-                device.trace is not None
-                and header
-                and (header.shelf, header.slot) == device.address
-            ):
-                device.trace.add(self._clock.wall_ns(), port.name, len(frame), frame)
+        header = unpack_header(frame)
+        device = port.devices.get((header.shelf, header.slot)) if header is not None else None
+        if device is not None and device.trace is not None:
+            device.trace.add(self._clock.wall_ns(), port.name, len(frame), frame)
         self._send(port, frame)
 
     @abstractmethod
@@ -290,11 +285,6 @@ class Engine(ABC):
             port.guard.widen()
         if device.ports:
             device.target.mtu_bytes_min = min(port.path.mtu_bytes for port in device.ports)
-
-    def watch(self, device: Device, wanted: bool) -> None:
-        """Keep frames from and to `device` from now on for `Device.traced`, or keep none."""
-        device.watch(wanted)
-        (self._watched.add if wanted else self._watched.discard)(device)
 
     @abstractmethod
     def _new_device(self, name: str, target: Target, policy: Policy, *, trace_io: bool) -> Device:
@@ -329,10 +319,14 @@ class Engine(ABC):
     def drop_waiting(self, device: Device) -> None:
         """Drop every request that has not started."""
 
+    @abstractmethod
+    def drop_locked_out(self, device: Device) -> None:
+        """Drop those of hosts that are locked out by a reservation."""
+
     async def remove_device(self, device: Device, timeout_s: float | None) -> Backend | None:
         """Forget `device`, so that nobody puts it on a port again, and detach it."""
         self.set_ports(device, ())
-        self.watch(device, False)
+        device.watch(False)
         if self.devices.get(device.name) is device:
             del self.devices[device.name]
         return await self.detach(device, timeout_s)

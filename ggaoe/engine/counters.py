@@ -85,13 +85,18 @@ class Initiators:
         self._by_mac: dict[bytes, InitiatorCounters] = {}
 
     def seen(self, mac: bytes, interface: str, now_s: float) -> InitiatorCounters:
-        """The counters of `mac`, which sent something by `interface` now."""
-        counters = self._by_mac.pop(mac, None)
+        """The counters of `mac`, which sent something by `interface` at `now_s`. Who is told late
+        of it, after something newer, only gets the counters."""
+        counters = self._by_mac.get(mac)
         if counters is None:
             if len(self._by_mac) >= INITIATORS_MAX:
                 del self._by_mac[next(iter(self._by_mac))]
             counters = InitiatorCounters(first_seen_s=now_s)
             self._greet(mac, interface, now_s)
+        elif now_s < counters.last_seen_s:
+            return counters
+        else:
+            del self._by_mac[mac]
         self._by_mac[mac] = counters
         counters.last_seen_s = now_s
         counters.interface = interface

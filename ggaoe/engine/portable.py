@@ -92,7 +92,7 @@ class IoRequest(Request):
         self.received_ns = received_ns
         self.sighting = Sighting(received_ns / 1e9, port.name, len(frame), frame.head)
         self.lost = 0
-        """The errno of a flush that failed while this write was under way."""
+        """The errno of a flush that failed while this write was under way, or this FLUSH waited."""
         self.lease: Lease | None = None
         self.payload: memoryview = memoryview(b"")
         if is_write:
@@ -397,14 +397,15 @@ class PortableEngine(Engine):
     def _flushed(self, device: PortableDevice, result: int) -> None:
         if result >= 0:
             for request in device.commit.done():
-                self._finish(device, request, 0)
+                assert isinstance(request, IoRequest)
+                self._finish(device, request, request.lost)
             return
         extra = about(Event.DEVICE_FAILED, device=device.name)
         reason = strerror(-result)
         _log.error("%s: flush of the store failed: %s", device.name, reason, extra=extra)
         failed = device.commit.failed()
         for request in device.queue.active:
-            if request.started and request.op is Op.WRITE:
+            if request.op is Op.FLUSH or (request.started and request.op is Op.WRITE):
                 assert isinstance(request, IoRequest)
                 request.lost = -result
         for request in failed:
@@ -609,13 +610,25 @@ class PortableEngine(Engine):
 
     def drop_waiting(self, device: Device) -> None:
         assert isinstance(device, PortableDevice)
-        for request in device.queue.drop_unstarted():
+        self._forget(device, device.queue.drop_unstarted(), DropReason.NOT_SERVING)
+
+    def drop_locked_out(self, device: Device) -> None:
+        assert isinstance(device, PortableDevice)
+        dropped = device.queue.drop_unstarted(device.target.is_locked_out)
+        self._forget(device, dropped, DropReason.RESERVED)
+        self._active[device] = None
+        self._push()
+
+    def _forget(
+        self, device: PortableDevice, dropped: Sequence[Request], reason: DropReason
+    ) -> None:
+        for request in dropped:
             assert isinstance(request, IoRequest)
             request.release()
             request.initiator.in_flight -= 1
             request.sighting.fate = Fate.DROPPED
-            request.sighting.cause = DropReason.NOT_SERVING.value
-            device.counters.drops[DropReason.NOT_SERVING.value] += 1
+            request.sighting.cause = reason.value
+            device.counters.drops[reason.value] += 1
             self._pass_fences(device, request)
 
     async def fence(self, device: Device) -> bool:

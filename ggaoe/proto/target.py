@@ -59,6 +59,7 @@ class DropReason(Enum):
     MTU = "mtu"
     QUEUE_FULL = "queue_full"
     NOT_SERVING = "not_serving"
+    RESERVED = "reserved"
     RATE_LIMITED = "rate_limited"
 
 

@@ -13,6 +13,7 @@ used up, everybody waits for the one whose turn it is.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -118,15 +119,23 @@ class DeviceQueue:
             or source_bytes > WAITING_BYTES_PER_SOURCE_MAX
         ):
             return Arrival.REFUSED
-        self._waiting_bytes += request.waiting_bytes
-        self._waiting_bytes_of[request.source] = source_bytes
-        self._active[request.key] = request
-        if not self._order.enter(request):
+        was_idle = self._ready_count == 0
+        if not self._wait(request):
             return Arrival.BEHIND
-        if self._ready_count == 0:
+        if was_idle:
             self._hold_until_ns = now_ns + self.policy.merge_delay_ns
-        self._make_ready(request)
         return Arrival.READY
+
+    def _wait(self, request: Request) -> bool:
+        """Take in the newest request; whether it is ready."""
+        self._waiting_bytes += request.waiting_bytes
+        source_bytes = self._waiting_bytes_of.get(request.source, 0)
+        self._waiting_bytes_of[request.source] = source_bytes + request.waiting_bytes
+        self._active[request.key] = request
+        is_ready = self._order.enter(request)
+        if is_ready:
+            self._make_ready(request)
+        return is_ready
 
     def _make_ready(self, request: Request) -> None:
         waiting = self._ready.get(request.source)
@@ -215,14 +224,15 @@ class DeviceQueue:
         for freed in self._order.leave(request):
             self._make_ready(freed)
 
-    def drop_unstarted(self) -> list[Request]:
-        """Give up everything that has not started and return it: executing late is never safe,
-        dropping always is."""
-        dropped = [request for request in self._active.values() if not request.started]
+    def drop_unstarted(self, of: Callable[[bytes], bool] = lambda _: True) -> list[Request]:
+        """Give up everything `of` initiators that has not started and return it: executing late is
+        never safe, dropping always is."""
+        active = self.active
+        dropped = [request for request in active if not request.started and of(request.source)]
         if not dropped:
             return dropped
-        started = [request for request in self._active.values() if request.started]
-        self._active = {request.key: request for request in started}
+        gone = set(dropped)
+        self._active.clear()
         self._turns.clear()
         self._parked.clear()
         self._limited_until_ns = None
@@ -231,7 +241,11 @@ class DeviceQueue:
         self._waiting_bytes = 0
         self._waiting_bytes_of.clear()
         self._order.clear()
-        for request in started:
+        for request in active:
             request.dependents = []
-            self._order.enter(request)
+            if request.started:
+                self._active[request.key] = request
+                self._order.enter(request)
+            elif request not in gone:
+                self._wait(request)
         return dropped

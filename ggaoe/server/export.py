@@ -349,8 +349,12 @@ class Export:
                 )
                 self._reply(port, header, target.io_unavailable(header, frame, port.path))
                 return
-        if not outcome.fence or await self._engine.fence(self.device):
-            self._reply(port, header, Reply(outcome.frame))
+        if outcome.fence:
+            # Limits may delay it for long, and nobody is to wait for what its host may not do.
+            self._engine.drop_locked_out(self.device)
+            if not await self._engine.fence(self.device):
+                return
+        self._reply(port, header, Reply(outcome.frame))
 
     def _reply(self, port: Port, header: Header, reply: Reply) -> None:
         self._settle(header, Fate.REFUSED if reply.is_error else Fate.ANSWERED, reply.cause)

@@ -145,9 +145,8 @@ class Verbs:
 
     async def _traced(self, device: Device, seconds: float) -> AsyncGenerator[Json, None]:
         """What passes, a batch at a time, and how many frames came too fast to be kept."""
-        engine = self._daemon.engine
         end_s = time.monotonic() + seconds
-        engine.watch(device, True)
+        device.watch(True)
         try:
             while device.trace is not None and time.monotonic() < end_s:
                 await asyncio.sleep(min(TRACE_INTERVAL_S, max(0.0, end_s - time.monotonic())))
@@ -167,7 +166,7 @@ class Verbs:
                     }
                     lost = 0
         finally:
-            engine.watch(device, False)
+            device.watch(False)
 
     async def _reload(self, params: Params) -> Json:
         dry_run = flag(params, "dry_run")

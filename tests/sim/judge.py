@@ -12,7 +12,8 @@ and what befell the target, and holds it to its promises:
 - Each reply answers a request that waits for one; what the target gave up is never answered, and
   what it has looked at and has not given up is, once nothing befalls it any more.
 - What hosts have set is in force, and found by whoever asks, from the acknowledgement on, whatever
-  becomes of the process. Nothing of a host that a reservation locks out takes effect any more.
+  becomes of the process. Nothing of a host that a reservation locks out takes effect any more; what
+  it had asked for before is dropped unless it had been started.
 - Refused is only who is locked out or finds the device off its disk, and they always.
 - Nobody fails but for sectors of his own, or a write or FLUSH for a flush that failed meanwhile: it
   may have lost what a later flush would not save.
@@ -351,7 +352,9 @@ class Judge:
             if older is record:
                 break
             if older.outcome is None and (is_write or older.asked.op is Op.WRITE):
-                raise BrokenPromiseError(f"{record.asked} has passed {older.asked}")
+                if not any(_locks_out(owners, older) for owners in self._settings[RESERVE]):
+                    raise BrokenPromiseError(f"{record.asked} has passed {older.asked}")
+                older.outcome = REFUSED  # dropped for a reservation that is about to be answered
             possible = possible_after(possible, older, number)
         if record.asked.op is Op.READ and record.outcome == GOOD:
             self.reads_checked += 1

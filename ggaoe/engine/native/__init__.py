@@ -37,6 +37,8 @@ GRANULE_BYTES_MAX = 512
 """Requests that are not whole blocks of the store need read-modify-write: the backend does that."""
 IO_ENGINES = ("aio", "uring", "threads")
 """The quickest first; by measurement."""
+INTERFACES_NAMED_MAX = 512
+"""More than can be served at a time; the one that was served longest ago gives way."""
 COMMIT = 4
 """The core's name for the flush that answers writes, in failures."""
 
@@ -46,6 +48,7 @@ _FATES = (
     (Fate.REFUSED, ""),
     (Fate.DROPPED, DropReason.QUEUE_FULL.value),
     (Fate.DROPPED, DropReason.NOT_SERVING.value),
+    (Fate.DROPPED, DropReason.RESERVED.value),
 )
 """As the core counts them (structs.pxi)."""
 
@@ -192,8 +195,12 @@ class NativeDevice(Device):
         self.core.watch(self.trace is not None)
 
     def name_interfaces(self) -> None:
-        """Remember what the ports' interfaces are called."""
-        self._interfaces = {port.link.index: port.name for port in self.ports}
+        """Remember what the ports' interfaces are called, for what is told of them later, too."""
+        for port in self.ports:
+            self._interfaces.pop(port.link.index, None)
+            self._interfaces[port.link.index] = port.name
+        while len(self._interfaces) > INTERFACES_NAMED_MAX:
+            del self._interfaces[next(iter(self._interfaces))]
 
 
 class NativeEngine(Engine):
@@ -488,9 +495,18 @@ class NativeEngine(Engine):
         self._core.kick()
 
     def drop_waiting(self, device: Device) -> None:
+        self._drop(device, False, DropReason.NOT_SERVING)
+
+    def drop_locked_out(self, device: Device) -> None:
+        self._drop(device, True, DropReason.RESERVED)
+
+    def _drop(self, device: Device, only_locked_out: bool, reason: DropReason) -> None:
         assert isinstance(device, NativeDevice)
-        device.counters.drops[DropReason.NOT_SERVING.value] += device.core.drop_waiting()
+        dropped = device.core.drop_waiting(only_locked_out)
+        if dropped:
+            device.counters.drops[reason.value] += dropped
         self._pass_fences()
+        self._core.kick()
 
     async def fence(self, device: Device) -> bool:
         assert isinstance(device, NativeDevice)

@@ -5,7 +5,7 @@
 Owns the data path of links and devices, in threads of its own that never need Python (carrier.pxi); a
 device that is no file has its transfers carried out by Python. Knows nothing of configuration, interfaces or state: `engine/native/__init__.py` tells
 it what to admit, and gets every frame that is not flawless. All methods are called in the event loop's
-thread, and hold the engine's lock for the moment that they need.
+thread, and hold the engine's lock for the moment that they need. Objects may be collected in any.
 """
 
 cimport cython
@@ -245,7 +245,7 @@ cdef class CoreDevice:
         cdef Device **place
         if self.c == NULL:
             return
-        enter(self.c.engine)
+        hold_lock(self.c.engine)  # in any thread: whoever has the lock may be waiting for the GIL
         place = &self.c.engine.active_devices
         while place[0] != NULL and place[0] != self.c:
             place = &place[0].active_next_device
@@ -363,10 +363,11 @@ cdef class CoreDevice:
         self.c.serving = False
         leave(self.core.c)
 
-    def drop_waiting(self):
-        """Drop what has not started; returns how many requests that were."""
+    def drop_waiting(self, bint only_locked_out):
+        """Drop what has not started, or only that of hosts that a reservation locks out; returns
+        how many requests that were."""
         hold_lock(self.core.c)
-        dropped = drop_unstarted(self.c)
+        dropped = drop_unstarted(self.c, only_locked_out)
         leave(self.core.c)
         return dropped
 
@@ -507,7 +508,8 @@ cdef class CoreDevice:
         return values, queue_full, dict(histograms) if any_finished else None
 
     def initiators(self):
-        """What hosts have done since the last call, in order of when they were seen last."""
+        """What hosts have done since the last call, in order of when they were seen last; nothing
+        of those that have done nothing."""
         cdef Source copies[SOURCES_MAX]
         cdef Source *source
         cdef int i, count = 0
@@ -515,8 +517,13 @@ cdef class CoreDevice:
         for i in range(SOURCES):
             source = self.c.sources[i]
             while source != NULL:
+                if source.told_seen_ns == source.last_seen_ns and source.told_active == source.active:
+                    source = source.next
+                    continue
                 copies[count] = source[0]
                 count += 1
+                source.told_seen_ns = source.last_seen_ns
+                source.told_active = source.active
                 source.read_requests = source.read_bytes = 0
                 source.write_requests = source.write_bytes = 0
                 source.other_requests = source.errors = 0
@@ -706,7 +713,6 @@ cdef class Core:
         """Queue a request that Python has checked; False where it is dropped."""
         cdef Request *request
         cdef Py_buffer payload
-        cdef void *scratch = NULL
         if len(head) != HEAD_BYTES:
             return False
         hold_lock(self.c)
@@ -728,10 +734,6 @@ cdef class Core:
             if fits:
                 memcpy(request.data, payload.buf, request.bytes)
             PyBuffer_Release(&payload)
-        elif op == VERIFY and not device.c.by_python:
-            fits = posix_memalign(&scratch, PAGE_BYTES, request.bytes) == 0
-            if fits:
-                request.scratch = <uint8_t *>scratch
         hold_lock(self.c)
         taken = fits and arrive(device.c, request, monotonic_ns(self.c))
         if not taken:

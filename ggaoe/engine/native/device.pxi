@@ -84,6 +84,9 @@ cdef Vector *next_vector(Device *device, Request **started, int count, int *at) 
     if request.op == FLUSH:
         join(device, request)
         return NULL
+    if request.op == VERIFY and not device.by_python and not take_scratch(request):
+        finish(device, request, ENOMEM)
+        return NULL
     vector = new_vector(device.engine, device, request.op)
     if vector == NULL:
         finish(device, request, EIO)
@@ -109,12 +112,25 @@ cdef Vector *next_vector(Device *device, Request **started, int count, int *at) 
     return vector
 
 
+cdef bint take_scratch(Request *request) noexcept nogil:
+    # False where memory is short.
+    cdef void *scratch
+    if posix_memalign(&scratch, PAGE_BYTES, request.bytes) != 0:
+        return False
+    request.scratch = <uint8_t *>scratch
+    return True
+
+
 cdef void launch(Device *device, Vector *vector, int64_t now_ns) noexcept nogil:
     # By the quickest way that is open to `vector`.
     lay_out(vector)
     device.stats.vectors += 1
     if device.by_python:
         give_python(vector)
+    elif is_beyond(device, vector.members[vector.count - 1]):
+        # The store has shrunk since they were admitted: a write would make the file grow again.
+        vector.result = -ENOSPC if vector.op == WRITE else -EIO
+        settle(vector)
     elif vector.op == READ and device.tries_cache and read_cached(vector):
         settle(vector)
     elif is_inline(vector, now_ns):
@@ -190,18 +206,18 @@ cdef void flushed(Device *device, int64_t result) noexcept nogil:
     request = device.covered
     device.covered = NULL
     if result < 0:
-        # Whoever joined meanwhile, or is under way, may have lost data to this flush, too: the
-        # kernel reports a failed write-back once, so that the next flush would succeed.
+        # Whoever joined meanwhile, is under way or waits to flush may have lost data to this flush,
+        # too: the kernel reports a failed write-back once, so that the next flush would succeed.
         error = <int>-result
         note_failure(device, COMMIT, error, 0, 0)
         following = device.active_head
         while following != NULL:
-            if following.started and following.op == WRITE:
+            if following.op == FLUSH or following.started and following.op == WRITE:
                 following.lost = error
             following = following.active_next
     while request != NULL:
         following = request.next
-        finish(device, request, error)
+        finish(device, request, error or request.lost)
         request = following
     if result < 0:
         request = device.joined_head
@@ -307,6 +323,8 @@ cdef void answer(Device *device, Request *request, int error) noexcept nogil:
         head[27] = 0x40
     head[34] = 0
     head[35] = 0
+    free(request.scratch)
+    request.scratch = NULL
     request.send_bytes = request.bytes
     if request.op != READ or error:
         request.send_bytes = PADDING_BYTES
@@ -318,24 +336,14 @@ cdef void answer(Device *device, Request *request, int error) noexcept nogil:
     queue_send(request.link, request)
 
 
-cdef int drop_unstarted(Device *device) noexcept nogil:
-    # Give up all that has not started; what has is entered into an empty order again.
+cdef int drop_unstarted(Device *device, bint only_locked_out) noexcept nogil:
+    # Give up what has not started, or only that of hosts that a reservation locks out; what is left
+    # is entered into an empty order and an empty round again.
     cdef Request *request = device.active_head
     cdef Request *following
     cdef Source *source
     cdef int i, dropped = 0
     memset(device.buckets, 0, sizeof(device.buckets))
-    while request != NULL:
-        following = request.active_next
-        if request.started:
-            order_enter(device, request)
-        else:
-            unbook(device, request)
-            note_fate(request, NOT_STARTED, 0)
-            forget(device, request)
-            slot_free(request)
-            dropped += 1
-        request = following
     for i in range(SOURCES):
         source = device.sources[i]
         while source != NULL:
@@ -345,4 +353,20 @@ cdef int drop_unstarted(Device *device) noexcept nogil:
     device.turn_head = device.turn_tail = NULL
     device.parked_head = device.parked_tail = NULL
     device.ready_count = 0
+    while request != NULL:
+        following = request.active_next
+        if request.started:
+            order_enter(device, request)
+        elif only_locked_out and permits(&device.lists[LIST_RESERVED], request.mac):
+            if order_enter(device, request):
+                make_ready(device, request)
+        else:
+            unbook(device, request)
+            note_fate(request, LOCKED_OUT if only_locked_out else NOT_STARTED, 0)
+            forget(device, request)
+            slot_free(request)
+            dropped += 1
+        request = following
+    if device.ready_count:
+        activate(device)
     return dropped

@@ -176,7 +176,7 @@ cdef extern from "<pthread.h>" nogil:
 cdef extern from "<errno.h>" nogil:
     int errno
     int EAGAIN, EINTR, EMFILE, EIO, EINVAL, ENOBUFS, EOPNOTSUPP, ENOSYS, EBADMSG, ENODATA, EILSEQ
-    int EPERM, EACCES, ENOMEM, ECANCELED
+    int EPERM, EACCES, ENOMEM, ECANCELED, ENOSPC
 
 cdef extern from "<stdlib.h>" nogil:
     int posix_memalign(void **pointer, size_t alignment, size_t size)

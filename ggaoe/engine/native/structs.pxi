@@ -77,7 +77,7 @@ ctypedef struct Request:
     uint8_t *head                    # 36 bytes, followed by `data`
     uint8_t *data                    # page-aligned, the link's payload size
     uint32_t length                  # bytes of the received frame
-    uint8_t *scratch                 # of a VERIFY, which may be longer than any frame
+    uint8_t *scratch                 # of a VERIFY that has started: it may be longer than any frame
     Link *link
     Device *device
     Source *source
@@ -90,7 +90,8 @@ ctypedef struct Request:
     bint is_short                    # no slot of its link's: head and data have SHORT_BYTES
     bint started
     uint64_t ready_number
-    int lost                         # errno of a flush that failed while this write was under way
+    int lost                         # errno of a flush that failed while this write was under way,
+                                     # or this FLUSH waited
     int blockers
     uint64_t offset
     uint32_t bytes
@@ -114,6 +115,7 @@ cdef enum:                           # what became of a request
     FAILED = 2
     NO_ROOM = 3
     NOT_STARTED = 4
+    LOCKED_OUT = 5
 
 ctypedef struct Sighting:            # the last request of a host
     int64_t time_ns                  # 0: there was none
@@ -151,6 +153,8 @@ ctypedef struct Source:
     uint32_t active
     int link_index
     int64_t last_seen_ns
+    int64_t told_seen_ns             # what Python knows of it
+    uint32_t told_active
     uint64_t read_requests
     uint64_t read_bytes
     uint64_t write_requests

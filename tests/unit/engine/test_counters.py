@@ -120,3 +120,48 @@ async def test_failures_are_logged_with_place_and_reason(
     await until(lambda: caplog.records)
     (record,) = caplog.records
     assert record.getMessage() == "disk: READ of sector 7+1 failed: Input/output error (EIO)"
+
+
+async def test_who_is_silent_after_clearing_is_not_there_any_more(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    port = rig.port()
+    disk = rig.disk(port)
+    silent, busy = Host(port, MAC_A), Host(port, MAC_B)
+    await silent.good(silent.read(0))
+    await busy.good(busy.read(0))
+    assert len(disk.device.initiators.items()) == 2
+    disk.device.clear_counters()
+    with caplog.at_level(logging.INFO, "ggaoe.engine"):
+        assert disk.device.initiators.items() == []
+        await busy.good(busy.read(0))
+        assert [mac for mac, _ in disk.device.initiators.items()] == [MAC_B]
+    assert len(caplog.records) == 1
+
+
+async def test_when_and_where_a_host_was_seen_last(rig: Rig) -> None:
+    one, two = rig.port(1), rig.port(2)
+    disk = rig.disk(one, two)
+    near, far = Host(one, MAC_A), Host(two, MAC_A)
+    await near.good(near.read(0))
+    first = dict(disk.device.initiators.items())[MAC_A].last_seen_s
+    await far.good(far.ata(IDENTIFY))
+    seen = dict(disk.device.initiators.items())[MAC_A]
+    assert (seen.interface, seen.last_seen_s > first) == ("eth2", True)
+    await near.good(near.read(0))
+    rig.engine.close_link(one)
+    assert dict(disk.device.initiators.items())[MAC_A].interface == "eth1"
+
+
+async def test_host_of_a_link_that_has_closed(rig: Rig) -> None:
+    one, two = rig.port(1), rig.port(2)
+    disk = rig.disk(one, two)
+    host = Host(one, MAC_A)
+    disk.hold()
+    host.read(0)
+    await until(lambda: disk.faults.held)
+    rig.engine.close_link(one)
+    disk.release()
+    await until(lambda: disk.device.in_flight == 0)
+    (seen,) = [seen for _, seen in disk.device.initiators.items()]
+    assert (seen.interface, seen.read_requests, seen.in_flight) == ("eth1", 1, 0)

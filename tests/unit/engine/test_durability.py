@@ -9,8 +9,9 @@ import pytest
 
 from ggaoe.backend.faults import Fail
 from ggaoe.proto.ata import Op
+from ggaoe.sched.queue import Policy
 from unit.engine.rig import Host, Rig, sectors, until
-from unit.proto.host import MAC_A
+from unit.proto.host import MAC_A, MAC_B
 
 
 async def test_write_waits_for_a_flush_that_began_after_it_ended(rig: Rig) -> None:
@@ -130,6 +131,19 @@ async def test_failed_flush_fails_writes_that_ended_or_ran_meanwhile(rig: Rig) -
     disk.release()
     assert (await host.answer(running)).registers == (0x41, 0x04)
     await host.good(host.write(8, "s"))
+
+
+async def test_failed_flush_fails_a_flush_that_has_arrived_and_not_started(rig: Rig) -> None:
+    """What its host has written may have been lost, and the next flush would not say so."""
+    port = rig.port()
+    disk = rig.disk(port, write_cache=True, policy=Policy(queue_length=1))
+    one, two = Host(port, MAC_A), Host(port, MAC_B)
+    await two.good(two.write(0, "b"))
+    disk.strike(Fail(errno.EIO), Op.FLUSH, times=1)
+    first, second = one.flush(), two.flush()
+    assert (await one.answer(first)).registers == (0x41, 0x04)
+    assert (await two.answer(second)).registers == (0x41, 0x04)
+    await two.good(two.flush())
 
 
 async def test_write_cache_switched_on_live_holds_for_what_completes_then(rig: Rig) -> None:

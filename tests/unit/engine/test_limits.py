@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+from resource import RUSAGE_SELF, getrusage
+
 import pytest
 
+from ggaoe.backend.file import FileSpec, open_file
 from ggaoe.engine import portable
 from ggaoe.proto.ata import Op
 from ggaoe.sched.queue import Policy
-from unit.engine.rig import SIZE_SECTORS, Host, Rig, sectors, until
+from unit.engine.rig import SECTOR, SIZE_SECTORS, Host, Rig, sectors, until
 from unit.proto.host import MAC_A, MAC_B
 
 GREEDY_REQUESTS = 9000
 """More than one host may have waiting: 8 MiB, at 1 KiB each or more."""
+VERIFIED = 2400
+"""Two hosts may have so many waiting, whatever an engine counts them for."""
 REPLIES_HELD_MAX_OF_NATIVE = 16384
 """It is compiled in."""
 
@@ -134,7 +141,7 @@ async def test_adjacent_requests_are_merged(rig: Rig) -> None:
 
 async def test_merge_delay_holds_a_lone_request_until_its_time(rig: Rig) -> None:
     port = rig.port()
-    policy = Policy(merge_delay_ns=200_000_000)
+    policy = Policy(merge_delay_ns=300_000_000)
     disk, host = rig.disk(port, policy=policy), Host(port, MAC_A)
     first = host.write(0, "a")
     await rig.quiet()
@@ -231,3 +238,29 @@ async def test_flood_on_one_device_leaves_another_alone(rig: Rig) -> None:
     await host.good(host.read(0))
     assert len(idle.seen) == 1
     assert busy.device.in_flight == 2
+
+
+@pytest.mark.skipif(
+    "asan" in os.environ.get("LD_PRELOAD", ""), reason="the sanitizer keeps what has been freed"
+)
+async def test_verifying_costs_no_memory_while_it_waits(rig: Rig, tmp_path: Path) -> None:
+    path = tmp_path / "disk"
+    path.write_bytes(bytes(512 * SECTOR))
+    port = rig.port()
+    disk = rig.disk(port, policy=Policy(merge_delay_ns=3600 * 10**9))
+    hosts = [Host(port, MAC_A), Host(port, MAC_B)]
+    await rig.engine.detach(disk.device, None)
+    backend = await open_file(FileSpec(path=path, direct_io=False))
+    disk.device.target.size_sectors = 512
+    rig.engine.attach(disk.device, backend)
+    before_kib = getrusage(RUSAGE_SELF).ru_maxrss
+    tags = [hosts[number % 2].verify(number % 256, 255) for number in range(VERIFIED)]
+    await until(lambda: disk.device.waiting == VERIFIED)
+    disk.device.policy = Policy()
+    rig.engine.refresh(disk.device)
+    await hosts[0].good(*tags[::2])
+    await hosts[1].good(*tags[1::2])
+    grown_bytes = (getrusage(RUSAGE_SELF).ru_maxrss - before_kib) * 1024
+    assert grown_bytes < VERIFIED * 255 * SECTOR // 4
+    await rig.engine.detach(disk.device, None)
+    await backend.close()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
+from ggaoe.backend.file import FileSpec, open_file
 from ggaoe.proto.ata import Op
+from ggaoe.proto.target import TargetState
 from ggaoe.sched.queue import Policy
 from ggaoe.sched.throttle import Limits, Rate
-from unit.engine.rig import Disk, Host, Rig, sectors, until
+from unit.engine.rig import SECTOR, Disk, Host, Rig, sectors, until
 from unit.proto.host import MAC_A, MAC_B
 
 ENDLESS = Rate(1, 1)
@@ -133,3 +136,58 @@ async def test_beyond_the_budget_the_newest_is_refused_and_nothing_older(rig: Ri
     await host.good(*tags[:-refused])
     await rig.quiet()
     assert not host.answers.keys() & set(tags[-refused:])
+
+
+async def test_what_a_limit_delays_never_makes_a_store_that_has_shrunk_grow(
+    rig: Rig, tmp_path: Path
+) -> None:
+    path = tmp_path / "disk"
+    path.write_bytes(bytes(64 * SECTOR))
+    port = rig.port()
+    disk, host = rig.disk(port, policy=Policy(limits=Limits(bandwidth=ENDLESS))), Host(port, MAC_A)
+    await rig.engine.detach(disk.device, None)
+    backend = await open_file(FileSpec(path=path, direct_io=False))
+    disk.device.target.size_sectors = 64
+    rig.engine.attach(disk.device, backend)
+    await host.good(host.write(0, "a"))
+    beyond = [host.write(40, "b"), host.read(48), host.verify(56)]
+    inside = host.write(8, "c")
+    await until(lambda: disk.device.waiting == 4)
+    with path.open("r+b") as file:
+        file.truncate(32 * SECTOR)
+    disk.device.target.size_sectors = await backend.refresh_size_bytes() // SECTOR
+    change(rig, disk, Limits())
+    await host.good(inside)
+    for tag in beyond:
+        assert (await host.answer(tag)).registers == (0x41, 0x10)
+    assert path.stat().st_size == 32 * SECTOR
+    await rig.engine.detach(disk.device, None)
+    await backend.close()
+
+
+async def test_what_waits_of_hosts_that_are_locked_out_is_dropped_and_nothing_else(
+    rig: Rig,
+) -> None:
+    port = rig.port()
+    disk = rig.disk(port, policy=Policy(limits=Limits(bandwidth=ENDLESS)))
+    owner, other = Host(port, MAC_A), Host(port, MAC_B)
+    disk.hold(Op.WRITE)
+    started = other.write(0, "started")
+    await until(lambda: disk.faults.held)
+    kept = [owner.write(0, "first"), owner.write(1, "second")]
+    dropped = [other.write(1, "x"), other.read(0), other.write(2, "x")]
+    behind = [owner.write(2, "third"), owner.read(1)]
+    await until(lambda: disk.device.waiting == 7)
+    disk.device.target.state = TargetState(reserved=(MAC_A,))
+    rig.engine.refresh(disk.device)
+    rig.engine.drop_locked_out(disk.device)
+    assert (disk.device.in_flight, disk.device.waiting) == (1, 4)
+    assert disk.device.counters.drops == {"reserved": 3}
+    change(rig, disk, Limits())
+    disk.release()
+    await other.good(started)
+    await owner.good(*kept, *behind)
+    assert owner.answers[behind[1]].data == sectors("second")
+    await rig.quiet()
+    assert not other.answers.keys() & set(dropped)
+    assert disk.content(0, 3) == sectors("first", "second", "third")

@@ -16,7 +16,7 @@ async def test_requests_and_replies_are_kept_in_order(rig: Rig) -> None:
     disk, other = rig.disk(port), rig.disk(port, name="other", slot=9)
     host = Host(port, MAC_A)
     await host.good(host.read(7))
-    rig.engine.watch(disk.device, True)
+    disk.device.watch(True)
     await host.good(host.read(0, 2), host.write(10, sectors("a")))
     await host.good(host.flush())
     found, lost = disk.device.traced()
@@ -33,7 +33,7 @@ async def test_requests_and_replies_are_kept_in_order(rig: Rig) -> None:
     replies = [length for is_response, length in seen if is_response]
     assert (requests[:2], sorted(replies)) == ([36, 36 + 512], [60, 60, 36 + 1024])
     assert disk.device.traced() == ([], 0)
-    rig.engine.watch(disk.device, False)
+    disk.device.watch(False)
     await host.good(host.read(0))
     assert disk.device.traced() == ([], 0)
 
@@ -41,7 +41,7 @@ async def test_requests_and_replies_are_kept_in_order(rig: Rig) -> None:
 async def test_what_is_refused_and_what_is_no_transfer_is_kept(rig: Rig) -> None:
     port = rig.port()
     disk = rig.disk(port)
-    rig.engine.watch(disk.device, True)
+    disk.device.watch(True)
     host = Host(port, MAC_B)
     await host.answer(host.send(Command.CONFIG, bytes(8)))
     found, _ = disk.device.traced()
@@ -50,6 +50,27 @@ async def test_what_is_refused_and_what_is_no_transfer_is_kept(rig: Rig) -> None
         (Command.CONFIG, False),
         (Command.CONFIG, True),
     ]
+
+
+async def test_another_device_with_the_address_elsewhere_is_not_watched(rig: Rig) -> None:
+    here, there = rig.port(1), rig.port(2)
+    disk = rig.disk(here)
+    rig.disk(there, name="other")
+    disk.device.watch(True)
+    host = Host(there, MAC_B)
+    await host.answer(host.send(Command.CONFIG, bytes(8)))
+    assert disk.device.traced() == ([], 0)
+
+
+async def test_frames_of_a_link_that_has_closed_keep_its_name(rig: Rig) -> None:
+    port = rig.port()
+    disk = rig.disk(port)
+    disk.device.watch(True)
+    host = Host(port, MAC_A)
+    await host.good(host.read(0))
+    rig.engine.close_link(port)
+    found, _ = disk.device.traced()
+    assert [record.interface for record in found] == ["eth1", "eth1"]
 
 
 def test_a_full_ring_loses_the_newest_and_says_how_many(monkeypatch: pytest.MonkeyPatch) -> None:

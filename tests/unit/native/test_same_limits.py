@@ -4,6 +4,7 @@ times, both start the same ones, and want to be asked again at the same time."""
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 import pytest
 
@@ -34,6 +35,7 @@ PAYLOAD_BYTES = FRAME_SECTORS_MAX * SECTOR
 STALE_AGE_NS = 60_000_000_000
 WALL_NS = 10**18
 LISTS = 8
+LIST_RESERVED = 3
 STEPS = 400
 
 
@@ -48,7 +50,7 @@ class Twins:
         self.core = core.Core(STALE_AGE_NS, False)
         self.link = self.core.open_link(-1, 1, MAC_TARGET, FRAME_SECTORS_MAX, PAYLOAD_BYTES, None)
         self.device = core.CoreDevice(self.core)
-        self.device.admit(SHELF, SLOT, [((), True)] * LISTS, False, True, True)
+        self.admit()
         self.device.resize(SECTORS * SECTOR)
         self.device.attach_to_python(SECTOR, 0)
         self.link.route([((SHELF, SLOT), self.device)])
@@ -59,6 +61,18 @@ class Twins:
         """Of transfers: handle, bytes, tags of the members."""
         self.wait_ns = -1
         self.throttled = 0
+
+    def admit(self, locked_out: Sequence[bytes] = ()) -> None:
+        lists: list[tuple[Sequence[bytes], bool]] = [((), True)] * LISTS
+        lists[LIST_RESERVED] = (locked_out, True)
+        self.device.admit(SHELF, SLOT, lists, False, True, True)
+
+    def lock_out(self, sources: Sequence[bytes]) -> None:
+        """For a moment."""
+        self.admit(sources)
+        dropped = self.queue.drop_unstarted(lambda source: source in sources)
+        assert self.device.drop_waiting(True) == len(dropped)
+        self.admit()
 
     def set_policy(self, policy: Policy) -> None:
         self.queue.policy = policy
@@ -140,8 +154,11 @@ class Twins:
             self.turn()
         elif kind < 0.99:
             self.device.stop()
-            assert self.device.drop_waiting() == len(self.queue.drop_unstarted())
+            assert self.device.drop_waiting(False) == len(self.queue.drop_unstarted())
             self.device.attach_to_python(SECTOR, 0)
+            self.turn()
+        elif kind < 0.995:
+            self.lock_out(self.chance.sample(SOURCES, 2))
             self.turn()
         else:
             self.set_policy(some_policy(self.chance))

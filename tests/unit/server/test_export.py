@@ -374,6 +374,23 @@ async def test_reservation_is_answered_when_others_have_finished(
     assert (await owner.answer(tag)).reserved == [MAC_B]
 
 
+async def test_reservation_does_not_wait_for_what_limits_delay(
+    world: World, opener: Opener
+) -> None:
+    made, host = await world.serving(disk_config(bandwidth_limit_bytes_per_s=1))
+    await host.good(host.write(0, "done"))
+    late = [host.write(number, "late") for number in range(1, 4)]
+    await until(lambda: made.device.waiting == len(late))
+    owner = Host(world.port, MAC_B)
+    tag = owner.send(3, reserve_argument(1, MAC_B))
+    assert (await owner.answer(tag)).reserved == [MAC_B]
+    made.apply(disk_config())
+    assert (await host.answer(host.write(4, "late"))).error == 6
+    assert (await owner.answer(owner.read(0, 2))).data == sectors("done", "")
+    await world.quiet()
+    assert not host.answers.keys() & set(late)
+
+
 async def test_reservation_is_not_answered_where_a_write_may_still_land(
     world: World, opener: Opener
 ) -> None:
