@@ -22,7 +22,7 @@ from ggaoe.proto.frame import (
     unpack_taskfile,
 )
 from ggaoe.proto.query import Ccmd
-from ggaoe.units import format_mac
+from ggaoe.units import counted, format_mac
 
 PENDING_MAX = 65536
 """Requests without a reply that are remembered, to say how long replies took."""
@@ -77,15 +77,17 @@ def words(passed: Traced) -> str:
         counts = ""
         if header.is_response:
             queue_length = int.from_bytes(frame[24:26], "big")
-            counts = f", {queue_length} requests of {frame[28]} sectors"
+            counts = f", {counted(queue_length, 'request')} of {counted(frame[28], 'sector')}"
         text = (
             "advertisement" if header.is_response and header.tag == TAGGED_BY_TARGET else "CONFIG"
         )
         return f"{tag} {text} {_named(Ccmd, frame[29] & 0x0F, 'subcommand')}{counts}"
     if header.command == Command.MASK and len(frame) >= MASK_HEADER_BYTES:
-        return f"{tag} MASK {_MASK_WORDS.get(frame[25], frame[25])}, {frame[27]} directives"
+        word, edits = _MASK_WORDS.get(frame[25], frame[25]), counted(frame[27], "directive")
+        return f"{tag} MASK {word}, {edits}"
     if header.command == Command.RESERVE and len(frame) >= RESERVE_HEADER_BYTES:
-        return f"{tag} RESERVE {_RESERVE_WORDS.get(frame[24], frame[24])}, {frame[25]} hosts"
+        word, hosts = _RESERVE_WORDS.get(frame[24], frame[24]), counted(frame[25], "host")
+        return f"{tag} RESERVE {word}, {hosts}"
     return f"{tag} command {header.command}, {passed.length_bytes} bytes"
 
 

@@ -62,6 +62,18 @@ class DropReason(Enum):
     RATE_LIMITED = "rate_limited"
 
 
+class Refusal(Enum):
+    """Why a host, rather than its frame, got an error; the values are told to people."""
+
+    READ_LIST = "read_list"
+    WRITE_LIST = "write_list"
+    CHANGE_LIST = "change_list"
+    RESERVATION = "reservation"
+    READ_ONLY = "read_only"
+    SECTOR_COUNT = "sector_count"
+    """None, or more than a frame of this link carries: it believes in another MTU."""
+
+
 class Finding(NamedTuple):
     """What one check finds about a host; `rule` is what it goes by, None where nothing is set."""
 
@@ -86,6 +98,7 @@ class Reply:
 
     frame: bytes
     is_error: bool = False
+    refusal: Refusal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +235,7 @@ class Target:
         if not is_whole:
             return Reply(padded(self._respond(header, path, Error.ARGUMENT)), is_error=True)
         if not is_permitted:
-            return self._not_permitted(header, frame, path)
+            return self._not_permitted(header, frame, path, _REFUSAL_OF[operation])
         outcome = handle(self, header, frame, path)
         frame_bytes_max = path.mtu_bytes + ETHERNET_BYTES
         if isinstance(outcome, Reply | Change) and len(outcome.frame) > frame_bytes_max:
@@ -230,23 +243,41 @@ class Target:
             return Dropped(DropReason.MTU)
         return outcome
 
-    def _not_permitted(self, header: Header, frame: Buffer, path: Path) -> Reply:
+    def _not_permitted(self, header: Header, frame: Buffer, path: Path, refusal: Refusal) -> Reply:
         """Such a refusal lasts, and hosts give an ATA error to their users at once."""
         if header.command != Command.ATA:
-            return self._error(header, frame, path, Error.ARGUMENT)
-        taskfile = unpack_taskfile(frame)
-        return self._ata_reply(header, taskfile, path, error=AtaError.ABRT, count=taskfile.sectors)
+            return self._error(header, frame, path, Error.ARGUMENT, refusal)
+        return self._abort(header, unpack_taskfile(frame), path, refusal=refusal)
 
     # --- replies ---------------------------------------------------------------------------
 
     def _respond(self, header: Header, path: Path, error: Error | None = None) -> bytes:
         return pack_response(header, path.mac, self.settings.shelf, self.settings.slot, error)
 
-    def _error(self, header: Header, frame: Buffer, path: Path, error: Error) -> Reply:
+    def _error(
+        self,
+        header: Header,
+        frame: Buffer,
+        path: Path,
+        error: Error,
+        refusal: Refusal | None = None,
+    ) -> Reply:
         """An AoE error keeps the request's argument and none of its data."""
         _, end = _HANDLERS.get(header.command, (None, HEADER_BYTES))
         argument = bytes(frame[HEADER_BYTES:end])
-        return Reply(padded(self._respond(header, path, error) + argument), is_error=True)
+        return Reply(padded(self._respond(header, path, error) + argument), True, refusal)
+
+    def _abort(
+        self,
+        header: Header,
+        taskfile: Taskfile,
+        path: Path,
+        error: AtaError = AtaError.ABRT,
+        refusal: Refusal | None = None,
+    ) -> Reply:
+        """An ATA error, of a command of which nothing was done."""
+        head = self.ata_head(header, taskfile, path, error=error, count=taskfile.sectors)
+        return Reply(padded(head), True, refusal)
 
     def ata_head(
         self,
@@ -296,7 +327,7 @@ class Target:
         taskfile = unpack_taskfile(frame)
         opcode = taskfile.command
         if opcode != Opcode.IDENTIFY_DEVICE and _RESERVATION.refuses(self, header.source):
-            return self._error(header, frame, path, Error.RESERVED)
+            return self._error(header, frame, path, Error.RESERVED, Refusal.RESERVATION)
         if _STORE.refuses(self, header.source):
             return self._error(header, frame, path, Error.UNAVAILABLE)
         op = ata.OP_OF_OPCODE.get(opcode)
@@ -309,26 +340,25 @@ class Target:
     def _transfer(
         self, op: Op, header: Header, taskfile: Taskfile, path: Path, frame_bytes: int
     ) -> Outcome:
-        def abort(error: AtaError = AtaError.ABRT) -> Reply:
-            return self._ata_reply(header, taskfile, path, error=error, count=taskfile.sectors)
-
         count = taskfile.sectors
         assert self.size_sectors is not None
         if not 1 <= count <= SECTORS_PER_FRAME_MAX:
-            return abort()
+            return self._abort(header, taskfile, path, refusal=Refusal.SECTOR_COUNT)
         if op is Op.READ and count > sectors_that_fit(path.mtu_bytes):
             # The host learnt of a larger MTU from us: silence makes it ask in smaller pieces,
             # an error would reach its user.
             if count <= path.sectors_offered_max:
                 return Dropped(DropReason.MTU)
-            return abort()
+            return self._abort(header, taskfile, path, refusal=Refusal.SECTOR_COUNT)
         if op is Op.WRITE and frame_bytes < ATA_HEADER_BYTES + count * SECTOR_BYTES:
-            return abort()
+            return self._abort(header, taskfile, path)
         sector = ata.lba_sector(taskfile.command, taskfile.lba)
         if sector + count > self.size_sectors:
-            return abort(AtaError.IDNF)
-        if op is Op.WRITE and (_READ_ONLY.refuses(self, header.source) or header.is_wildcard):
-            return abort()
+            return self._abort(header, taskfile, path, AtaError.IDNF)
+        if op is Op.WRITE and _READ_ONLY.refuses(self, header.source):
+            return self._abort(header, taskfile, path, refusal=Refusal.READ_ONLY)
+        if op is Op.WRITE and header.is_wildcard:
+            return self._abort(header, taskfile, path)
         return Io(op, sector, count, taskfile)
 
     def _no_transfer(
@@ -463,7 +493,7 @@ class Target:
             is_held = argument.rcmd == access.Rcmd.SET and self.is_locked_out(header.source)
             # A host may reserve for others only; its retransmission finds the list it has set.
             if is_held and argument.macs != macs:
-                return self._error(header, frame, path, Error.RESERVED)
+                return self._error(header, frame, path, Error.RESERVED, Refusal.RESERVATION)
             macs = argument.macs
         reply = padded(self._respond(header, path) + access.pack_reserve(argument.rcmd, macs))
         if argument.rcmd == access.Rcmd.READ:
@@ -546,6 +576,12 @@ _LISTS = {
     Operation.WRITE: (_LIST_OF[Operation.WRITE],),
     Operation.CHANGE: (_DISCOVER, _LIST_OF[Operation.CHANGE]),
 }
+_REFUSAL_OF = {
+    Operation.READ: Refusal.READ_LIST,
+    Operation.WRITE: Refusal.WRITE_LIST,
+    Operation.CHANGE: Refusal.CHANGE_LIST,
+}
+"""Whoever may not discover a target gets no reply."""
 _ADMISSION = (_list("accept"), _list("deny"), _MASK)
 CHECKS: dict[Operation, tuple[Check, ...]] = {
     operation: (*_ADMISSION, *_LISTS[operation], *others)
