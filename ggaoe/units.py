@@ -1,4 +1,5 @@
-"""Parse and format sizes, durations and addresses; the only place where "4MiB" becomes a number.
+"""Parse and format sizes, durations and addresses, and count things; the only place where "4MiB"
+becomes a number.
 
 Errors: every parser raises ValueError with a text fit to be shown to a person.
 """
@@ -38,6 +39,15 @@ def format_size(size_bytes: int) -> str:
         if value < 1023.95 or unit == "EiB":
             break
     return f"{value:.1f}".removesuffix(".0") + f" {unit}"
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 device`, `2 devices`, `3 addresses`, `4 entries`: `noun` ends with what is counted."""
+    if count == 1:
+        return f"1 {noun}"
+    if noun.endswith("y") and noun[-2] not in "aeiou":
+        return f"{count} {noun[:-1]}ies"
+    return f"{count} {noun}es" if noun.endswith("s") else f"{count} {noun}s"
 
 
 def parse_duration_s(text: str) -> float:

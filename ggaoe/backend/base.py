@@ -22,6 +22,8 @@ Rules of the contract, which `tests/unit/backend/conformance.py` checks for ever
 
 from __future__ import annotations
 
+import asyncio
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -98,6 +100,20 @@ class Backend(ABC):
     @abstractmethod
     async def close(self) -> None:
         """Release the store; idempotent."""
+
+    async def flush(self) -> None:
+        """Make everything that was written stable; raises OSError. For when no engine has it."""
+        flushed: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        def complete(transfers: Sequence[Transfer]) -> None:
+            if not flushed.done():
+                flushed.set_result(transfers[0].result)
+
+        self.complete = complete
+        self.submit([Transfer(Op.FLUSH, 0, [])])
+        result = await flushed
+        if result < 0:
+            raise OSError(-result, os.strerror(-result))
 
     def file_access(self) -> FileAccess | None:
         """For engines that do file I/O themselves; None where the store is no plain file."""

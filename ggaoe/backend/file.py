@@ -23,7 +23,7 @@ from ggaoe.backend.uuid import find_by_uuid
 from ggaoe.backend.workers import in_thread
 from ggaoe.errors import BackendError
 from ggaoe.proto.frame import SECTOR_BYTES
-from ggaoe.units import format_size
+from ggaoe.units import counted, format_size
 
 WHOLE_UNIT_BYTES = 8 * SECTOR_BYTES
 """Sizes are rounded down to pages: an initiator reads no last page that exists only in part."""
@@ -124,7 +124,7 @@ def _open(spec: FileSpec, *, is_exclusive: bool = True) -> _Opened:
 def _check_region(store: Store) -> Iterator[str]:
     """Yields warnings; raises BackendError for a region that does not exist."""
     file_bytes = store.file_size_bytes()
-    has = f"it has {format_size(file_bytes)} ({file_bytes} bytes)"
+    has = f"it has {format_size(file_bytes)} ({counted(file_bytes, 'byte')})"
     if store.offset_bytes >= file_bytes > 0:
         raise BackendError(
             f"{store.path}: offset {store.offset_bytes} is at or beyond the end: {has}"
@@ -137,12 +137,13 @@ def _check_region(store: Store) -> Iterator[str]:
     region_bytes, size_bytes = store.region_bytes(), store.size_bytes()
     if size_bytes == 0:
         raise BackendError(
-            f"{store.path}: too small: {region_bytes} bytes, needs at least {store.unit_bytes}"
+            f"{store.path}: too small: {counted(region_bytes, 'byte')}, "
+            f"needs at least {store.unit_bytes}"
         )
     if size_bytes < region_bytes:
         yield (
-            f"{store.path}: the last {region_bytes - size_bytes} bytes are not exported: sizes are "
-            f"rounded down to a multiple of {store.unit_bytes} bytes"
+            f"{store.path}: not exported: {counted(region_bytes - size_bytes, 'byte')} at its end: "
+            f"sizes are rounded down to a multiple of {store.unit_bytes} bytes"
         )
 
 

@@ -29,7 +29,7 @@ from ggaoe.cli.tool import (
 )
 from ggaoe.client import Load, LoadResult, LoadSpec, RemoteDevice
 from ggaoe.proto.frame import SECTOR_BYTES
-from ggaoe.units import format_size, parse_size_bytes
+from ggaoe.units import counted, format_size, parse_size_bytes
 
 DEPTH_MAX = 1024
 BLOCK_BYTES_MAX = 16 << 20
@@ -190,7 +190,7 @@ def _report(device: RemoteDevice, spec: LoadSpec, result: LoadResult, *, as_json
     size = format_size(result.blocks * spec.block_bytes)
     speed = format_size(int(result.blocks * spec.block_bytes / elapsed_s))
     print(f"{device.name}: {_describe(spec)}, seed {spec.seed}")
-    print(f"  {result.blocks} blocks, {size} in {elapsed_s:.1f} s")
+    print(f"  {counted(result.blocks, 'block')}, {size} in {elapsed_s:.1f} s")
     print(f"  {result.blocks / elapsed_s:.0f} blocks/s, {speed}/s")
     if result.flush_s:
         print(f"  flush afterwards: {_time(result.flush_s)}")

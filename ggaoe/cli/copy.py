@@ -16,7 +16,7 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from ggaoe.cli.tool import OPEN_TIMEOUT_S, Subparsers, add_tool, opened
+from ggaoe.cli.tool import OPEN_TIMEOUT_S, Subparsers, add_json, add_tool, opened, print_json
 from ggaoe.client import RemoteDevice
 from ggaoe.errors import GgaoeError
 from ggaoe.proto.frame import SECTOR_BYTES
@@ -45,6 +45,7 @@ def add_parser(subparsers: Subparsers) -> None:
         action="store_true",
         help="use every interface and MAC that answers for the address",
     )
+    add_json(copy)
 
 
 async def _copy(arguments: argparse.Namespace) -> int:
@@ -57,6 +58,9 @@ async def _copy(arguments: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return 2
+    if arguments.json and arguments.destination == "-":
+        print("ggaoe copy: - and --json both are for standard output: leave one", file=sys.stderr)
+        return 2
     try:
         address = parse_address(arguments.source if is_from else arguments.destination)
     except ValueError as error:
@@ -64,17 +68,21 @@ async def _copy(arguments: argparse.Namespace) -> int:
         return 2
     async with opened(arguments, address, OPEN_TIMEOUT_S, multipath=arguments.multipath) as device:
         size_bytes = (await device.identify()).size_bytes
+        progress = _Progress(quiet=arguments.quiet)
         if is_from:
-            await _copy_out(device, size_bytes, arguments.destination, quiet=arguments.quiet)
+            await _copy_out(device, size_bytes, arguments.destination, progress)
         else:
-            await _copy_in(device, size_bytes, arguments.source, quiet=arguments.quiet)
+            await _copy_in(device, size_bytes, arguments.source, progress)
+        progress.finish()
+    if arguments.json:
+        print_json({"shelf": device.shelf, "slot": device.slot, "write": is_to, **progress.facts()})
     return 0
 
 
-async def _copy_out(device: RemoteDevice, size_bytes: int, name: str, *, quiet: bool) -> None:
+async def _copy_out(device: RemoteDevice, size_bytes: int, name: str, progress: _Progress) -> None:
     """Disk to file, one chunk being read while the one before is written."""
     with _open_file(name, "wb") as file:
-        progress = _Progress(size_bytes, quiet=quiet)
+        progress.begin(size_bytes)
 
         async def read(at: int) -> bytearray:
             count = min(CHUNK_BYTES, size_bytes - at) // SECTOR_BYTES
@@ -89,10 +97,9 @@ async def _copy_out(device: RemoteDevice, size_bytes: int, name: str, *, quiet: 
         file.flush()
         if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             await asyncio.to_thread(os.fsync, file.fileno())
-        progress.finish()
 
 
-async def _copy_in(device: RemoteDevice, size_bytes: int, name: str, *, quiet: bool) -> None:
+async def _copy_in(device: RemoteDevice, size_bytes: int, name: str, progress: _Progress) -> None:
     """File to disk; the last sector is filled with zeros."""
     with _open_file(name, "rb") as file:
         length_bytes = _length_bytes(file)
@@ -100,7 +107,7 @@ async def _copy_in(device: RemoteDevice, size_bytes: int, name: str, *, quiet: b
             raise GgaoeError(
                 f"{name} has {length_bytes} bytes, {device.name} only {size_bytes}: nothing written"
             )
-        progress = _Progress(length_bytes, quiet=quiet)
+        progress.begin(length_bytes)
         at = 0
         chunk = await asyncio.to_thread(_read_full, file, CHUNK_BYTES)
         while chunk:
@@ -117,7 +124,6 @@ async def _copy_in(device: RemoteDevice, size_bytes: int, name: str, *, quiet: b
             at += written_bytes
             progress.advance(written_bytes)
         await device.flush()
-        progress.finish()
 
 
 async def _both(first: Coroutine[Any, Any, A], second: Coroutine[Any, Any, B]) -> tuple[A, B]:
@@ -159,14 +165,18 @@ def _read_full(file: IO[bytes], size_bytes: int) -> bytes:
 class _Progress:
     """How far a copy is, on standard error: a bar on a terminal, otherwise a line now and then."""
 
-    def __init__(self, total_bytes: int | None, *, quiet: bool) -> None:
-        self._total_bytes = total_bytes
+    def __init__(self, *, quiet: bool) -> None:
+        self._total_bytes: int | None = None
         self._quiet = quiet
         self._is_terminal = sys.stderr.isatty()
         self._done_bytes = 0
-        self._start_s = time.monotonic()
-        self._drawn_s = self._start_s
+        self._start_s = self._drawn_s = self._end_s = 0.0
         self._percent_told = 0
+
+    def begin(self, total_bytes: int | None) -> None:
+        """From now on it takes time; None where nobody knows how much there is."""
+        self._total_bytes = total_bytes
+        self._start_s = self._drawn_s = time.monotonic()
 
     def advance(self, size_bytes: int) -> None:
         self._done_bytes += size_bytes
@@ -183,10 +193,20 @@ class _Progress:
             print(f"{self._percent():3d}% {self._figures()}", file=sys.stderr)
 
     def finish(self) -> None:
+        self._end_s = time.monotonic()
         if not self._quiet:
             start = f"\r{self._bar()}" if self._is_terminal else "done "
             end = "\x1b[K\n" if self._is_terminal else "\n"
             print(f"{start}{self._figures()}", end=end, file=sys.stderr, flush=True)
+
+    def facts(self) -> dict[str, object]:
+        """Of a copy that has been finished."""
+        elapsed_s = max(self._end_s - self._start_s, 1e-6)
+        return {
+            "bytes": self._done_bytes,
+            "elapsed_s": round(elapsed_s, 6),
+            "bytes_per_s": round(self._done_bytes / elapsed_s, 3),
+        }
 
     def _percent(self) -> int:
         return 100 * self._done_bytes // self._total_bytes if self._total_bytes else 0

@@ -11,6 +11,7 @@ import asyncio
 import json
 import logging
 import os
+import pwd
 import sys
 import tempfile
 from collections.abc import Callable, Coroutine, Sequence
@@ -188,9 +189,10 @@ def _run_daemon(options: argparse.Namespace) -> int:
 
     source = options.config.absolute()
     config = load(source)
+    user = _user(config)
     store = StateStore(config.state_directory)
-    if store.is_missing_default and store.make() and config.user is not None:
-        _give(store.directory, config.user)
+    if store.is_missing_default and store.make() and user is not None:
+        os.chown(store.directory, user.pw_uid, user.pw_gid)
     return _serve(
         options,
         config,
@@ -204,14 +206,15 @@ def _run_daemon(options: argparse.Namespace) -> int:
 
 def _run_export(options: argparse.Namespace) -> int:
     config = from_mapping(_export_mapping(options), "ggaoe export")
+    user = _user(config)
     with ExitStack() as stack:
         state_directory = options.state_directory
         if state_directory is None:
             name = stack.enter_context(tempfile.TemporaryDirectory(prefix="ggaoe-export-"))
             state_directory = Path(name)
             removed = [state_directory]
-            if config.user is not None:
-                _give(state_directory, config.user)
+            if user is not None:
+                os.chown(state_directory, user.pw_uid, user.pw_gid)
         else:
             removed = []
         socket = options.control_socket.absolute() if options.control_socket else None
@@ -242,12 +245,12 @@ def _run_vblade(options: argparse.Namespace) -> int:
         )
 
 
-def _give(directory: Path, name: str) -> None:
-    """The directory, which we have made, becomes that user's."""
+def _user(config: Config) -> pwd.struct_passwd | None:
+    """The user that the daemon is to become, whom directories that we make are for. To be asked
+    before anything is made: StartError where there is none."""
     from ggaoe.server.capabilities import user_called
 
-    user = user_called(name)
-    os.chown(directory, user.pw_uid, user.pw_gid)
+    return None if config.user is None else user_called(config.user)
 
 
 def _export_mapping(options: argparse.Namespace) -> dict[str, object]:

@@ -11,6 +11,7 @@ import argparse
 import errno
 import itertools
 import json
+import os
 import signal
 import socket
 import sys
@@ -18,12 +19,15 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple
 
-from ggaoe import __version__
+from ggaoe import __version__, parts
 from ggaoe.cli import changing, rates, render
 from ggaoe.errors import ControlError, GgaoeError, needed
-from ggaoe.units import format_mac, parse_duration_s, parse_mac, printable
+from ggaoe.units import counted, format_mac, parse_duration_s, parse_mac, printable
+
+if TYPE_CHECKING:
+    from ggaoe.engine.trace import Traced
 
 CONFIG = Path("/etc/ggaoe/ggaoed.conf")
 MESSAGE_BYTES_MAX = 1 << 20
@@ -50,6 +54,10 @@ class UsageError(GgaoeError):
 
 class UnreachableError(GgaoeError):
     """No daemon answers."""
+
+
+class OutputError(GgaoeError):
+    """What the daemon has said cannot be written."""
 
 
 class Verb(NamedTuple):
@@ -113,6 +121,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UnreachableError as error:
         _complain(str(error))
         return UNREACHABLE
+    except OutputError as error:
+        _complain(str(error))
+        return PARTLY
     except Exception as error:
         if arguments.debug:
             raise
@@ -148,7 +159,7 @@ def _run(arguments: argparse.Namespace) -> int:
     for warning in result.get("warnings", ()):
         print(printable(warning), file=sys.stderr)
     if arguments.json:
-        print(json.dumps(result, indent=2))
+        _print([json.dumps(result, indent=2)])
     else:
         _print(verb.view(result, render.wants_colour(sys.stdout)))
     return _report_missing(result)
@@ -157,12 +168,13 @@ def _run(arguments: argparse.Namespace) -> int:
 def _monitor(arguments: argparse.Namespace, call: Callable[..., Any]) -> int:
     """Rates once per interval: as lines, or of `top` on a terminal as a screen."""
     interval_s, names = _interval_and_names(arguments.names)
-    before = call("stats", names=names)
+    which = {"names": names, "without_initiators": arguments.verb.name == "monitor"}
+    before = call("stats", **which)
     status = _report_missing(before)
     with suppress(KeyboardInterrupt), ExitStack() as stack:  # the way to end it
         show = _shown(arguments, stack)
         for _ in _ticks(interval_s, arguments.count):
-            after = call("stats", names=names)
+            after = call("stats", **which)
             found = rates.rates(before, after)
             before = after
             if arguments.verb.name == "top":
@@ -185,7 +197,7 @@ def _with_states(devices: dict[str, Any], listed: list[dict[str, Any]]) -> dict[
 def _shown(arguments: argparse.Namespace, stack: ExitStack) -> Callable[[dict[str, Any]], None]:
     """What shows one interval; `stack` ends it."""
     if arguments.json:
-        return lambda found: print(json.dumps(found), flush=True)
+        return lambda found: _print([json.dumps(found)])
     on_screen, colour = render.is_screen(sys.stdout), render.wants_colour(sys.stdout)
     if arguments.verb.name == "top" and on_screen:
         try:
@@ -201,14 +213,16 @@ def _shown(arguments: argparse.Namespace, stack: ExitStack) -> Callable[[dict[st
 
 
 def _events(arguments: argparse.Namespace, path: Path) -> int:
-    """Print what is remembered and what follows, until the daemon ends."""
+    """Print what is remembered and what follows, as many as are wanted."""
     colour = render.wants_colour(sys.stdout)
     try:
-        for event in itertools.islice(_items(path, "events", {"follow": True}), arguments.count):
+        for number, event in enumerate(_items(path, "events", {"follow": True}), 1):
             _print([json.dumps(event)] if arguments.json else render.events([event], colour))
+            if number == arguments.count:
+                return DONE
     except KeyboardInterrupt:
-        pass  # the way to end it
-    return DONE
+        return DONE  # the way to end it
+    raise UnreachableError(f"{path}: the daemon has hung up: does it still run?")
 
 
 def _metrics(path: Path, *, as_json: bool) -> int:
@@ -219,49 +233,81 @@ def _metrics(path: Path, *, as_json: bool) -> int:
         left = item["left"]
     if left:
         raise UnreachableError(f"{path}: the daemon has ended before it had said everything")
-    print(json.dumps({"text": text}, indent=2) if as_json else text.rstrip("\n"))
+    _print([json.dumps({"text": text}, indent=2) if as_json else text.rstrip("\n")])
     return DONE
 
 
 def _trace(arguments: argparse.Namespace, path: Path) -> int:
     """Print frames, or write them to a file, until the time is over."""
-    from ggaoe.cli.dissect import Dissector
-    from ggaoe.cli.pcapng import Capture
-    from ggaoe.engine.trace import SNAP_BYTES, Traced
-
     params = {"names": arguments.names, "seconds": arguments.seconds}
-    dissector = Dissector()
+    end_s = time.monotonic() + arguments.seconds
     frames = lost = 0
+    ended_early = False
+    show = None
     with ExitStack() as stack:
-        capture = None
-        if arguments.pcap:
-            try:
-                file = stack.enter_context(arguments.pcap.open("xb"))
-            except OSError as error:
-                hint = "name a file that is not there yet"
-                raise UsageError(f"{arguments.pcap}: {error.strerror}: {hint}") from None
-            capture = Capture(file, SNAP_BYTES)
-        stack.enter_context(suppress(KeyboardInterrupt))  # the way to end it early
+        stack.enter_context(suppress(KeyboardInterrupt))
         for item in _items(path, "trace", params):
+            if show is None:  # not before: what is refused makes no file
+                show = _tracer(arguments, stack)
+            show(item["frames"])
+            frames += len(item["frames"])
             lost += item["lost"]
-            for found in item["frames"]:
-                frames += 1
-                passed = Traced(
-                    found["time_ns"],
-                    found["interface"],
-                    found["length_bytes"],
-                    bytes.fromhex(found["frame"]),
-                )
-                if capture is not None:
-                    capture.add(*passed)
-                elif arguments.json:
-                    print(json.dumps(found))
-                else:
-                    print(dissector.line(passed))
-            sys.stdout.flush()
+        ended_early = time.monotonic() < end_s
     note = f", {lost} more came too fast" if lost else ""
-    print(f"{frames} frames{note}", file=sys.stderr)
+    print(f"{counted(frames, 'frame')}{note}", file=sys.stderr)
+    if ended_early:
+        text = "the trace has ended early: the daemon has ended, or serves another device now"
+        raise UnreachableError(f"{path}: {text}")
     return DONE
+
+
+def _tracer(
+    arguments: argparse.Namespace, stack: ExitStack
+) -> Callable[[list[dict[str, Any]]], None]:
+    """What shows or writes frames; `stack` ends it."""
+    from ggaoe.cli.dissect import Dissector
+    from ggaoe.engine.trace import Traced
+
+    def passed(found: dict[str, Any]) -> Traced:
+        frame = bytes.fromhex(found["frame"])
+        return Traced(found["time_ns"], found["interface"], found["length_bytes"], frame)
+
+    if arguments.pcap:
+        write = stack.enter_context(_capturing(arguments.pcap))
+        return lambda frames: write(map(passed, frames))
+    if arguments.json:
+        return lambda frames: _print(map(json.dumps, frames))
+    dissector = Dissector()
+    return lambda frames: _print(printable(dissector.line(passed(one))) for one in frames)
+
+
+@contextmanager
+def _capturing(path: Path) -> Iterator[Callable[[Iterable[Traced]], None]]:
+    """What writes frames to the file `path`, which is made."""
+    from ggaoe.cli.pcapng import Capture
+    from ggaoe.engine.trace import SNAP_BYTES
+
+    try:
+        file = path.open("xb")
+    except OSError as error:
+        is_there = error.errno == errno.EEXIST
+        hint = "name a file that is not there yet" if is_there else "name another file"
+        raise UsageError(f"{path}: {error.strerror}: {hint}") from None
+    capture = Capture(file, SNAP_BYTES)
+
+    def write(frames: Iterable[Traced]) -> None:
+        try:
+            for passed in frames:
+                capture.add(*passed)
+            file.flush()
+        except OSError as error:
+            raise OutputError(f"{path}: cannot be written: {error.strerror}") from None
+
+    try:
+        yield write
+    finally:
+        with suppress(OSError):  # nothing is left to be written, or it has been told of
+            file.close()
 
 
 def _ticks(interval_s: float, count: int | None) -> Iterator[int]:
@@ -287,8 +333,16 @@ def _interval_and_names(words: list[str]) -> tuple[float, list[str]]:
 
 def ask(path: Path, method: str, params: dict[str, object]) -> Any:
     """The result of one request on a connection of its own. ControlError: refused."""
+    params = {**params, "parts": True}
     with _reaching(path), _asked(path, method, params) as connection:
-        return _result(path, _line(connection.makefile("rb")))
+        lines = connection.makefile("rb")
+        result = _result(path, _line(lines))
+        if result != {"streams": True}:
+            return result
+        whole: dict[str, Any] = {}
+        while part := _item(path, _line(lines)):
+            parts.join(whole, part)
+        return whole
 
 
 def _items(path: Path, method: str, params: dict[str, object]) -> Iterator[Any]:
@@ -297,8 +351,8 @@ def _items(path: Path, method: str, params: dict[str, object]) -> Iterator[Any]:
         lines = connection.makefile("rb")
         _result(path, _line(lines))
         connection.settimeout(None)
-        for line in lines:
-            yield json.loads(line)["params"]
+        while lines.peek(1):
+            yield _item(path, _line(lines))
 
 
 def _asked(path: Path, method: str, params: dict[str, object]) -> socket.socket:
@@ -325,7 +379,7 @@ def _reaching(path: Path) -> Iterator[None]:
         text = f"{path}: no answer within {ANSWER_TIMEOUT_S:g} s: see the daemon's log"
         raise UnreachableError(text) from None
     except OSError as error:
-        hint = _REACH_HINTS.get(error.errno or 0, "name the daemon's socket with --socket")
+        hint = _REACH_HINTS.get(error.errno or 0, "does it still run, and is this its socket?")
         reason = error.strerror or str(error)
         raise UnreachableError(f"{path}: cannot reach the daemon: {reason}: {hint}") from None
 
@@ -344,12 +398,20 @@ def _result(path: Path, line: bytes) -> Any:
     raise refusal
 
 
+def _item(path: Path, line: bytes) -> Any:
+    """What an item of a stream holds."""
+    try:
+        return json.loads(line)["params"]
+    except (ValueError, KeyError, TypeError):
+        raise UnreachableError(f"{path}: what follows the answer is no item") from None
+
+
 def _line(lines: BinaryIO) -> bytes:
     line = lines.readline(MESSAGE_BYTES_MAX + 2)
     if len(line) > MESSAGE_BYTES_MAX + 1:
         raise OSError(f"its answer is longer than {MESSAGE_BYTES_MAX} bytes")
     if not line.endswith(b"\n"):
-        raise OSError("it hung up without an answer")
+        raise OSError("it hung up " + ("in the middle of a line" if line else "without an answer"))
     return line
 
 
@@ -383,7 +445,14 @@ def control_socket(config: Path | None) -> Path:
 
 
 def _print(lines: Iterable[str]) -> None:
-    print("\n".join(lines), flush=True)
+    """OutputError where it cannot be written."""
+    text = "".join(f"{line}\n" for line in lines)
+    try:
+        print(text, end="", flush=True)
+    except OSError as error:
+        # What is left in the buffer would be tried again at the end of the process.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise OutputError(f"the output cannot be written: {error.strerror}") from None
 
 
 def _complain(text: str) -> None:
@@ -394,7 +463,10 @@ def _report_missing(result: dict[str, Any]) -> int:
     missing = result.get("missing", [])
     for name in missing:
         _complain(f"nothing matches {name!r}: the list verb shows the names")
-    return PARTLY if missing else DONE
+    unfinished = result.get("unfinished", {})
+    for name, reason in unfinished.items():
+        _complain(f"{name}: {reason}")
+    return PARTLY if missing or unfinished else DONE
 
 
 def _report_refusal(error: ControlError, as_json: bool) -> None:
@@ -445,8 +517,9 @@ def command_parser() -> argparse.ArgumentParser:
             one.add_argument("--dry-run", action="store_true", help=text)
         elif verb.names != "none":
             if verb.name == "trace":
-                text = f"how long ({TRACE_S:g} if none)"
-                one.add_argument("--seconds", type=float, default=TRACE_S, metavar="S", help=text)
+                text = f"how long, in seconds, or a number with ms, s, min ({TRACE_S:g} if none)"
+                one.set_defaults(seconds=TRACE_S)
+                one.add_argument("--seconds", type=_seconds, metavar="S", help=text)
                 text = "write a pcapng file, for Wireshark and the like"
                 one.add_argument("--pcap", type=Path, metavar="FILE", help=text)
             if verb.name == "why":
@@ -478,10 +551,18 @@ def _mac(text: str) -> str:
 
 
 def _count(text: str) -> int:
-    count = int(text)
-    if count < 1:
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number: write 1, or more")
+    if int(text) < 1:
         raise argparse.ArgumentTypeError("at least one")
-    return count
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        return parse_duration_s(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ class Capture:
         if number is None:
             number = self._interfaces[interface] = len(self._interfaces)
             options = (
-                _option(_OPTION_NAME, interface.encode())
+                _option(_OPTION_NAME, interface.encode(errors="replace"))
                 + _option(_OPTION_RESOLUTION, _NANOSECONDS)
                 + _option(_OPTION_END, b"")
             )

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
-from ggaoe.units import format_size, printable
+from ggaoe.units import counted, format_size, printable
 
 Result = Mapping[str, Any]
 View = Callable[[Result, bool], list[str]]
@@ -42,13 +42,13 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[Cell]], colour: bool) ->
     right; None is shown as `-`."""
     cells = [["-" if cell is None else printable(str(cell)) for cell in row] for row in rows]
     titles = [head.removeprefix(">") for head in heads]
-    widths = [max(map(len, column)) for column in zip(titles, *cells, strict=True)]
+    widths = [max(map(width, column)) for column in zip(titles, *cells, strict=True)]
     lines = []
     for number, row in enumerate([titles, *cells]):
-        padded = [
-            cell.rjust(width) if head.startswith(">") else cell.ljust(width)
-            for cell, width, head in zip(row, widths, heads, strict=True)
-        ]
+        padded = []
+        for cell, columns, head in zip(row, widths, heads, strict=True):
+            space = " " * (columns - width(cell))
+            padded.append(space + cell if head.startswith(">") else cell + space)
         if colour:
             padded = [
                 f"{_YELLOW}{text}{_PLAIN}" if text.strip() in _ALERTS else text for text in padded
@@ -56,6 +56,17 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[Cell]], colour: bool) ->
         line = "  ".join(padded).rstrip()
         lines.append(f"{_BOLD}{line}{_PLAIN}" if colour and number == 0 else line)
     return lines
+
+
+def width(text: str) -> int:
+    """How many columns of a terminal `text` takes, which is printable."""
+    if text.isascii():
+        return len(text)
+    from unicodedata import combining, east_asian_width  # late: hardly ever needed
+
+    return sum(
+        0 if combining(char) else 2 if east_asian_width(char) in "WF" else 1 for char in text
+    )
 
 
 def config_string(hexadecimal: str) -> str:
@@ -108,7 +119,7 @@ def events(result: Result | Sequence[Result], colour: bool) -> list[str]:
 
 def _event(event: Result, colour: bool) -> str:
     if event["event"] == "lost":
-        return f"({event['count']} events came faster than they could be shown)"
+        return f"(not shown: {counted(event['count'], 'event')}, which came too fast)"
     stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event["time_s"]))
     line = f"{stamp}  {printable(event['event']):18}  {printable(event['text'])}"
     return f"{_YELLOW}{line}{_PLAIN}" if colour and event["level"] in _ALARMS else line
@@ -163,7 +174,7 @@ def show(result: Result, colour: bool) -> list[str]:
         name = printable(device["name"])
         initiators = [((mac,), counters) for mac, counters in device["initiators"].items()]
         hosts = _counters(["INITIATOR"], _INITIATOR_STATS, initiators, colour)
-        details = [*_facts(device), *_named_counters(device["counters"]), *hosts]
+        details = [*_facts(device), *named_counters(device["counters"]), *hosts]
         head = f"{_BOLD}{name}{_PLAIN}" if colour else name
         sections.append([head, *(f"  {line}" for line in details)])
     return _sections(sections)
@@ -172,8 +183,8 @@ def show(result: Result, colour: bool) -> list[str]:
 def _daemon(daemon: Result) -> list[str]:
     landlock, seccomp = daemon["landlock"], daemon["seccomp"]
     on = {
-        "landlock": f"ABI {landlock['abi']}, {landlock['rules']} rules",
-        "seccomp": f"{seccomp['calls']} system calls",
+        "landlock": f"ABI {landlock['abi']}, {counted(landlock['rules'], 'rule')}",
+        "seccomp": counted(seccomp["calls"], "system call"),
     }
     return _pairs(
         [
@@ -290,19 +301,39 @@ def _limits(limits: Result) -> str:
     texts = []
     for name, limit in limits.items():
         is_size = name.endswith("bandwidth")
-        per_s, burst = (_size(limit[key]) if is_size else limit[key] for key in ("per_s", "burst"))
-        what = "" if is_size else " requests"
+        per_s = _size(limit["per_s"]) if is_size else counted(limit["per_s"], "request")
+        burst = _size(limit["burst"]) if is_size else limit["burst"]
         whose = " of each initiator" if name.startswith("initiator") else ""
-        texts.append(f"{per_s}{what} per second{whose}, {burst} at once")
+        texts.append(f"{per_s} per second{whose}, {burst} at once")
     return "; ".join(texts) or "none"
 
 
-def _named_counters(counters: Result) -> list[str]:
-    names: list[tuple[str, Cell]] = [
-        (key.replace("_", " "), value) for key, value in counters.items() if key != "drops"
-    ]
+def named_counters(counters: Result) -> list[str]:
+    """Of one device, histograms in a few numbers."""
+    names: list[tuple[str, Cell]] = []
+    for key, value in counters.items():
+        name = key.replace("_", " ")
+        if key.endswith("_latency"):
+            operation = key.removesuffix("_latency")
+            mean = (counters.get(f"{operation}_ns", 0), counters.get(f"{operation}_requests", 0))
+            names.append((name, _spread(value, *mean)))
+        elif key.endswith("_sectors"):
+            sizes = ", ".join(f"up to {sectors}: {count}" for sectors, count in value.items())
+            names.append((name, sizes or None))
+        elif key != "drops" and not key.endswith("_ns"):  # those are in the mean
+            names.append((name, value))
     drops = counters.get("drops", {}).items()
     return _pairs([*names, *((f"dropped: {reason}", count) for reason, count in drops)])
+
+
+def _spread(counts: Mapping[str, int], total_ns: int, requests: int) -> str | None:
+    from ggaoe.engine.histogram import quantile  # late: ggaoectl has to start fast
+
+    if not requests:
+        return None
+    bounds = {f"p{share}": quantile(counts, share / 100) for share in (50, 99)}
+    texts = [f"{name} {_latency(ns / 1000)}" for name, ns in bounds.items() if ns is not None]
+    return ", ".join([f"mean {_latency(total_ns / requests / 1000)}", *texts])
 
 
 def stats(result: Result, colour: bool) -> list[str]:
@@ -566,6 +597,7 @@ _TOP_DEVICE: Sequence[Column] = (
     (">P99", _latency, "write_p99_us"),
     (">QUEUE", _mean, "queue_depth_mean"),
     (">WAITING", _sum, "waiting"),
+    (">THROTTLED/s", _rate, "throttled_per_s"),
     (">ERR/s", _rate, "errors_per_s"),
     (">DROP/s", _rate, "drops_per_s"),
 )
@@ -576,6 +608,7 @@ _TOP_INITIATOR: Sequence[Column] = (
     (">WRITTEN", _speed, "write_bytes_per_s"),
     (">REQ/s", _rate, "write_iops"),
     (">IN-FLIGHT", _sum, "in_flight"),
+    (">THROTTLED/s", _rate, "throttled_per_s"),
     (">ERR/s", _rate, "errors_per_s"),
     (">DROP/s", _rate, "drops_per_s"),
     (">SEEN", _silence, "silent_s"),

@@ -30,7 +30,7 @@ from ggaoe.cli.tool import (
     shown,
 )
 from ggaoe.client import Found, Initiator, NoAnswerError, RemoteIdentity
-from ggaoe.units import format_mac, format_size, printable
+from ggaoe.units import counted, format_mac, format_size, printable
 
 PING_INTERVAL_S = 1.0
 PING_TIMEOUT_S = 1.0
@@ -60,6 +60,7 @@ def add_tool_parsers(subparsers: Subparsers) -> None:
         metavar="SECONDS",
         help="between two of them",
     )
+    add_json(ping)
 
     for module in (smart, settings, sancheck, bench, copy):
         module.add_parser(subparsers)
@@ -116,7 +117,7 @@ async def _identify(arguments: argparse.Namespace) -> int:
 
 
 def _identity_rows(identity: RemoteIdentity) -> list[tuple[str, str]]:
-    size = f"{identity.size_sectors} sectors ({format_size(identity.size_bytes)})"
+    size = f"{counted(identity.size_sectors, 'sector')} ({format_size(identity.size_bytes)})"
     return [
         ("model", printable(identity.model)),
         ("serial", printable(identity.serial)),
@@ -131,25 +132,46 @@ def _identity_rows(identity: RemoteIdentity) -> list[tuple[str, str]]:
 
 
 async def _ping(arguments: argparse.Namespace) -> int:
-    times_s: list[float] = []
-    sent = 0
+    times_s: list[float | None] = []
     async with opened(arguments, arguments.address, OPEN_TIMEOUT_S) as device:
         try:
             while True:
-                sent += 1
+                times_s.append(None)
                 with suppress(NoAnswerError):
-                    times_s.append(await device.ping(PING_TIMEOUT_S))
-                    print(f"{device.name}: seq={sent} time={times_s[-1] * 1e3:.3f} ms", flush=True)
-                if sent == arguments.count:
+                    times_s[-1] = time_s = await device.ping(PING_TIMEOUT_S)
+                    if not arguments.json:
+                        took = f"time={time_s * 1e3:.3f} ms"
+                        print(f"{device.name}: seq={len(times_s)} {took}", flush=True)
+                if len(times_s) == arguments.count:
                     break
                 await asyncio.sleep(arguments.interval)
         finally:
-            _print_ping_summary(sent, times_s)
-    return 0 if times_s else 1
+            if arguments.json:
+                print_json({"shelf": device.shelf, "slot": device.slot, **_ping_json(times_s)})
+            else:
+                _print_ping_summary(times_s)
+    return 1 if set(times_s) == {None} else 0
 
 
-def _print_ping_summary(sent: int, times_s: Sequence[float]) -> None:
-    print(f"{sent} sent, {len(times_s)} answered")
-    if times_s:
-        low, middle, high = min(times_s), statistics.median(times_s), max(times_s)
+def _print_ping_summary(times_s: Sequence[float | None]) -> None:
+    answered_s = [time_s for time_s in times_s if time_s is not None]
+    print(f"{len(times_s)} sent, {len(answered_s)} answered")
+    if answered_s:
+        low, middle, high = _extent(answered_s)
         print(f"min/median/max {low * 1e3:.3f}/{middle * 1e3:.3f}/{high * 1e3:.3f} ms")
+
+
+def _ping_json(times_s: Sequence[float | None]) -> dict[str, object]:
+    times_us = [None if time_s is None else round(time_s * 1e6, 1) for time_s in times_s]
+    answered_us = [time_us for time_us in times_us if time_us is not None]
+    names = ("min", "median", "max")
+    return {
+        "sent": len(times_us),
+        "answered": len(answered_us),
+        "times_us": times_us,
+        "time_us": dict(zip(names, _extent(answered_us), strict=True)) if answered_us else None,
+    }
+
+
+def _extent(times: Sequence[float]) -> tuple[float, float, float]:
+    return min(times), statistics.median(times), max(times)

@@ -3,11 +3,13 @@ by rich. Must not know how the numbers were fetched."""
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -24,10 +26,12 @@ _STYLES = {
     **dict.fromkeys(("QUEUE", "IN-FLIGHT"), ""),
 }
 """Holds for the columns that follow, too, up to the next of these."""
-_ALARMING = frozenset({"WAITING", "ERR/s", "DROP/s", "LOST/s"})
+_ALARMING = frozenset({"WAITING", "THROTTLED/s", "ERR/s", "DROP/s", "LOST/s"})
 """Shown while there is something in them."""
 _LEAST = ("ADDRESS", "BY", "P50", "SEEN", "IN-FLIGHT", "QUEUE", "FRAMES/s", "REQ/s")
 """Left out one after another while a table is wider than the screen."""
+_LINES_MIN = 2
+"""Of each section: a row, and how many more there are."""
 _NOTHING = frozenset({"0", "-", "0 B/s"})
 _GAP = 2
 
@@ -41,32 +45,96 @@ class _Column:
 
     @property
     def width(self) -> int:
-        return max(map(len, (self.name, *self.texts)))
+        return max(map(render.width, (self.name, *self.texts)))
 
 
 @contextmanager
 def screen(colour: bool) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """Shows what it is called with on the whole screen, until the end of the context."""
+    """Shows what it is called with on the whole screen, until the end of the context, which SIGTERM
+    is, too."""
     console = Console(no_color=not colour, highlight=False)
-    with Live(console=console, screen=True, auto_refresh=False, transient=True) as live:
-        yield lambda rates: live.update(view(rates, console.width), refresh=True)
+    before = signal.signal(signal.SIGTERM, _end)
+    try:
+        with Live(console=console, screen=True, auto_refresh=False, transient=True) as live:
+            yield lambda rates: live.update(view(rates, *console.size), refresh=True)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
-def view(rates: Mapping[str, Any], width: int) -> RenderableType:
-    """One interval, as `render.top` has it, in `width` columns of characters if that can be."""
+def _end(number: int, frame: object) -> None:
+    raise SystemExit(128 + number)
+
+
+def view(rates: Mapping[str, Any], width: int, height: int) -> RenderableType:
+    """One interval, as `render.top` has it, in `width` columns of characters if that can be, and in
+    `height` lines; where there is not room for all devices, those that transfer most come first."""
     stamp = time.strftime("%Y-%m-%d %H:%M:%S")
     interval = f"  {stamp}, {rates['interval_s']:.1f} s  "
-    parts: list[RenderableType] = [
-        Text.assemble(("ggaoe", "bold"), interval, ("Ctrl-C ends", "dim"))
+    title = Text.assemble(("ggaoe", "bold"), interval, ("Ctrl-C ends", "dim"), no_wrap=True)
+    sections = _sections(rates, width)
+    room = height - 1
+    if sum(section.head_lines + len(section.rows) for section in sections) > room:
+        sections = _sections({**rates, "devices": _busiest(rates["devices"])}, width)
+    while sections and sum(section.head_lines + _LINES_MIN for section in sections) > room:
+        sections.pop()
+    room -= sum(section.head_lines for section in sections)
+    parts: list[RenderableType] = [title]
+    shares = _shares([len(section.rows) for section in sections], room)
+    for section, share in zip(sections, shares, strict=True):
+        count = len(section.rows)
+        if count <= share:
+            parts += [Text(), *section.draw(section.rows)]
+        else:
+            shown = section.rows[: share - 1]
+            more = Text(f"… and {count - len(shown)} more", "dim")
+            parts += [Text(), *section.draw(shown), more]
+    return Group(*parts)
+
+
+class _Section(NamedTuple):
+    """A part of the screen, which `draw` makes of any of `rows`."""
+
+    head_lines: int
+    """With the empty one before it."""
+    rows: Sequence[Any]
+    draw: Callable[[Sequence[Any]], Sequence[RenderableType]]
+
+
+def _sections(rates: Mapping[str, Any], width: int) -> list[_Section]:
+    """Those that have rows, the most important first."""
+    sections = [
+        _Section(2, rows, partial(_drawn, heads, width)) for heads, rows in render.top_tables(rates)
     ]
-    for heads, rows in render.top_tables(rates):
-        parts += [Text(), _table(_fitting(_columns(heads, rows), width))]
     reasons = [
-        Text(printable(f"{name}: {device['reason']}"), "yellow")
+        Text(printable(f"{name}: {device['reason']}"), "yellow", no_wrap=True, overflow="ellipsis")
         for name, device in rates["devices"].items()
         if device["reason"]
     ]
-    return Group(*parts, Text(), *reasons)
+    return [*sections[:1], *([_Section(1, reasons, list)] if reasons else []), *sections[1:]]
+
+
+def _busiest(devices: Mapping[str, Any]) -> dict[str, Any]:
+    def transferred(item: tuple[str, Any]) -> float:
+        one = item[1]
+        return -float(one["read_bytes_per_s"] + one["write_bytes_per_s"])
+
+    return dict(sorted(devices.items(), key=transferred))
+
+
+def _shares(wanted: Sequence[int], room: int) -> list[int]:
+    """How many lines of `room` each gets of those that it wants: as many as all others, unless it
+    wants fewer."""
+    shares = [0] * len(wanted)
+    for done, number in enumerate(sorted(range(len(wanted)), key=wanted.__getitem__)):
+        shares[number] = min(wanted[number], room // (len(wanted) - done))
+        room -= shares[number]
+    return shares
+
+
+def _drawn(
+    heads: Sequence[str], width: int, rows: Sequence[Sequence[render.Cell]]
+) -> list[RenderableType]:
+    return [_table(_fitting(_columns(heads, rows), width))]
 
 
 def _columns(heads: Sequence[str], rows: Sequence[Sequence[render.Cell]]) -> list[_Column]:
@@ -93,7 +161,14 @@ def _table(columns: Sequence[_Column]) -> Table:
     table = Table(box=None, header_style="dim", padding=(0, _GAP, 0, 0), pad_edge=False)
     for column in columns:
         justify = "right" if column.is_right else "left"
-        table.add_column(column.name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+        # Of what does not fit the name is cut off, which is at the left; numbers stay whole.
+        least = None if column is columns[0] else column.width
+        table.add_column(
+            column.name,
+            justify=justify,  # type: ignore[arg-type]
+            no_wrap=True,
+            min_width=least,
+        )
     for cells in zip(*(column.texts for column in columns), strict=True):
         table.add_row(*map(_cell, columns, cells))
     return table

@@ -23,7 +23,7 @@ from ggaoe.proto import access
 from ggaoe.proto.ata import LBA28_SECTORS_MAX, SMART_KEY, Opcode
 from ggaoe.proto.frame import SECTOR_BYTES, SECTORS_PER_FRAME_MAX, Command, Header
 from ggaoe.proto.query import Ccmd, ConfigArgument, pack_config, unpack_config
-from ggaoe.units import format_mac
+from ggaoe.units import counted, format_mac
 
 SILENCE_S = 1.0
 """How long a target that stays silent is listened to, where silence is an answer."""
@@ -121,7 +121,7 @@ class RemoteDevice:
         """Write `data`, whole sectors, from `sector` on. The frames of one call may take effect in
         any order, and some of them although the call fails."""
         if len(data) % SECTOR_BYTES:
-            raise ValueError(f"{len(data)} bytes are no whole number of sectors")
+            raise ValueError(f"no whole number of sectors: {counted(len(data), 'byte')}")
         end = sector + len(data) // SECTOR_BYTES
         opcode = await self._opcode(Opcode.WRITE_SECTORS_EXT, Opcode.WRITE_SECTORS, end)
         await self._run(self._split(opcode, sector, memoryview(data), is_write=True))

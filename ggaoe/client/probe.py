@@ -13,7 +13,7 @@ from ggaoe.client.device import RemoteDevice
 from ggaoe.client.port import Path
 from ggaoe.errors import ClientError
 from ggaoe.proto.frame import ATA_HEADER_BYTES, SECTOR_BYTES, sectors_advertised
-from ggaoe.units import format_mac
+from ggaoe.units import counted, format_mac
 
 PROBE_TIMEOUT_S = 0.25
 PROBE_COPIES_MAX = 3
@@ -66,9 +66,10 @@ class PathSizes:
             )
         if self.ours < self.announced:
             wanted = frame_bytes(self.announced)
-            return f"our MTU: the target takes {self.announced} sectors, as an MTU of {wanted} does"
+            theirs = counted(self.announced, "sector")
+            return f"our MTU: the target takes {theirs}, as an MTU of {wanted} does"
         if self.announced < self.ours:
-            return f"the target: our MTU would do for {self.ours} sectors"
+            return f"the target: our MTU would do for {counted(self.ours, 'sector')}"
         return "the MTU of both"
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from ggaoe.errors import Problem
+from ggaoe.units import counted
 
 PROBLEMS_MAX = 100
 """Problems reported of one file; what is beyond is counted in one last line."""
@@ -121,7 +122,9 @@ class Problems:
         """Errors and warnings in the order of each file."""
         found = sorted(self.errors + self.warnings)
         if self.dropped:
-            found.append(Problem(self.file, 0, 0, f"{self.dropped} more problems are not shown"))
+            found.append(
+                Problem(self.file, 0, 0, f"not shown: {counted(self.dropped, 'more problem')}")
+            )
         return found
 
 

@@ -14,6 +14,7 @@ from ggaoe.config import schema
 from ggaoe.config.model import Config, DeviceConfig, InterfaceConfig
 from ggaoe.config.schema import Kind, Option
 from ggaoe.proto.rules import EVERYBODY, Rules
+from ggaoe.units import counted
 
 How = Literal["live", "reopen", "replace"]
 _DEVICE = schema.options_of("device")
@@ -189,7 +190,7 @@ def _written_rules(option: Option, before: Rules, after: Rules) -> tuple[str, st
     """Of access lists only the size and what came and went."""
     texts = []
     for rules in (before, after):
-        text = f"{len(rules.exceptions)} addresses"
+        text = counted(len(rules.exceptions), "address")
         if rules.others and option.kind is Kind.RULES:
             text = f"all but {text}"
         texts.append(f"({option.unset})" if rules == EVERYBODY else text)

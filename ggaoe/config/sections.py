@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import quote
 
 from ggaoe.config import schema
 from ggaoe.config.document import Entry, Problems, Section, near, nearest, quoted, written
@@ -19,7 +20,7 @@ from ggaoe.config.schema import Place
 from ggaoe.config.slots import SLOT_MAX
 from ggaoe.config.toml import TomlEntry
 
-DEVICE_NAME_BYTES_MAX = 200  # it names the device's state file
+DEVICE_NAME_BYTES_MAX = 200  # as `file_name` has it
 
 _FIXED = ("defaults", "acls")
 _TEMPLATE = "template "
@@ -217,13 +218,18 @@ class Sections:
         return replace(section, kind="device", name=name, entries=entries)
 
 
+def file_name(name: str) -> str:
+    """What the file of a device called `name` is called, whatever characters it has."""
+    return quote(name, safe=" ")
+
+
 def is_device_name(name: str) -> bool:
     """Whether a device can be called so."""
     return (
         name not in ("", ".", "..")
-        and len(name.encode("utf-8", "surrogateescape")) <= DEVICE_NAME_BYTES_MAX
         and "/" not in name
         and name.isprintable()
+        and len(file_name(name)) <= DEVICE_NAME_BYTES_MAX
     )
 
 

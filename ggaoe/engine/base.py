@@ -37,7 +37,7 @@ from ggaoe.proto.frame import (
     sectors_that_fit,
     unpack_header,
 )
-from ggaoe.proto.target import Change, Dropped, DropReason, Io, Path, Reply, Target
+from ggaoe.proto.target import Change, Dropped, DropReason, Io, Path, Refusal, Reply, Target
 from ggaoe.sched.queue import Policy
 from ggaoe.units import format_mac
 
@@ -45,7 +45,7 @@ STALE_AGE_NS = 5_000_000_000
 """A frame that waited longer in a socket is thrown away: its host has sent it again or given up."""
 CONFLICTS_REMEMBERED_MAX = 256
 REFUSALS = (DropReason.ACCESS_LIST, DropReason.MASK_LIST, DropReason.DISCOVER_LIST)
-"""What is dropped because of its sender: told of once for each."""
+"""What is dropped because of its sender: told of once for each, as is what it gets errors for."""
 
 _log = logging.getLogger("ggaoe.engine")
 _trace = logging.getLogger("ggaoe.trace")
@@ -127,8 +127,10 @@ class Device:
             text = "%s: %s has been seen for the first time, on %s"
             _log.info(text, self.name, peer, interface, extra=extra)
 
-    def refuse(self, mac: bytes, interface: str, now_s: float, reason: DropReason) -> None:
-        """Tell of a host that a list refuses."""
+    def refuse(
+        self, mac: bytes, interface: str, now_s: float, reason: DropReason | Refusal
+    ) -> None:
+        """Tell of a host that is refused, by silence or by an error."""
         if self._news.take(now_s):
             peer = format_mac(mac)
             extra = about(Event.HOST_REFUSED, device=self.name, interface=interface, peer=peer)
@@ -416,6 +418,10 @@ class Engine(ABC):
                 self._hooks.changed(device, port, header, raw)
             else:
                 note(Fate.REFUSED if outcome.is_error else Fate.ANSWERED, outcome.cause)
+                if outcome.refusal is not None:
+                    if not initiator.refusals[outcome.refusal.value]:
+                        device.refuse(source, port.name, now_s, outcome.refusal)
+                    initiator.refusals[outcome.refusal.value] += 1
                 self._answer(device, port, initiator, header, outcome)
 
     def _is_within_rate(self, device: Device, port: Port, source: bytes, now_s: float) -> bool:

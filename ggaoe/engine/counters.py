@@ -72,6 +72,8 @@ class InitiatorCounters:
     throttled: int = 0
     in_flight: int = 0
     drops: Counter[str] = field(default_factory=Counter)
+    refusals: Counter[str] = field(default_factory=Counter)
+    """Errors that were for the host rather than for what it asked."""
 
 
 class Initiators:

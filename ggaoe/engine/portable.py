@@ -35,7 +35,7 @@ from ggaoe.sched.commit import GroupCommit
 from ggaoe.sched.merge import Vector, settle
 from ggaoe.sched.queue import Arrival, DeviceQueue, Policy
 from ggaoe.sched.request import Request
-from ggaoe.units import format_mac
+from ggaoe.units import counted, format_mac
 
 FRAMES_PER_TURN_MAX = 64
 """Per link and wake, so that a flood cannot starve completions and the control plane."""
@@ -572,9 +572,9 @@ class PortableEngine(Engine):
                 await self.fence(device)
         except TimeoutError:
             _log.error(
-                "%s: %d requests did not finish within %s s and were given up",
+                "%s: given up: %s, not finished within %s s",
                 device.name,
-                device.queue.in_flight,
+                counted(device.queue.in_flight, "request"),
                 timeout_s,
             )
             self._give_up(device)

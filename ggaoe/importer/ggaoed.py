@@ -22,6 +22,7 @@ from ggaoe.proto.access import LIST_ENTRIES_MAX, MacList
 from ggaoe.proto.frame import SECTOR_BYTES
 from ggaoe.proto.query import CONFIG_STRING_BYTES_MAX
 from ggaoe.proto.target import TargetState
+from ggaoe.units import counted
 
 DEFAULT_SOURCE = Path("/etc/ggaoed.conf")
 
@@ -177,7 +178,7 @@ def _table(content: bytes, order: str, entries_max: int, entry_bytes: int) -> by
         raise ValueError("it is cut off")
     (count,) = struct.unpack_from(f"{order}I", content, 4)
     if count > entries_max:
-        raise ValueError(f"{count} entries, of which there can be {entries_max}")
+        raise ValueError(f"{counted(count, 'entry')}, of which there can be {entries_max}")
     table = content[8 : 8 + count * entry_bytes]
     if len(table) < count * entry_bytes:
         raise ValueError("it is cut off")

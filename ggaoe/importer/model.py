@@ -16,7 +16,7 @@ from ggaoe import units
 from ggaoe.config import schema
 from ggaoe.config.build import INTERFACE_NAME_BYTES_MAX
 from ggaoe.config.document import Item, quoted
-from ggaoe.config.sections import DEVICE_NAME_BYTES_MAX
+from ggaoe.config.sections import is_device_name
 from ggaoe.importer.report import Place, Report, Word
 
 Value = bool | int | str | tuple[str, ...]
@@ -226,7 +226,6 @@ def _is_section_name(name: str) -> bool:
     return (
         bool(_SECTION_NAME.fullmatch(name))
         and name == name.strip()
-        and name.isprintable()
-        and len(name.encode()) <= DEVICE_NAME_BYTES_MAX
+        and is_device_name(name)
         and name not in _FIXED_SECTIONS
     )

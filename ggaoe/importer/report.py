@@ -75,7 +75,7 @@ class Report:
         found = sorted(self._errors + self._notes)
         if self._dropped:
             found.append(
-                Problem("ggaoe import", 0, 0, f"{self._dropped} more are not shown", warning=True)
+                Problem("ggaoe import", 0, 0, f"not shown: {self._dropped} more", warning=True)
             )
         if self._errors:
             raise ConfigError(found)

@@ -15,6 +15,7 @@ from ggaoe.importer import shell
 from ggaoe.importer.model import Export, Imported, Options, export_of, mac_of, number
 from ggaoe.importer.report import Place, Report, Word, listed, read_text
 from ggaoe.proto.frame import SECTOR_BYTES
+from ggaoe.units import counted
 
 DEFAULT_SOURCE = Path("/etc/vblade.conf.d")
 
@@ -87,7 +88,8 @@ def _line(line: str, at: Place, report: Report) -> Export | None:
     if not words:
         return None
     if len(words) < 4:
-        text = f"{len(words)} words: write SHELF SLOT NETIF FILE [OPTIONS], or remove the line"
+        found = counted(len(words), "word")
+        text = f"{found}: write SHELF SLOT NETIF FILE [OPTIONS], or remove the line"
         report.error(words[0].at, text)
         return None
     head, rest = words[:4], words[4:]

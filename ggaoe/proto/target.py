@@ -75,6 +75,18 @@ class DropReason(Enum):
     RATE_LIMITED = "rate_limited"
 
 
+class Refusal(Enum):
+    """Why a host, rather than its frame, got an error; the values are told to people."""
+
+    READ_LIST = "read_list"
+    WRITE_LIST = "write_list"
+    CHANGE_LIST = "change_list"
+    RESERVATION = "reservation"
+    READ_ONLY = "read_only"
+    SECTOR_COUNT = "sector_count"
+    """None, or more than a frame of this link carries: it believes in another MTU."""
+
+
 class Finding(NamedTuple):
     """What one check finds about a host; `rule` is what it goes by, None where nothing is set."""
 
@@ -100,6 +112,7 @@ class Reply:
     frame: bytes
     cause: str = ""
     """Of an error: why, for people."""
+    refusal: Refusal | None = None
 
     @property
     def is_error(self) -> bool:
@@ -242,7 +255,7 @@ class Target:
             frame = padded(self._respond(header, path, Error.ARGUMENT))
             return Reply(frame, "the frame ends before its argument does")
         if not is_permitted:
-            return self._not_permitted(header, frame, path)
+            return self._not_permitted(header, frame, path, _REFUSAL_OF[operation])
         outcome = handle(self, header, frame, path)
         frame_bytes_max = path.mtu_bytes + ETHERNET_BYTES
         if isinstance(outcome, Reply | Change) and len(outcome.frame) > frame_bytes_max:
@@ -250,11 +263,11 @@ class Target:
             return Dropped(DropReason.MTU)
         return outcome
 
-    def _not_permitted(self, header: Header, frame: Buffer, path: Path) -> Reply:
+    def _not_permitted(self, header: Header, frame: Buffer, path: Path, refusal: Refusal) -> Reply:
         """Such a refusal lasts, and hosts give an ATA error to their users at once."""
         if header.command != Command.ATA:
-            return self._error(header, frame, path, Error.ARGUMENT, NOT_PERMITTED)
-        return self._refuse(header, unpack_taskfile(frame), path, NOT_PERMITTED)
+            return self._error(header, frame, path, Error.ARGUMENT, refusal, NOT_PERMITTED)
+        return self._refuse(header, unpack_taskfile(frame), path, NOT_PERMITTED, refusal=refusal)
 
     # --- replies ---------------------------------------------------------------------------
 
@@ -262,13 +275,19 @@ class Target:
         return pack_response(header, path.mac, self.settings.shelf, self.settings.slot, error)
 
     def _error(
-        self, header: Header, frame: Buffer, path: Path, error: Error, cause: str = ""
+        self,
+        header: Header,
+        frame: Buffer,
+        path: Path,
+        error: Error,
+        refusal: Refusal | None = None,
+        cause: str = "",
     ) -> Reply:
         """An AoE error keeps the request's argument and none of its data."""
         _, end = _HANDLERS.get(header.command, (None, HEADER_BYTES))
         argument = bytes(frame[HEADER_BYTES:end])
         reply = padded(self._respond(header, path, error) + argument)
-        return Reply(reply, cause or _CAUSES[error])
+        return Reply(reply, cause or _CAUSES[error], refusal)
 
     def ata_head(
         self,
@@ -309,12 +328,14 @@ class Target:
         path: Path,
         cause: str,
         error: int = AtaError.ABRT,
+        refusal: Refusal | None = None,
         count: int | None = None,
     ) -> Reply:
         """A refusal that lasts: an ATA error, with the request's count unless another is given, and
         for people its cause."""
         count = taskfile.sectors if count is None else count
-        return Reply(padded(self.ata_head(header, taskfile, path, error=error, count=count)), cause)
+        head = self.ata_head(header, taskfile, path, error=error, count=count)
+        return Reply(padded(head), cause, refusal)
 
     def io_failure(self, header: Header, io: Io, path: Path, error: int) -> Reply:
         """The reply to a request whose transfer failed with ATA error register `error`."""
@@ -330,7 +351,7 @@ class Target:
         taskfile = unpack_taskfile(frame)
         opcode = taskfile.command
         if opcode != Opcode.IDENTIFY_DEVICE and _RESERVATION.refuses(self, header.source):
-            return self._error(header, frame, path, Error.RESERVED)
+            return self._error(header, frame, path, Error.RESERVED, Refusal.RESERVATION)
         if _STORE.refuses(self, header.source):
             return self._error(header, frame, path, Error.UNAVAILABLE)
         op = ata.OP_OF_OPCODE.get(opcode)
@@ -343,26 +364,28 @@ class Target:
     def _transfer(
         self, op: Op, header: Header, taskfile: Taskfile, path: Path, frame_bytes: int
     ) -> Outcome:
-        def abort(cause: str, error: AtaError = AtaError.ABRT) -> Reply:
-            return self._refuse(header, taskfile, path, cause, error)
+        def abort(
+            cause: str, refusal: Refusal | None = None, error: AtaError = AtaError.ABRT
+        ) -> Reply:
+            return self._refuse(header, taskfile, path, cause, error, refusal)
 
         count = taskfile.sectors
         assert self.size_sectors is not None
         if not 1 <= count <= SECTORS_PER_FRAME_MAX:
-            return abort("asks for no sectors")
+            return abort("asks for no sectors", Refusal.SECTOR_COUNT)
         if op is Op.READ and count > sectors_that_fit(path.mtu_bytes):
             # The host learnt of a larger MTU from us: silence makes it ask in smaller pieces,
             # an error would reach its user.
             if count <= path.sectors_offered_max:
                 return Dropped(DropReason.MTU)
-            return abort(TOO_LARGE)
+            return abort(TOO_LARGE, Refusal.SECTOR_COUNT)
         if op is Op.WRITE and frame_bytes < ATA_HEADER_BYTES + count * SECTOR_BYTES:
             return abort("the frame ends before its data do")
         sector = ata.lba_sector(taskfile.command, taskfile.lba)
         if sector + count > self.size_sectors:
-            return abort(BEYOND_END, AtaError.IDNF)
+            return abort(BEYOND_END, error=AtaError.IDNF)
         if op is Op.WRITE and _READ_ONLY.refuses(self, header.source):
-            return abort(IS_READ_ONLY)
+            return abort(IS_READ_ONLY, Refusal.READ_ONLY)
         if op is Op.WRITE and header.is_wildcard:
             return abort("a write for every device at once")
         return Io(op, sector, count, taskfile)
@@ -499,7 +522,7 @@ class Target:
             is_held = argument.rcmd == access.Rcmd.SET and self.is_locked_out(header.source)
             # A host may reserve for others only; its retransmission finds the list it has set.
             if is_held and argument.macs != macs:
-                return self._error(header, frame, path, Error.RESERVED)
+                return self._error(header, frame, path, Error.RESERVED, Refusal.RESERVATION)
             macs = argument.macs
         reply = padded(self._respond(header, path) + access.pack_reserve(argument.rcmd, macs))
         if argument.rcmd == access.Rcmd.READ:
@@ -582,6 +605,12 @@ _LISTS = {
     Operation.WRITE: (_LIST_OF[Operation.WRITE],),
     Operation.CHANGE: (_DISCOVER, _LIST_OF[Operation.CHANGE]),
 }
+_REFUSAL_OF = {
+    Operation.READ: Refusal.READ_LIST,
+    Operation.WRITE: Refusal.WRITE_LIST,
+    Operation.CHANGE: Refusal.CHANGE_LIST,
+}
+"""Whoever may not discover a target gets no reply."""
 _ADMISSION = (_list("accept"), _list("deny"), _MASK)
 CHECKS: dict[Operation, tuple[Check, ...]] = {
     operation: (*_ADMISSION, *_LISTS[operation], *others)

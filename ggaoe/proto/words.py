@@ -19,6 +19,7 @@ from ggaoe.proto.frame import (
     unpack_taskfile,
 )
 from ggaoe.proto.query import Ccmd
+from ggaoe.units import counted
 
 TAGGED_BY_TARGET = 0
 """The tag of advertisements, which answer nobody."""
@@ -41,15 +42,15 @@ def words(frame: bytes, length_bytes: int) -> str:
         counts = ""
         if header.is_response:
             queue_length = int.from_bytes(frame[24:26], "big")
-            counts = f", {queue_length} requests of {frame[28]} sectors"
+            counts = f", {counted(queue_length, 'request')} of {counted(frame[28], 'sector')}"
         text = (
             "advertisement" if header.is_response and header.tag == TAGGED_BY_TARGET else "CONFIG"
         )
         return f"{text} {_named(Ccmd, frame[29] & 0x0F, 'subcommand')}{counts}"
     if header.command == Command.MASK and len(frame) >= MASK_HEADER_BYTES:
-        return f"MASK {_MASK_WORDS.get(frame[25], frame[25])}, {frame[27]} directives"
+        return f"MASK {_MASK_WORDS.get(frame[25], frame[25])}, {counted(frame[27], 'directive')}"
     if header.command == Command.RESERVE and len(frame) >= RESERVE_HEADER_BYTES:
-        return f"RESERVE {_RESERVE_WORDS.get(frame[24], frame[24])}, {frame[25]} hosts"
+        return f"RESERVE {_RESERVE_WORDS.get(frame[24], frame[24])}, {counted(frame[25], 'host')}"
     return f"command {header.command}, {length_bytes} bytes"
 
 

@@ -30,11 +30,13 @@ from ggaoe.server.notify import ServiceManager
 from ggaoe.server.process import Readiness
 from ggaoe.server.state import StateStore
 from ggaoe.server.verbs import Verbs
-from ggaoe.units import format_mac
+from ggaoe.units import counted, format_mac
 
 if TYPE_CHECKING:
     from ggaoe.server.http import HttpServer
 
+STOP_TIMEOUT_S = 10.0
+"""Whoever stops a device is told within this time whether its disk may be taken away."""
 RELOAD_DRAIN_TIMEOUT_S = 5.0
 """A reload waits so long for devices to finish what other rules have let in, or what they do before
 they are removed; slower ones finish what has started behind it."""
@@ -73,9 +75,13 @@ class Daemon:
             removed=[*removed, *([endpoint.path] if endpoint and endpoint.path else [])],
         )
         self.started_s = time.monotonic()
+        self.started_at_s = time.time()
+        """The same, since 1970."""
         self.exports: dict[str, Export] = {}
         self.stopped: set[str] = set()
         """Devices of the configuration that are no exports now, by the operator's will."""
+        self._leaving: dict[str, Export] = {}
+        """What they were when they were stopped last."""
         self.store = StateStore(state_directory)
         self.engine = create_engine(
             config.engine, Hooks(changed=self._changed, conflict=self._conflict)
@@ -106,9 +112,9 @@ class Daemon:
             readiness.ready()
             self._manager.ready()
             _log.info(
-                "ready: %d devices, %d interfaces, engine %s",
-                len(self.exports),
-                len(self.engine.ports),
+                "ready: %s, %s, engine %s",
+                counted(len(self.exports), "device"),
+                counted(len(self.engine.ports), "interface"),
                 self.engine.name,
                 extra=about(Event.STARTED),
             )
@@ -169,8 +175,8 @@ class Daemon:
     def _status(self) -> str:
         """The line that a service manager shows."""
         serving = sum(export.state is State.SERVING for export in self.exports.values())
-        links = len(self.engine.ports)
-        return f"serving {serving} of {len(self.exports)} devices on {links} interfaces"
+        devices = counted(len(self.exports), "device")
+        return f"serving {serving} of {devices} on {counted(len(self.engine.ports), 'interface')}"
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -283,19 +289,35 @@ class Daemon:
         chosen = list(names)
         self.stopped.difference_update(chosen)
         for name in chosen:
+            self._leaving.pop(name, None)
             _log.info("start %s (%s)", name, self.config.devices[name].address)
         await _first_attempts(self._add(chosen))
 
-    async def stop(self, names: Iterable[str]) -> None:
-        """Drain devices and let go of their backing until they are started, whatever is reloaded;
-        hosts get no answer. `changing` is held."""
-        chosen = list(names)
-        self.stopped.update(chosen)
-        for name in chosen:
+    def stop(self, names: Iterable[str]) -> None:
+        """Begin to drain devices, to make their data stable, and to let go of their backing until
+        they are started, whatever is reloaded; hosts get no answer. `changing` is held."""
+        for name in names:
+            self.stopped.add(name)
             _log.info("stop %s (%s)", name, self.config.devices[name].address)
             self.advertiser.set_broadcast(name, False)
-        closing = [self.exports.pop(name).close(None) for name in chosen]
-        await self._drain([asyncio.create_task(coroutine) for coroutine in closing], "stop")
+            export = self._leaving[name] = self.exports.pop(name)
+            self._follow(asyncio.create_task(export.close(None, flush=True)))
+
+    async def have_stopped(self, names: Iterable[str]) -> dict[str, str]:
+        """Wait for stopped devices, but no longer than STOP_TIMEOUT_S; of those that must not lose
+        their disk yet, why."""
+        chosen = list(names)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(STOP_TIMEOUT_S):
+                for name in chosen:
+                    if name in self._leaving:
+                        await self._leaving[name].closed.wait()
+        found = {name: self.unfinished(name) for name in chosen}
+        return {name: reason for name, reason in found.items() if reason is not None}
+
+    def unfinished(self, name: str) -> str | None:
+        """Why a stopped device must not lose its disk; None where it may."""
+        return self._leaving[name].unfinished if name in self._leaving else None
 
     # --- reload ----------------------------------------------------------------------------
 
@@ -348,13 +370,15 @@ class Daemon:
         for problem in plan.config.warnings:
             _log.warning("%s", problem)
         self.config = plan.config
-        self.stopped.difference_update(device.name for device in plan.removed)
+        for device in plan.removed:
+            self.stopped.discard(device.name)
+            self._leaving.pop(device.name, None)
         changed = [change for change in plan.changed if change.name not in self.stopped]
         replaced = [change for change in changed if change.how == "replace"]
         reopened = [change for change in changed if change.how == "reopen"]
         removed = [device.name for device in plan.removed if device.name in self.exports]
         leaving = removed + [change.name for change in replaced]
-        busy = [self.exports.pop(name).close(None) for name in leaving]
+        busy = [self.exports.pop(name).close(None, flush=name in removed) for name in leaving]
         for name in leaving:
             self.advertiser.set_broadcast(name, False)
         for change in changed:
@@ -402,7 +426,7 @@ class Daemon:
             self._follow(task)
         _, pending = await asyncio.wait(tasks, timeout=RELOAD_DRAIN_TIMEOUT_S)
         if pending:
-            _log.warning("%s: %d devices are still finishing requests", cause, len(pending))
+            _log.warning("%s: still finishing requests: %s", cause, counted(len(pending), "device"))
         return pending
 
 

@@ -166,11 +166,19 @@ class Changes:
             if not flag(params, "dry_run"):
                 if changes:
                     await self._carry_out(plan, filed)
-                await (daemon.start if start else daemon.stop)(concerned)
+                if start:
+                    await daemon.start(concerned)
+                else:
+                    daemon.stop(concerned)
+        # Nobody else has to wait for the disk, too: nothing is held now.
+        applied = not flag(params, "dry_run")
+        unfinished = await daemon.have_stopped(names) if applied and not start else {}
+        done = [name for name in names if name not in unfinished]
         return {
-            "applied": not flag(params, "dry_run"),
-            "started" if start else "stopped": concerned,
-            "already": [name for name in names if name not in concerned],
+            "applied": applied,
+            "started" if start else "stopped": [name for name in done if name in concerned],
+            "already": [name for name in done if name not in concerned],
+            **({"unfinished": unfinished} if unfinished else {}),
             "changes": plan.lines(),
             **({"missing": missing} if missing else {}),
         }

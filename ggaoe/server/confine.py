@@ -29,6 +29,7 @@ from ggaoe.errors import GgaoeError, StartError
 from ggaoe.server import capabilities, landlock, seccomp
 from ggaoe.server.capabilities import Capability
 from ggaoe.server.landlock import Restriction, Right
+from ggaoe.units import counted
 
 DEVICES = Path("/dev")
 OFF = "switched off by the configuration"
@@ -120,7 +121,7 @@ class Confinement:
     def log(self) -> None:
         """One line, and one more for each thing that should be in force and is not."""
         abi = f"Landlock (ABI {self.restriction.abi})" if self.restriction else "no Landlock"
-        calls = f"{self.calls} system calls" if self.calls else "all system calls"
+        calls = counted(self.calls, "system call") if self.calls else "all system calls"
         names = ", ".join(
             f"CAP_{name.name}" + (f" ({reason})" if name is not Capability.NET_RAW else "")
             for name, reason in self.kept.items()

@@ -6,18 +6,17 @@ know what any method does. Whatever a client sends, or neither sends nor reads, 
 Requests of one connection are answered in order, those of several connections side by side.
 Parameters are an object; a batch is refused, since a line per request does the same. What goes on
 (events, a trace) is a stream: after the answer its items follow, as notifications of the method
-"item", until the server hangs up at its end, or the client sends anything or hangs up.
+"item", until the server hangs up at its end, or the client sends anything or hangs up. To whoever
+says that it understands "parts", an answer that may be longer than a line is such a stream, too; an
+empty object is its end.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import json
 import logging
-import os
 import socket
-import stat
 import struct
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
@@ -25,7 +24,10 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from ggaoe.errors import ConfigError, ControlError, GgaoeError, StartError
+from ggaoe import parts
+from ggaoe.errors import ConfigError, ControlError, GgaoeError
+from ggaoe.server.socketfile import SocketFile
+from ggaoe.units import counted
 
 PROTOCOL_VERSION = 1
 """Counts up when a method or a result changes so that an older client would misread it."""
@@ -70,6 +72,8 @@ Handler = Callable[[Params], Awaitable[object]]
 """From parameters to a JSON value, or to an AsyncGenerator of such. ControlError refuses;
 ConfigError and other GgaoeError become CONFIG_INVALID and REFUSED; anything else is logged and
 answered as an internal error."""
+Parts = AsyncGenerator[dict[str, object], None]
+"""Of one answer, as `ggaoe.parts` joins them."""
 
 _Items = AsyncGenerator[object, None] | None
 _UCRED = struct.Struct("3i")
@@ -92,7 +96,7 @@ class ControlServer:
         self._handlers = handlers
         self._mode = mode
         self._server: asyncio.Server | None = None
-        self._identity: tuple[int, int] | None = None
+        self._file: SocketFile | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._idle: set[asyncio.Task[None]] = set()
         self._closing = False
@@ -100,19 +104,17 @@ class ControlServer:
     async def start(self) -> None:
         """Listen; replaces a socket that nobody serves any more. StartError where another daemon
         serves it, or it cannot be made."""
-        listener = bound(self.path, self._mode, "control-socket")
-        status = self.path.lstat()
-        self._identity = (status.st_dev, status.st_ino)
+        self._file = SocketFile(self.path, self._mode, "control-socket")
         self._server = await asyncio.start_unix_server(
-            self._serve, sock=listener, limit=MESSAGE_BYTES_MAX, backlog=CONNECTIONS_MAX
+            self._serve, sock=self._file.socket, limit=MESSAGE_BYTES_MAX, backlog=CONNECTIONS_MAX
         )
 
     async def close(self) -> None:
         """Stop listening, answer what is under way (for CLOSE_TIMEOUT_S at most), hang up."""
-        if self._server is None:
+        if self._server is None or self._file is None:
             return
         self._closing = True
-        self._remove()
+        self._file.remove()
         self._server.close()
         for task in self._idle:
             task.cancel()
@@ -123,13 +125,6 @@ class ControlServer:
             await asyncio.gather(*late, return_exceptions=True)
         await self._server.wait_closed()
         self._server = None
-
-    def _remove(self) -> None:
-        """Unlink the socket file, unless it has become somebody else's."""
-        with suppress(OSError):
-            status = self.path.lstat()
-            if (status.st_dev, status.st_ino) == self._identity:
-                self.path.unlink()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -226,6 +221,42 @@ class ControlServer:
         if not isinstance(request.params, dict):
             raise ControlError(INVALID_PARAMS, "the parameters are no object: name each of them")
         return await handler(request.params)
+
+
+def in_parts(answer: Callable[[Params], Awaitable[Parts]]) -> Handler:
+    """The handler of a method whose answer may be long: in parts for whoever understands them, each
+    in a turn of the loop, otherwise whole."""
+
+    async def handle(params: Params) -> object:
+        found = await answer(params)
+        if flag(params, "parts"):
+            return _one_by_one(found)
+        whole: dict[str, object] = {}
+        async for part in _one_by_one(found):
+            parts.join(whole, part)
+        return whole
+
+    return handle
+
+
+async def _one_by_one(found: Parts) -> Parts:
+    async for part in found:
+        yield part
+        await asyncio.sleep(0)
+    yield {}
+
+
+def splitting(handler: Callable[[Params], Awaitable[dict[str, object]]]) -> Handler:
+    """The same of a method whose answer is made at once."""
+
+    async def answer(params: Params) -> Parts:
+        return pieces(await handler(params))
+
+    async def pieces(whole: dict[str, object]) -> Parts:
+        for part in parts.split(whole):
+            yield part
+
+    return in_parts(answer)
 
 
 def string_list(params: Params, key: str) -> list[str]:
@@ -348,7 +379,8 @@ def _encode(message: dict[str, object]) -> bytes:
     # ASCII: no newline, and file names that are no UTF-8 survive as lone surrogates.
     line = json.dumps(message, allow_nan=False, separators=(",", ":")).encode("ascii")
     if len(line) > MESSAGE_BYTES_MAX:
-        text = f"the answer has {len(line)} bytes, {MESSAGE_BYTES_MAX} at most: ask for fewer names"
+        size = counted(len(line), "byte")
+        text = f"the answer has {size}, {MESSAGE_BYTES_MAX} at most: ask for fewer names"
         raise ControlError(ANSWER_TOO_LONG, text)
     return line + b"\n"
 
@@ -378,60 +410,3 @@ def _peer(writer: asyncio.StreamWriter) -> str:
     )
     process_id, user_id, group_id = _UCRED.unpack(credentials)
     return f"process {process_id}, user {user_id}, group {group_id}"
-
-
-def bound(path: Path, mode: int, option: str) -> socket.socket:
-    """A Unix socket bound to `path`, as `option` says, which is made way for; StartError where that
-    cannot be."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        _make_way(path, option)
-        # Linux makes the file with the mode of the socket less the umask, so that it is at no
-        # moment open to more users than `mode` says.
-        os.fchmod(listener.fileno(), mode)
-        listener.bind(os.fspath(path))
-        path.chmod(mode)
-    except OSError as error:
-        listener.close()
-        reason = error.strerror or str(error)
-        raise StartError(f"{_called(option, path)}: {reason}: set another {option}") from None
-    except StartError:
-        listener.close()
-        raise
-    return listener
-
-
-def _make_way(path: Path, option: str) -> None:
-    """Remove a socket that nobody serves; StartError where something else is in the place."""
-    what = _called(option, path)
-    if not path.parent.is_dir():
-        raise StartError(
-            f"{what}: there is no directory {path.parent}: create it, or set another {option}"
-        )
-    try:
-        status = path.lstat()
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(status.st_mode):
-        raise StartError(
-            f"{what}: a file that is no socket is in its place: remove it, or set another {option}"
-        )
-    if _is_served(path):
-        raise StartError(f"{what} is in use by another ggaoe: stop it, or set another {option}")
-    path.unlink()
-
-
-def _called(option: str, path: Path) -> str:
-    return f"{option.replace('-', ' ')} {path}"
-
-
-def _is_served(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        found = probe.connect_ex(os.fspath(path))
-    # A full backlog is EAGAIN; a datagram socket, as the original daemon's is, EPROTOTYPE.
-    if found in (0, errno.EAGAIN, errno.EPROTOTYPE):
-        return True
-    if found == errno.ECONNREFUSED:
-        return False
-    raise OSError(found, os.strerror(found))

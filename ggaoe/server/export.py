@@ -29,7 +29,7 @@ from ggaoe.proto.target import Change, Dropped, Reply, Settings, Target, TargetS
 from ggaoe.sched.queue import Policy
 from ggaoe.sched.throttle import Limits, rate
 from ggaoe.server.state import StateStore
-from ggaoe.units import format_mac, format_size
+from ggaoe.units import counted, format_mac, format_size
 
 RETRY_S_MIN = 1.0
 RETRY_S_MAX = 30.0
@@ -79,6 +79,12 @@ class Export:
         self._changes: set[asyncio.Task[None]] = set()
         self._ends = 0
         """How often `close` and `reopen` were called."""
+        self.closed = asyncio.Event()
+        """Set once `close` with `flush` has come to its end."""
+        self._is_flushed_at_end = False
+        self._letting_go = asyncio.Lock()
+        """Held by a `reopen` until it has closed the store."""
+        self._lost: str | None = None
         self.device = engine.add_device(
             config.name, Target(settings_of(config)), policy_of(config), trace_io=config.trace_io
         )
@@ -227,17 +233,46 @@ class Export:
         else:
             _log.error("%s: %s", self.name, reason)
 
-    async def close(self, timeout_s: float | None) -> None:
-        """Stop serving: drop what has not started, finish what has, and close the backing."""
+    @property
+    def unfinished(self) -> str | None:
+        """After `close` has begun, why the store must not be taken away; None once it may be."""
+        if self.closed.is_set():
+            return self._lost
+        what = "all of its data"
+        if self.device.in_flight:
+            what = counted(self.device.in_flight, "request")
+        return (
+            f"its store has not finished {what}: do not take it away yet; "
+            f"'ggaoectl stop {self.name}' waits again"
+        )
+
+    async def close(self, timeout_s: float | None, *, flush: bool = False) -> None:
+        """Stop serving: drop what has not started, finish what has, and close the backing; with
+        `flush` after everything in it has become stable, whatever hosts were promised."""
         self._ends += 1
+        self._is_flushed_at_end = flush
         await self._stop_life()
         self.state, self.reason = State.DRAINING, "finishing requests"
         backend = await self._engine.remove_device(self.device, timeout_s)
         await self._finish_changes()
-        if backend is not None:
-            await backend.close()
+        await self._let_go(backend)
+        if flush:
+            async with self._letting_go:  # a `reopen` may have the store
+                self.closed.set()
         extra = about(Event.DEVICE_STOPPED, device=self.name)
         _log.info("%s: not served any more", self.name, extra=extra)
+
+    async def _let_go(self, backend: Backend | None) -> None:
+        if backend is None:
+            return
+        if self._is_flushed_at_end and not backend.read_only:
+            try:
+                await backend.flush()
+            except OSError as error:
+                self._lost = f"what was written last may be lost: flush failed: {error.strerror}"
+                extra = about(Event.DEVICE_FAILED, device=self.name)
+                _log.error("%s: %s", self.name, self._lost, extra=extra)
+        await backend.close()
 
     async def reopen(self, config: DeviceConfig) -> None:
         """Drain, close, and open again as `config` says; hosts find it not available meanwhile.
@@ -248,9 +283,8 @@ class Export:
         await self._stop_life()
         self.apply(config)
         self.state, self.reason = State.DRAINING, "finishing requests"
-        backend = await self._engine.detach(self.device, None)
-        if backend is not None:
-            await backend.close()
+        async with self._letting_go:
+            await self._let_go(await self._engine.detach(self.device, None))
         if end != self._ends:
             return
         self.state, self.reason = State.WAITING, "reopening"

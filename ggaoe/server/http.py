@@ -21,7 +21,7 @@ import h11
 
 from ggaoe.config.endpoint import Endpoint
 from ggaoe.errors import StartError
-from ggaoe.server.control import bound
+from ggaoe.server.socketfile import SocketFile
 
 CONNECTIONS_MAX = 16
 """One more, and the one that has waited longest for a request gives way."""
@@ -36,6 +36,7 @@ UNIX_SOCKET_MODE = 0o666
 
 _HEADERS = (
     ("Cache-Control", "no-store"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
     ("Referrer-Policy", "no-referrer"),
     ("X-Content-Type-Options", "nosniff"),
 )
@@ -72,28 +73,31 @@ class HttpServer:
         self._endpoint = endpoint
         self._routes = routes
         self._server: asyncio.Server | None = None
+        self._file: SocketFile | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiting: dict[asyncio.Task[None], None] = {}
         """Those that wait for a request, the one that has waited longest first."""
 
     async def start(self) -> None:
         """Listen; StartError where that cannot be."""
+        if self._endpoint.path is not None:
+            self._file = SocketFile(self._endpoint.path, UNIX_SOCKET_MODE, "metrics")
+        listener = self._file.socket if self._file is not None else _listener(self._endpoint)
         self._server = await asyncio.start_server(
-            self._serve, sock=_listener(self._endpoint), backlog=CONNECTIONS_MAX
+            self._serve, sock=listener, backlog=CONNECTIONS_MAX
         )
 
     async def close(self) -> None:
         """Stop listening and hang up."""
         if self._server is None:
             return
+        if self._file is not None:
+            self._file.remove()
         self._server.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._server = None
-        if self._endpoint.path is not None:
-            with suppress(OSError):
-                self._endpoint.path.unlink()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -143,7 +147,6 @@ class HttpServer:
                 self._waiting.pop(task, None)
             if request is None:
                 return
-            peer.wants_body = request.method != b"HEAD"
             await _send(peer, await self._answer(request))
             if peer.protocol.our_state is not h11.DONE or peer.protocol.their_state is not h11.DONE:
                 return
@@ -188,12 +191,14 @@ class HttpServer:
 async def _request(peer: _Peer) -> h11.Request | None:
     """The next request, which has no body; None where the client has hung up."""
     request = None
+    peer.wants_body = True
     while True:
         event = peer.protocol.next_event()
         if event is h11.NEED_DATA:
             peer.protocol.receive_data(await peer.reader.read(READ_BYTES))
         elif isinstance(event, h11.Request):
             request = event
+            peer.wants_body = request.method != b"HEAD"
         elif isinstance(event, h11.Data):
             raise h11.RemoteProtocolError("a request with a body", 413)
         elif isinstance(event, h11.EndOfMessage):
@@ -232,9 +237,7 @@ def _refusal(status: HTTPStatus, text: str, *headers: tuple[str, str]) -> Respon
 
 
 def _listener(endpoint: Endpoint) -> socket.socket:
-    """A bound socket; StartError where that cannot be."""
-    if endpoint.path is not None:
-        return bound(endpoint.path, UNIX_SOCKET_MODE, "metrics")
+    """A socket bound to an address and port; StartError where that cannot be."""
     family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
     with ExitStack() as stack:
         try:

@@ -19,7 +19,7 @@ from typing import Literal
 
 from ggaoe.errors import StartError
 from ggaoe.events import FIELDS
-from ggaoe.units import printable
+from ggaoe.units import counted, printable
 
 LINE_CHARACTERS_MAX = 8192
 LIMIT_LINES = 10
@@ -241,7 +241,7 @@ class _DatagramHandler(logging.Handler, ABC):
             self.handleError(record)
             return
         if self._lost:
-            text += f" ({self._lost} lines before this one were lost)"
+            text += f" (lost before this one: {counted(self._lost, 'line')})"
         try:
             self._send(self._datagram(record, text))
         except OSError:

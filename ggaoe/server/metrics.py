@@ -2,7 +2,10 @@
 
 Owns the names, units and labels of all metrics, which are an interface: dashboards and alerts of
 others refer to them. Nothing is counted here: a look at the engine's counters is taken whenever
-somebody asks.
+somebody asks, a device at a time, so that nothing else waits for all of them.
+
+A host has series at a device that it has read, written or had an error from. Others have not: each
+host that looks for disks is seen by every device, and would have a dozen series at each.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from prometheus_client import generate_latest
@@ -29,19 +33,29 @@ from ggaoe.engine.histogram import (
     size_bound_sectors,
 )
 from ggaoe.proto.frame import SECTOR_BYTES
-from ggaoe.server.export import State
+from ggaoe.proto.target import DropReason
+from ggaoe.server.export import Export, State
 from ggaoe.units import format_mac, printable
 
 if TYPE_CHECKING:
+    from ggaoe.engine.counters import DeviceCounters, InitiatorCounters
     from ggaoe.server.app import Daemon
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+HOSTS_AT_ONCE = 32
+"""Their series are written in two milliseconds or so."""
 
 _BUCKETS_AN_OCTAVE = 4
 _NS = 1e-9
 
-_LATENCY_BUCKETS = range(_BUCKETS_AN_OCTAVE - 1, LATENCY_BUCKETS - 1, _BUCKETS_AN_OCTAVE)
+_LATENCY_BOUNDS = [
+    (f"{latency_bound_ns(bucket) * _NS:.10g}", bucket)
+    for bucket in range(_BUCKETS_AN_OCTAVE - 1, LATENCY_BUCKETS - 1, _BUCKETS_AN_OCTAVE)
+]
 """The last bucket of each octave; the very last one of all has no end."""
+_SIZE_BOUNDS = [
+    (str(size_bound_sectors(bucket) * SECTOR_BYTES), bucket) for bucket in range(SIZE_BUCKETS)
+]
 
 _DEVICE = (
     ("merged_requests", "merged_requests", "Requests that shared a transfer with a neighbour."),
@@ -59,6 +73,15 @@ _DEVICE = (
     ("commits", "commits", "Flushes that made writes durable."),
     ("retries", "retries", "Transfers that failed or fell short and were continued in parts."),
 )
+_DEVICE_GAUGES = (
+    ("size_bytes", "What hosts see of it; absent until it has been opened."),
+    ("interfaces", "Interfaces that serve it."),
+    ("queue_length", "Most requests in flight."),
+    ("in_flight", "Requests in flight."),
+    ("waiting", "Requests that wait behind a full queue."),
+)
+_DEVICE_DROPS = tuple(reason.value for reason in DropReason)
+"""Each is there from the start, with 0: an increase of what appears only with 1 is never seen."""
 _DEVICE_OPERATIONS = ("read", "write", "verify", "flush", "other")
 _INTERFACE = (
     ("rx_frames", "received_frames", "Frames received."),
@@ -80,31 +103,37 @@ _INITIATOR_OPERATIONS = ("read", "write", "other")
 
 
 async def text(daemon: Daemon) -> bytes:
-    """All metrics in the text format 0.0.4. The look is taken at once; to write it down takes
-    longer, and is done in a thread, so that nothing waits for it."""
-    taken = _Taken(list(families(daemon)))
-    if daemon.confinement is None:  # a thread that exists already would not be confined
-        return generate_latest(taken)
-    return await asyncio.to_thread(generate_latest, taken)
+    """All metrics in the text format 0.0.4, written a piece at a time: the event loop goes round
+    between them."""
+    texts: dict[bytes, list[bytes]] = {}
+    for families in _pieces(daemon):
+        for family in families:
+            about, kind, samples = generate_latest(_Taken(family)).split(b"\n", 2)
+            texts.setdefault(about, [about, b"\n", kind, b"\n"]).append(samples)
+        await asyncio.sleep(0)
+    return b"".join(chain.from_iterable(texts.values()))
 
 
 class _Taken(Collector):
-    def __init__(self, families: list[Metric]) -> None:
-        self._families = families
+    """One family."""
+
+    def __init__(self, family: Metric) -> None:
+        self._family = family
 
     def collect(self) -> Iterable[Metric]:
-        return self._families
+        return (self._family,)
 
 
-def families(daemon: Daemon) -> Iterator[Metric]:
-    """Every metric, with what it is now."""
-    yield from _of_daemon(daemon)
-    yield from _states(daemon)
-    yield from _operations(daemon)
-    yield from _device_counters(daemon)
-    yield from _histograms(daemon)
-    yield from _interfaces(daemon)
-    yield from _initiators(daemon)
+def _pieces(daemon: Daemon) -> Iterator[Iterable[Metric]]:
+    """Every metric, with what it is when it is asked for; of each metric samples are in any number
+    of pieces."""
+    yield _of_daemon(daemon)
+    yield _interfaces(daemon)
+    for name, export in list(daemon.exports.items()):
+        yield _of_device(name, export)
+        users = ((mac, one) for mac, one in export.device.initiators.items() if _is_user(one))
+        while hosts := list(islice(users, HOSTS_AT_ONCE)):
+            yield _initiators(name, hosts)
 
 
 def _of_daemon(daemon: Daemon) -> Iterator[Metric]:
@@ -113,118 +142,99 @@ def _of_daemon(daemon: Daemon) -> Iterator[Metric]:
     )
     build.add_metric([__version__, daemon.engine.name], 1)
     yield build
-    started_s = time.time() - (time.monotonic() - daemon.started_s)
     yield GaugeMetricFamily(
-        "ggaoe_start_time_seconds", "When the daemon was started, since 1970.", round(started_s, 3)
+        "ggaoe_start_time_seconds",
+        "When the daemon was started, since 1970.",
+        round(daemon.started_at_s, 3),
     )
 
 
-def _states(daemon: Daemon) -> Iterator[Metric]:
+def _of_device(name: str, export: Export) -> Iterator[Metric]:
+    config, device = export.config, export.device
     info = GaugeMetricFamily(
         "ggaoe_device_info",
         "What a device is; always 1.",
         labels=["device", "address", "path", "read_only"],
     )
+    path = printable(str(config.path)) if config.path else f"UUID={config.uuid}"
+    info.add_metric([name, config.address, path, str(config.read_only).lower()], 1)
+    yield info
     state = GaugeMetricFamily(
         "ggaoe_device_state", "1 for the state that a device is in.", labels=["device", "state"]
     )
-    gauges = {
-        name: GaugeMetricFamily(f"ggaoe_device_{name}", doc, labels=["device"])
-        for name, doc in (
-            ("size_bytes", "What hosts see of it; absent until it has been opened."),
-            ("interfaces", "Interfaces that serve it."),
-            ("queue_length", "Most requests in flight."),
-            ("in_flight", "Requests in flight."),
-            ("waiting", "Requests that wait behind a full queue."),
-        )
-    }
-    for name, export in daemon.exports.items():
-        config, device = export.config, export.device
-        path = printable(str(config.path)) if config.path else f"UUID={config.uuid}"
-        info.add_metric([name, config.address, path, str(config.read_only).lower()], 1)
-        for one in State:
-            state.add_metric([name, one.value], export.state is one)
-        size_sectors = device.target.size_sectors
-        values: dict[str, int | None] = {
-            "size_bytes": None if size_sectors is None else size_sectors * SECTOR_BYTES,
-            "interfaces": len(device.ports),
-            "queue_length": config.queue_length,
-            "in_flight": device.in_flight,
-            "waiting": device.waiting,
-        }
-        for key, value in values.items():
-            if value is not None:
-                gauges[key].add_metric([name], value)
-    yield info
+    for one in State:
+        state.add_metric([name, one.value], export.state is one)
     yield state
-    yield from gauges.values()
+    size_sectors = device.target.size_sectors
+    values: dict[str, int | None] = {
+        "size_bytes": None if size_sectors is None else size_sectors * SECTOR_BYTES,
+        "interfaces": len(device.ports),
+        "queue_length": config.queue_length,
+        "in_flight": device.in_flight,
+        "waiting": device.waiting,
+    }
+    for key, doc in _DEVICE_GAUGES:
+        gauge = GaugeMetricFamily(f"ggaoe_device_{key}", doc, labels=["device"])
+        value = values[key]
+        if value is not None:
+            gauge.add_metric([name], value)
+        yield gauge
+    counters = device.counters
+    yield from _operations(name, counters)
+    yield from _histograms(name, counters)
 
 
-def _operations(daemon: Daemon) -> Iterator[Metric]:
+def _operations(name: str, counters: DeviceCounters) -> Iterator[Metric]:
     requests = CounterMetricFamily(
         "ggaoe_device_requests", "Requests that were served.", labels=["device", "operation"]
     )
+    for operation in _DEVICE_OPERATIONS:
+        requests.add_metric([name, operation], getattr(counters, f"{operation}_requests"))
     moved = CounterMetricFamily(
         "ggaoe_device_bytes", "Data that was read or written.", labels=["device", "operation"]
     )
+    moved.add_metric([name, "read"], counters.read_bytes)
+    moved.add_metric([name, "write"], counters.write_bytes)
     errors = CounterMetricFamily(
         "ggaoe_device_errors",
         "Requests that were answered with an error of ATA (the store's, mostly) or of AoE.",
         labels=["device", "kind"],
     )
+    errors.add_metric([name, "ata"], counters.ata_errors)
+    errors.add_metric([name, "aoe"], counters.aoe_errors)
     drops = CounterMetricFamily(
         "ggaoe_device_drops", "Requests without an answer, by reason.", labels=["device", "reason"]
     )
-    for name, export in daemon.exports.items():
-        counters = export.device.counters
-        for operation in _DEVICE_OPERATIONS:
-            requests.add_metric([name, operation], getattr(counters, f"{operation}_requests"))
-        moved.add_metric([name, "read"], counters.read_bytes)
-        moved.add_metric([name, "write"], counters.write_bytes)
-        errors.add_metric([name, "ata"], counters.ata_errors)
-        errors.add_metric([name, "aoe"], counters.aoe_errors)
-        _add_reasons(drops, [name], counters.drops)
+    _add_reasons(drops, [name], {**dict.fromkeys(_DEVICE_DROPS, 0), **counters.drops})
     yield from (requests, moved, errors, drops)
-
-
-def _device_counters(daemon: Daemon) -> Iterator[Metric]:
     for key, called, doc in _DEVICE:
         family = CounterMetricFamily(f"ggaoe_device_{called}", doc, labels=["device"])
-        for name, export in daemon.exports.items():
-            family.add_metric([name], getattr(export.device.counters, key))
+        family.add_metric([name], getattr(counters, key))
         yield family
 
 
-def _histograms(daemon: Daemon) -> Iterator[Metric]:
+def _histograms(name: str, counters: DeviceCounters) -> Iterator[Metric]:
     latency = HistogramMetricFamily(
         "ggaoe_device_latency_seconds",
         "From the arrival of a request to its reply.",
         labels=["device", "operation"],
     )
+    for operation in ("read", "write", "flush"):
+        counts = getattr(counters, f"{operation}_latency")
+        total_s = getattr(counters, f"{operation}_ns") * _NS
+        latency.add_metric([name, operation], _cumulated(counts, _LATENCY_BOUNDS), total_s)
+    yield latency
     size = HistogramMetricFamily(
         "ggaoe_device_request_size_bytes", "Data of a request.", labels=["device", "operation"]
     )
-    for name, export in daemon.exports.items():
-        counters = export.device.counters
-        for operation in ("read", "write", "flush"):
-            counts = getattr(counters, f"{operation}_latency")
-            bounds = [(latency_bound_ns(bucket) * _NS, bucket) for bucket in _LATENCY_BUCKETS]
-            total_s = getattr(counters, f"{operation}_ns") * _NS
-            latency.add_metric([name, operation], _cumulated(counts, bounds), total_s)
-        for operation in ("read", "write"):
-            counts = getattr(counters, f"{operation}_sectors")
-            bounds = [
-                (float(size_bound_sectors(bucket) * SECTOR_BYTES), bucket)
-                for bucket in range(SIZE_BUCKETS)
-            ]
-            total_bytes = getattr(counters, f"{operation}_bytes")
-            size.add_metric([name, operation], _cumulated(counts, bounds), total_bytes)
-    yield from (latency, size)
+    for operation in ("read", "write"):
+        counts = getattr(counters, f"{operation}_sectors")
+        total_bytes = getattr(counters, f"{operation}_bytes")
+        size.add_metric([name, operation], _cumulated(counts, _SIZE_BOUNDS), total_bytes)
+    yield size
 
 
-def _cumulated(
-    counts: Sequence[int], bounds: Iterable[tuple[float, int]]
-) -> list[tuple[str, float]]:
+def _cumulated(counts: Sequence[int], bounds: Iterable[tuple[str, int]]) -> list[tuple[str, float]]:
     """(bound, how many were not above it), and all of them at the end; `bounds` are with the last
     bucket that each includes."""
     found: list[tuple[str, float]] = []
@@ -232,7 +242,7 @@ def _cumulated(
     for bound, bucket in bounds:
         below += sum(counts[start : bucket + 1])
         start = bucket + 1
-        found.append((f"{bound:.10g}", below))
+        found.append((bound, below))
     return [*found, ("+Inf", below + sum(counts[start:]))]
 
 
@@ -244,18 +254,28 @@ def _interfaces(daemon: Daemon) -> Iterator[Metric]:
     mtu = GaugeMetricFamily(
         "ggaoe_interface_mtu_bytes", "Longest frame, less its header.", labels=["interface"]
     )
-    refused = GaugeMetricFamily(
-        "ggaoe_interface_refused",
-        "1 for each interface that should serve and cannot.",
+    serving = GaugeMetricFamily(
+        "ggaoe_interface_serving",
+        "Whether an interface serves that a device wants: 0 where its link is down, it does not "
+        "exist or cannot be opened.",
         labels=["interface"],
     )
-    counters = {name: port.link.refresh() for name, port in ports.items()}
+    refused = GaugeMetricFamily(
+        "ggaoe_interface_refused",
+        "1 for each interface that should serve and does not exist or cannot be opened.",
+        labels=["interface"],
+    )
     for name, port in ports.items():
         info.add_metric([name, format_mac(port.link.mac)], 1)
         mtu.add_metric([name], port.path.mtu_bytes)
-    for name in {*daemon.interfaces.refused, *daemon.interfaces.missing()}:
-        refused.add_metric([printable(name)], 1)
-    yield from (info, mtu, refused)
+    failed = {*daemon.interfaces.refused, *daemon.interfaces.missing()}
+    for name in sorted(map(printable, failed)):
+        refused.add_metric([name], 1)
+    wanted = {interface.name for interface in daemon.interfaces.wanted()}
+    for name in sorted({*map(printable, wanted | failed), *ports}):
+        serving.add_metric([name], name in ports)
+    yield from (info, mtu, serving, refused)
+    counters = {name: port.link.refresh() for name, port in ports.items()}
     for key, called, doc in _INTERFACE:
         family = CounterMetricFamily(f"ggaoe_interface_{called}", doc, labels=["interface"])
         for name, found in counters.items():
@@ -269,13 +289,12 @@ def _interfaces(daemon: Daemon) -> Iterator[Metric]:
     yield drops
 
 
-def _initiators(daemon: Daemon) -> Iterator[Metric]:
+def _is_user(counters: InitiatorCounters) -> bool:
+    return counters.read_requests + counters.write_requests + counters.errors > 0
+
+
+def _initiators(device: str, hosts: Sequence[tuple[bytes, InitiatorCounters]]) -> Iterator[Metric]:
     own = ["device", "initiator"]
-    seen = [
-        ([name, format_mac(mac)], counters)
-        for name, export in daemon.exports.items()
-        for mac, counters in export.device.initiators.items()
-    ]
     info = GaugeMetricFamily(
         "ggaoe_initiator_info", "Where a host was seen last; always 1.", labels=[*own, "interface"]
     )
@@ -295,6 +314,7 @@ def _initiators(daemon: Daemon) -> Iterator[Metric]:
         "ggaoe_initiator_drops", "Requests without an answer.", labels=[*own, "reason"]
     )
     epoch_s = time.time() - time.monotonic()
+    seen = [([device, format_mac(mac)], counters) for mac, counters in hosts]
     for labels, counters in seen:
         info.add_metric([*labels, printable(counters.interface)], 1)
         last.add_metric(labels, round(epoch_s + counters.last_seen_s, 3))
@@ -303,7 +323,7 @@ def _initiators(daemon: Daemon) -> Iterator[Metric]:
             requests.add_metric([*labels, operation], getattr(counters, f"{operation}_requests"))
         moved.add_metric([*labels, "read"], counters.read_bytes)
         moved.add_metric([*labels, "write"], counters.write_bytes)
-        _add_reasons(drops, labels, counters.drops)
+        _add_reasons(drops, labels, {key: n for key, n in counters.drops.items() if n})
     yield from (info, last, in_flight, requests, moved, drops)
     for key, doc in _INITIATOR:
         family = CounterMetricFamily(f"ggaoe_initiator_{key}", doc, labels=own)
@@ -316,5 +336,4 @@ def _add_reasons(
     family: CounterMetricFamily, labels: Sequence[str], drops: Mapping[str, int]
 ) -> None:
     for reason, count in drops.items():
-        if count:
-            family.add_metric([*labels, reason], count)
+        family.add_metric([*labels, reason], count)

@@ -13,12 +13,12 @@ import json
 import os
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import quote
 
 import aiofiles
 
 from ggaoe.config import slots
 from ggaoe.config.schema import BY_KEY
+from ggaoe.config.sections import file_name
 from ggaoe.errors import StateError
 from ggaoe.files import put_in_place
 from ggaoe.proto.access import LIST_ENTRIES_MAX, MacList
@@ -70,7 +70,7 @@ class StateStore:
 
     def path_of(self, name: str) -> Path:
         """The file of the device called `name`, whatever characters the name has."""
-        return self.directory / f"{quote(name, safe=' ')}.json"
+        return self.directory / f"{file_name(name)}.json"
 
     async def load(self, name: str) -> TargetState:
         """The state of device `name`, the empty one where none was saved; raises StateError."""

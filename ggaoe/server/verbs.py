@@ -34,14 +34,16 @@ from ggaoe.server.control import (
     REFUSED,
     Handler,
     Params,
+    Parts,
     flag,
+    in_parts,
     matching,
     select,
+    splitting,
     string_list,
 )
 from ggaoe.server.export import Export, limits_of
 from ggaoe.server.inquiry import Inquiry, sighting_of
-from ggaoe.server.interfaces import wants
 from ggaoe.server.why import Subject, checks
 from ggaoe.units import format_mac, parse_mac
 
@@ -53,7 +55,6 @@ Json = dict[str, object]
 
 DAEMON = "daemon"
 """What stands for the daemon among the names of devices, unless one has this name."""
-
 
 TRACE_S = 10.0
 TRACE_S_MAX = 3600.0
@@ -74,16 +75,16 @@ class Verbs:
         return {
             "version": self._version,
             "reload": self._reload,
-            "list": self._list,
-            "show": self._show,
-            "why": self._why,
-            "stats": self._stats,
+            "list": splitting(self._list),
+            "show": in_parts(self._show),
+            "why": splitting(self._why),
+            "stats": in_parts(self._stats),
             "events": self._events,
             "metrics": self._metrics,
             "trace": self._trace,
-            "show-config": self._show_config,
-            "show-macmask": self._show_macmask,
-            "show-reserve": self._show_reserve,
+            "show-config": splitting(self._show_config),
+            "show-macmask": splitting(self._show_macmask),
+            "show-reserve": splitting(self._show_reserve),
             "clear-stats": self._clear_stats,
             "clear-config": lambda params: self._clear(params, config_string=b""),
             "clear-macmask": lambda params: self._clear(params, mask=()),
@@ -184,7 +185,7 @@ class Verbs:
         return {
             "devices": [self._row(name) for name in names],
             "interfaces": [
-                *(self._interface(interface) for interface in self._listed()),
+                *(self._interface(interface) for interface in self._daemon.interfaces.wanted()),
                 *(_missing(name) for name in self._daemon.interfaces.missing()),
             ],
             "unsaved": changes,
@@ -194,16 +195,9 @@ class Verbs:
 
     def _row(self, name: str) -> Json:
         export = self._daemon.exports.get(name)
-        return _stopped(self._daemon.config.devices[name]) if export is None else _summary(export)
-
-    def _listed(self) -> list[Interface]:
-        """Interfaces that a device wants, up or not."""
-        devices = self._daemon.config.devices.values()
-        return [
-            interface
-            for interface in self._daemon.interfaces.known
-            if any(wants(device, interface) for device in devices)
-        ]
+        if export is not None:
+            return _summary(export)
+        return _stopped(self._daemon.config.devices[name], self._daemon.unfinished(name))
 
     def _interface(self, interface: Interface) -> Json:
         port = self._daemon.interfaces.port_of(interface.name)
@@ -217,37 +211,38 @@ class Verbs:
             "sectors": sectors_of(port) if port else 0,
         }
 
-    async def _show(self, params: Params) -> Json:
+    async def _show(self, params: Params) -> Parts:
         """Devices, and what is not one of them: the daemon itself, by its name in full."""
         asked = string_list(params, "names")
+        head: Json = {"devices": []}
         if DAEMON not in asked or DAEMON in self._daemon.config.devices:
             names, missing = self._named(params)
-            devices = [await self._details(name) for name in names]
-            return {"devices": devices, **({"missing": missing} if missing else {})}
-        others = [name for name in asked if name != DAEMON]
-        names, missing = matching(others, self._known())
-        confinement = self._daemon.confinement
-        facts = await self._version({})
-        return {
-            "daemon": {**facts, **(confinement.facts() if confinement else {})},
-            "devices": [await self._details(name) for name in names],
-            **({"missing": missing} if missing else {}),
-        }
+        else:
+            others = [name for name in asked if name != DAEMON]
+            names, missing = matching(others, self._known())
+            confinement = self._daemon.confinement
+            facts = await self._version({})
+            head = {"daemon": {**facts, **(confinement.facts() if confinement else {})}, **head}
+        if missing:
+            head["missing"] = missing
+        # Found before the first part is told: what is refused has to be refused by then.
+        exports = {name: self._daemon.exports.get(name) for name in names}
+        configs = self._daemon.config.devices
+        stopped = [name for name, export in exports.items() if export is None]
+        kept = {name: await self._daemon.store.load(name) for name in stopped}
+        unfinished = {name: self._daemon.unfinished(name) for name in stopped}
 
-    async def _details(self, name: str) -> Json:
-        export = self._daemon.exports.get(name)
-        if export is not None:
-            return _detail(export)
-        config = self._daemon.config.devices[name]
-        return {
-            **_stopped(config),
-            "backend": None,
-            "warnings": [],
-            **_configured(config),
-            **_kept(await self._daemon.store.load(name)),
-            "counters": {**_numbers(DeviceCounters()), "in_flight": 0, "waiting": 0},
-            "initiators": {},
-        }
+        async def tell() -> Parts:
+            yield head
+            for name, export in exports.items():
+                detail = (
+                    _detail_of_stopped(configs[name], unfinished[name], kept[name])
+                    if export is None
+                    else _detail(export)
+                )
+                yield {"devices": [detail]}
+
+        return tell()
 
     async def _why(self, params: Params) -> Json:
         host = _host(params)
@@ -279,7 +274,7 @@ class Verbs:
             str(summary["state"]),
             None if summary["reason"] is None else str(summary["reason"]),
             device,
-            interfaces.wanted(config),
+            interfaces.wanted_by(config),
             interfaces.unserved(config),
             frozenset(
                 mac
@@ -310,17 +305,26 @@ class Verbs:
         chosen = [port for name, port in ports.items() if name in names]
         return exports, chosen, {"missing": missing} if missing else {}
 
-    async def _stats(self, params: Params) -> Json:
+    async def _stats(self, params: Params) -> Parts:
         exports, ports, rest = self._counted(params)
-        return {
+        with_hosts = not flag(params, "without_initiators")
+        head: Json = {
             "monotonic_s": round(time.monotonic(), 6),
-            "devices": {export.name: _counters(export) for export in exports},
-            "interfaces": {port.name: _numbers(port.link.refresh()) for port in ports},
-            "initiators": {
-                export.name: _initiators(export.device.initiators) for export in exports
-            },
+            "devices": {},
+            "interfaces": {port.name: numbers_of(port.link.refresh()) for port in ports},
+            "initiators": {},
             **rest,
         }
+
+        async def tell() -> Parts:
+            yield head
+            for export in exports:
+                part: Json = {"devices": {export.name: counters_of(export)}}
+                if with_hosts:
+                    part["initiators"] = {export.name: _initiators(export.device.initiators)}
+                yield part
+
+        return tell()
 
     async def _clear_stats(self, params: Params) -> Json:
         exports, ports, rest = self._counted(params)
@@ -375,12 +379,13 @@ def _summary(export: Export) -> Json:
     }
 
 
-def _stopped(config: DeviceConfig) -> Json:
+def _stopped(config: DeviceConfig, unfinished: str | None) -> Json:
     """As `_summary`, of a device that is not started."""
+    reason = "stopped by the operator" if config.auto else "auto is false: not started"
     return {
         **_identity(config),
         "state": "stopped",
-        "reason": "stopped by the operator" if config.auto else "auto is false: not started",
+        "reason": unfinished or reason,
         "size_bytes": None,
         "interfaces": [],
     }
@@ -405,8 +410,21 @@ def _detail(export: Export) -> Json:
         "warnings": list(backend.warnings) if backend else [],
         **_configured(export.config),
         **_kept(export.device.target.state),
-        "counters": _counters(export),
+        "counters": counters_of(export),
         "initiators": _initiators(export.device.initiators),
+    }
+
+
+def _detail_of_stopped(config: DeviceConfig, unfinished: str | None, state: TargetState) -> Json:
+    """As `_detail`, of a device that is not started."""
+    return {
+        **_stopped(config, unfinished),
+        "backend": None,
+        "warnings": [],
+        **_configured(config),
+        **_kept(state),
+        "counters": {**numbers_of(DeviceCounters()), "in_flight": 0, "waiting": 0},
+        "initiators": {},
     }
 
 
@@ -506,11 +524,12 @@ def _addressee(header: Header) -> str:
     return f"e{shelf}.{'*' if header.slot == SLOT_ANY else header.slot}"
 
 
-def _counters(export: Export) -> Json:
+def counters_of(export: Export) -> Json:
+    """Of a device, with its histograms."""
     device = export.device
     counters = device.counters
     return {
-        **_numbers(counters),
+        **numbers_of(counters),
         "read_latency": latencies(counters.read_latency),
         "write_latency": latencies(counters.write_latency),
         "flush_latency": latencies(counters.flush_latency),
@@ -522,10 +541,11 @@ def _counters(export: Export) -> Json:
 
 
 def _initiators(initiators: Initiators) -> Json:
-    return {format_mac(mac): _numbers(counters) for mac, counters in initiators.items()}
+    return {format_mac(mac): numbers_of(counters) for mac, counters in initiators.items()}
 
 
-def _numbers(counters: DeviceCounters | InitiatorCounters | LinkCounters) -> Json:
+def numbers_of(counters: DeviceCounters | InitiatorCounters | LinkCounters) -> Json:
+    """By their names."""
     values: Json = {field.name: getattr(counters, field.name) for field in fields(counters)}
     return {**values, "drops": {reason: n for reason, n in counters.drops.items() if n}}
 

@@ -71,8 +71,14 @@ class _Daemon(SimpleNamespace):
     async def start(self, names: list[str]) -> None:
         assert set(names) <= self.stopped
 
-    async def stop(self, names: list[str]) -> None:
+    def stop(self, names: list[str]) -> None:
         assert set(names) <= set(self.exports)
+
+    async def have_stopped(self, names: list[str]) -> dict[str, str]:
+        return {}
+
+    def unfinished(self, name: str) -> str | None:
+        return None
 
     def handlers(self) -> Mapping[str, control.Handler]:
         changes = dict(Changes(self).handlers())  # type: ignore[arg-type]
@@ -104,7 +110,8 @@ async def _started() -> tuple[_Daemon, ControlServer]:
             refused={},
             missing=list,
             port_of=lambda _: port,
-            wanted=lambda _: [interface],
+            wanted=lambda: [interface],
+            wanted_by=lambda _: [interface],
             unserved=lambda _: {},
             why_closed=lambda _: None,
         ),

@@ -12,6 +12,7 @@ import pytest
 from ggaoe.client import Initiator, NoAnswerError
 from ggaoe.engine.select import ENGINES
 from ggaoe.proto.frame import SECTOR_BYTES
+from helpers.netns import wait_until
 from integration.load import PATIENT, Load, running
 from integration.scene import (
     DEADLINE_S,
@@ -74,6 +75,30 @@ async def test_stop_drains_and_start_serves_again(scene: Scene, engine: str) -> 
                 assert rows(daemon)["disk"][0] == "serving"
                 await round_trip(initiator, disk)
             assert other.remote.counters.resent == 0
+
+
+def test_stop_says_whether_the_disk_may_be_taken_away(scene: Scene, engine: str) -> None:
+    options = {"path": "slow/disk", "direct_io": False, "write_cache": True}
+    with (
+        scene.slow_disk() as slow,
+        scene.serving(engine, device(**options)) as daemon,
+        scene.wire() as wire,
+    ):
+        slow.hold()
+        wire.send(wire.write(8, b"w" * SECTOR_BYTES, tag=1))
+        wait_until(lambda: daemon.counters()["in_flight"] == 1, DEADLINE_S, "a write that hangs")
+        stopped = daemon.ctl("--json", "stop", "disk")
+        assert (stopped.status, stopped.json["stopped"]) == (4, [])
+        assert "disk: its store has not finished 1 request: do not take it" in stopped.stderr
+        row = daemon.listed("disk")
+        assert (row["state"], row["reason"]) == ("stopped", stopped.json["unfinished"]["disk"])
+        assert daemon.ctl("reload").status == 0  # nobody else has to wait
+        slow.release()
+        assert daemon.ask("stop", "disk")["already"] == ["disk"]
+        assert slow.path.read_bytes()[8 * SECTOR_BYTES :][:SECTOR_BYTES] == b"w" * SECTOR_BYTES
+        with slow.path.open("rb+") as file:  # nobody has it open
+            os.lockf(file.fileno(), os.F_TLOCK, 0)
+        assert daemon.listed("disk")["reason"] == "stopped by the operator"
 
 
 async def test_auto_decides_when_a_device_is_added(scene: Scene, engine: str) -> None:

@@ -583,6 +583,23 @@ def test_a_user_that_does_not_exist(scene: Scene) -> None:
     assert not (scene.directory / "pid").exists()
 
 
+def test_a_user_that_does_not_exist_leaves_nothing_behind(open_scene: Scene) -> None:
+    """A directory of root's would be in the way of the next start, with the right user."""
+    give(open_scene.disk())
+    place = open_scene.directory / "lib"
+    place.mkdir(mode=0o755)
+    open_scene.target.run("mount", "--bind", place, "/var/lib")
+    run = open_scene.directory / "run"
+    options = {"state_directory": "/var/lib/ggaoed", "pid_file": run / "pid"}
+    options["control_socket"] = run / "ctl"
+    daemon = open_scene.daemon(defaults(user="no-such-user", **options), device())
+    daemon.launch()
+    assert daemon.running.wait() == 1
+    assert "ggaoe: user no-such-user does not exist: create it" in daemon.log_text()
+    assert not (place / "ggaoed").exists()
+    assert not run.exists()
+
+
 def test_a_state_directory_that_is_not_the_users(open_scene: Scene) -> None:
     open_scene.disk()
     daemon = open_scene.daemon(defaults(user=NOBODY), device())

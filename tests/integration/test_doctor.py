@@ -147,7 +147,7 @@ def test_sizes_and_write_cache(scene: Scene, clinic: Clinic) -> None:
     scene.disk(size_bytes=DISK_BYTES + 512)
     found = clinic.worst(scene.daemon(device(write_cache=True)))
     row = _one(found, "backing", "warning")
-    assert "the last 512 bytes are not exported" in row["what"]
+    assert "not exported: 512 bytes at its end" in row["what"]
     assert "exact-size = true" in row["remedy"]
     assert "power cut" in _one(found, "configuration", "warning", "disk")["what"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -121,6 +122,38 @@ async def test_a_scrape_says_what_stats_say(scene: Scene, engine: str) -> None:
 
 def initiator_mac(scene: Scene) -> str:
     return scene.host.mac("near0").hex(":")
+
+
+FOLDER = REPOSITORY / "packaging" / "prometheus"
+METRIC = re.compile(r"\b(ggaoe_[a-z_]+)(?:\{([^}]*)\})?")
+
+
+@pytest.mark.parametrize("name", ["dashboard.json", "alerts.yml"])
+async def test_alerts_and_dashboard_ask_for_what_there_is(scene: Scene, name: str) -> None:
+    """Each metric that they name is there, and what they ask of it by a label's value, too."""
+    scene.disk()
+    with scene.serving(device(), device("gone", 2, interfaces="nowhere*")) as daemon:
+        async with scene.initiator(timing=PATIENT) as initiator:
+            await (await initiator.open(0, 1)).read(0, 1)
+        scene.target.run("ip", "link", "set", "far0", "down")
+        daemon.wait_for_interface("far0", serving=False)
+        down = parsed(daemon.ctl("metrics").stdout)
+        scene.target.run("ip", "link", "set", "far0", "up")
+        daemon.wait_for_interface("far0", serving=True)
+        there = parsed(daemon.ctl("metrics").stdout)
+    serving = series("ggaoe_interface_serving", interface="far0")
+    assert (down[serving], there[serving]) == (0, 1)
+    assert series("ggaoe_interface_refused", interface="far0") not in down
+    used = METRIC.findall((FOLDER / name).read_text().replace('\\"', '"'))
+    assert len(used) > 5
+    for metric, matchers in used:
+        if metric == "ggaoe_interface_refused":  # only there while there is one
+            continue
+        wanted = dict(re.findall(r'([a-z]+)="([^"$]+)"', matchers)).items()
+        assert any(metric == known and wanted <= dict(labels).items() for known, labels in there), (
+            metric,
+            matchers,
+        )
 
 
 def test_promtool_has_no_complaint(scene: Scene) -> None:

@@ -69,21 +69,21 @@ def test_a_life_with_a_service_manager(scene: Scene, manager: Manager) -> None:
     scene.disk()
     daemon = scene.daemon(device())
     manager.start(daemon)
-    assert manager.hear("READY=1") == ["READY=1", "STATUS=serving 1 of 1 devices on 1 interfaces"]
+    assert manager.hear("READY=1") == ["READY=1", "STATUS=serving 1 of 1 device on 1 interface"]
     for _ in range(3):
         manager.hear("WATCHDOG=1")
 
     daemon.reconfigure(device(), device("absent", 2))
     (_, stamp) = manager.hear("RELOADING=1")
     assert stamp.removeprefix("MONOTONIC_USEC=").isdigit()
-    assert manager.hear("READY=1")[1] == "STATUS=serving 1 of 2 devices on 1 interfaces"
+    assert manager.hear("READY=1")[1] == "STATUS=serving 1 of 2 devices on 1 interface"
 
     scene.disk("absent")  # found again in its own time
     daemon.wait_for_state("absent", "serving")
     lines = manager.hear("WATCHDOG=1")
     while len(lines) == 1:
         lines = manager.hear("WATCHDOG=1")
-    assert lines[1] == "STATUS=serving 2 of 2 devices on 1 interfaces"
+    assert lines[1] == "STATUS=serving 2 of 2 devices on 1 interface"
 
     daemon.reconfigure(device(slot=300))
     manager.hear("RELOADING=1")

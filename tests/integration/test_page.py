@@ -38,7 +38,7 @@ def colour_of(browser: Browser, selector: str, what: str) -> int:
 
 async def test_it_shows_what_goes_on(scene: Scene, browser: Browser) -> None:
     disk = scene.disk()
-    missing = device("gone", 2, path=f"/{MARKUP}")
+    missing = device("gone", 2, path=f"/\u202e{MARKUP}")
     with scene.serving(
         DEFAULTS, device(), device(MARKUP.replace("/", ""), 3, path="disk"), missing
     ):
@@ -53,6 +53,8 @@ async def test_it_shows_what_goes_on(scene: Scene, browser: Browser) -> None:
         host = scene.host.mac("near0").hex(":")
         for word in ("disk", "e0.1", "serving", "e0.2", "waiting", "far0", host, MARKUP):
             assert word in text, word
+        assert "\u202e" not in text
+        assert f"/\\u{{202e}}{MARKUP}" in text
         assert browser.run("document.title") == "ggaoe"
         assert browser.run("document.querySelectorAll('img').length") == 0
         browser.wait_for("document.querySelectorAll('#devices .trace').length >= 2")
@@ -70,6 +72,22 @@ async def test_it_shows_what_goes_on(scene: Scene, browser: Browser) -> None:
     browser.wait_for("document.querySelector('#live').textContent == 'no answer'")
 
 
+async def test_it_shows_who_is_slowed_down(scene: Scene, browser: Browser) -> None:
+    disk = scene.disk()
+    with scene.serving(DEFAULTS, device(iops_limit=200, iops_burst=1)):
+        async with scene.initiator(timing=PATIENT) as initiator:
+            remote = await initiator.open(0, 1)
+            browser.open(f"http://127.0.0.1:{PORT}/")
+            heads = "document.querySelector('#hosts').innerText"
+            browser.wait_for(f"{heads}.includes('Seen')")
+            assert "Throttled/s" not in browser.run(heads)
+            async with running(Load(remote, disk, workers=4)):
+                foot = "document.querySelector('#devices .foot').innerText"
+                browser.wait_for(f"/ throttled per s/.test({foot})")
+                browser.wait_for(f"{heads}.includes('Throttled/s')")
+    assert browser.complaints == []
+
+
 def test_rates_are_those_of_the_interval(scene: Scene, browser: Browser) -> None:
     scene.disk()
     with scene.serving(DEFAULTS, device()):
@@ -82,3 +100,41 @@ def test_rates_are_those_of_the_interval(scene: Scene, browser: Browser) -> None
         assert browser.run("rates({read_bytes: 9}, {read_bytes: 4}, 2).read") == 2
         assert browser.run("text(speed(2048))") == "2.00\u202fKiB/s"
         assert browser.run("[text(time(250e6)), text(time(null))]") == ["250\u202fms", "–"]
+
+
+def test_a_machine_that_starts_anew_is_shown_again(scene: Scene, browser: Browser) -> None:
+    """Its clock begins again, and so do its counters."""
+    scene.disk()
+    with scene.serving(DEFAULTS, device()):
+        browser.open(f"http://127.0.0.1:{PORT}/")
+        browser.wait_for("before !== null")
+        browser.run("poll = () => {}")
+        browser.run("fetch('status.json').then((a) => a.json()).then((a) => { kept = a; }), 0")
+        browser.wait_for("typeof kept == 'object'")
+        again = "kept.stats.monotonic_s = 1; kept.version.uptime_s = 7200; draw(kept);"
+        assert "up 2 h" in browser.run(f"{again} byId('version').textContent")
+
+
+def test_of_too_many_hosts_it_says_how_many(scene: Scene, browser: Browser) -> None:
+    scene.disk()
+    with scene.serving(DEFAULTS, device(), device("off", 2, auto=False)) as daemon:
+        browser.open(f"http://127.0.0.1:{PORT}/")
+        browser.wait_for("before !== null")
+        cards = browser.run("byId('devices').innerText")
+        assert "stopped" in cards
+        assert "auto is false" in cards
+        daemon.ask("set", "disk", "queue-length=7")
+        browser.wait_for(
+            "byId('devices-note').textContent.includes('not in the configuration file: 1')"
+        )
+        browser.run("poll = () => {}")
+        browser.run("fetch('status.json').then((a) => a.json()).then((a) => { kept = a; }), 0")
+        browser.wait_for("typeof kept == 'object'")
+        host = {"last_seen_s": 0, "interface": "far0", "in_flight": 0, "read_bytes": 10**9}
+        change = (
+            f"kept.stats.hosts = 7000; kept.stats.monotonic_s += 1; "
+            f"kept.stats.initiators.disk['02:00:00:00:00:09'] = {json.dumps(host)}; draw(kept);"
+        )
+        assert browser.run(f"{change} byId('hosts-note').textContent") == "1 of 7000"
+        # It may have been there before, beyond those that were shown.
+        assert "1.00" not in browser.run("byId('hosts').innerText")

@@ -389,7 +389,7 @@ def test_what_a_reload_forbids_is_not_done_later(
         slow.hold()
         hang_three_writes(daemon, wire)
         daemon.reconfigure(defaults, device(**HELD, **forbids), NOBODY)
-        assert "reload: 1 devices are still finishing requests" in daemon.log_text()
+        assert "reload: still finishing requests: 1 device" in daemon.log_text()
         assert daemon.counters()["waiting"] == 0
         slow.release()
         daemon.wait_for_state("disk", "serving")

@@ -218,6 +218,13 @@ def test_identify_and_ping_tools(bench: Bench, capsys: pytest.CaptureFixture[str
     lines = capsys.readouterr().out.splitlines()
     assert len([line for line in lines if line.startswith("e0.1: seq=")]) == 3
     assert "3 sent, 3 answered" in lines
+    assert bench.tool("ping", "e0.1", "-c", "2", "--interval", "0.01", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["shelf"], found["slot"], found["sent"], found["answered"]) == (0, 1, 2, 2)
+    first, second = found["times_us"]
+    low, high = min(first, second), max(first, second)
+    assert (found["time_us"]["min"], found["time_us"]["max"]) == (low, high)
+    assert 0 < low <= found["time_us"]["median"] <= high
 
 
 def test_copy_tool_both_ways(
@@ -234,6 +241,17 @@ def test_copy_tool_both_ways(
     assert bench.tool("copy", "-q", "e0.1", str(copied)) == 0
     assert copied.read_bytes() == whole
     assert capsys.readouterr().err == ""
+    for words, copied_bytes in (
+        ((str(source), "e0.1"), len(data)),
+        (("e0.1", str(copied)), len(whole)),
+    ):
+        assert bench.tool("copy", "--json", *words) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert (found["version"], found["shelf"], found["slot"]) == (1, 0, 1)
+        assert (found["bytes"], found["write"]) == (copied_bytes, words[1] == "e0.1")
+        assert min(found["elapsed_s"], found["bytes_per_s"]) > 0
+    assert bench.tool("copy", "--json", "e0.1", "-") == 2
+    assert "--json" in capsys.readouterr().err
 
 
 def test_copy_tool_with_pipes(bench: Bench, tmp_path: Path) -> None:

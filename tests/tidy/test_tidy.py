@@ -18,7 +18,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 FUNCTION_LINES_MAX = 70
 
 LAYERS = [
-    {"__init__", "errors", "events", "files", "units"},
+    {"__init__", "errors", "events", "files", "parts", "units"},
     {"proto"},
     {"sched"},
     {"config"},
@@ -128,4 +128,21 @@ def test_every_module_says_what_it_is(path: Path) -> None:
 def test_no_markers_of_unfinished_work() -> None:
     marker = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b")
     found = [str(path) for path in SOURCES if marker.search(path.read_text())]
+    assert not found
+
+
+NOUNS = (
+    "address|block|byte|device|directive|entri|event|frame|host|interface|line|request|rule|word"
+)
+
+
+def test_counts_of_things_know_the_singular() -> None:
+    """`counted` does. A plural behind a number that may be one is a mistake."""
+    plural = re.compile(rf"(%d|len\([^)]*\)\}}) (more )?({NOUNS})e?s\b")
+    found = [
+        f"{path}:{number}: {line.strip()}"
+        for path in SOURCES
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if plural.search(line)
+    ]
     assert not found

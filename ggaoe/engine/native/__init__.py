@@ -31,6 +31,7 @@ from ggaoe.proto.ata import Op
 from ggaoe.proto.frame import ATA_HEADER_BYTES, Header, sectors_that_fit
 from ggaoe.proto.target import DropReason, Io, Target
 from ggaoe.sched.queue import Policy
+from ggaoe.units import counted
 
 GRANULE_BYTES_MAX = 512
 """Requests that are not whole blocks of the store need read-modify-write: the backend does that."""
@@ -356,7 +357,7 @@ class NativeEngine(Engine):
                 extra=about(Event.DEVICE_FAILED, device=device.name),
             )
         if lost:
-            _log.error("%s: %d more requests failed", device.name, lost)
+            _log.error("%s: %s failed", device.name, counted(lost, "more request"))
         device.target.is_failing = device.target.is_failing or device.core.medium_failed
 
     def _request(
@@ -435,9 +436,9 @@ class NativeEngine(Engine):
                 await self.fence(device)
         except TimeoutError:
             _log.error(
-                "%s: %d requests did not finish within %s s and were given up",
+                "%s: given up: %s, not finished within %s s",
                 device.name,
-                device.in_flight,
+                counted(device.in_flight, "request"),
                 timeout_s,
             )
             self._give_up(device)

@@ -101,9 +101,9 @@ cdef void lead(Engine *engine, Carrier *carrier) noexcept nogil:
     while engine.leader == carrier and not engine.stopping:
         before = engine.sequence + engine.finished
         more = take_turn(engine, carrier)
+        report_to_python(engine, before)  # also what a call that was held up has finished
         if engine.leader != carrier:
             return
-        report_to_python(engine, before)
         wait_ns = 0
         if not more:
             now_ns = monotonic_ns(engine)

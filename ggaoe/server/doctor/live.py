@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from ggaoe import __version__
 from ggaoe.server.confine import OFF
 from ggaoe.server.doctor.base import Finding, Live, Severity, Situation
+from ggaoe.units import counted
 
 
 def daemon(situation: Situation) -> Iterator[Finding]:
@@ -61,20 +62,20 @@ def _interfaces(live: Live) -> Iterator[Finding]:
 def _drops(live: Live) -> Iterator[Finding]:
     for name, counters in live.stats["interfaces"].items():
         drops = counters["drops"]
-        if counters["dropped_by_kernel"]:
+        if lost := counters["dropped_by_kernel"]:
             yield Finding(
                 "warning",
                 name,
-                f"{counters['dropped_by_kernel']} frames found no room since the counters began",
+                f"{counted(lost, 'frame')} found no room since the counters began",
                 "make ring-buffer-size larger (receive-buffer-size where rings are off)",
             )
-        if drops.get("conflict"):
+        if others := drops.get("conflict"):
             yield Finding(
                 "error",
                 name,
-                f"{drops['conflict']} times another target answered for an address of ours",
+                f"{counted(others, 'time')} another target answered for an address of ours",
                 "find it: ggaoe discover on a host; the log has its MAC address",
             )
         if drops.get("vlan"):
-            text = f"{drops['vlan']} frames had a VLAN tag, and were dropped"
+            text = f"dropped for their VLAN tag: {counted(drops['vlan'], 'frame')}"
             yield Finding("note", name, text, "make a VLAN interface, and name it in interfaces")

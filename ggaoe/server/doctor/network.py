@@ -24,7 +24,7 @@ from ggaoe.proto.frame import MTU_BYTES_MIN, sectors_advertised
 from ggaoe.server.capabilities import Capability
 from ggaoe.server.doctor.base import Finding, Severity, Situation, read_line, read_number
 from ggaoe.server.interfaces import GLOB_CHARACTERS
-from ggaoe.units import format_mac, format_size
+from ggaoe.units import counted, format_mac, format_size
 
 LISTEN_S = 1.0
 JUMBO_MTU_BYTES = 9000
@@ -179,7 +179,7 @@ def receive_memory(situation: Situation) -> Iterator[Finding]:
             severity: Severity = "error" if total_bytes > available else "warning"
             yield Finding(severity, "rings", text, remedy)
         else:
-            yield Finding("ok", "rings", f"{text}, for {len(rings_kib)} interfaces")
+            yield Finding("ok", "rings", f"{text}, for {counted(len(rings_kib), 'interface')}")
     most = read_number(_RMEM_MAX)
     if 0 in rings_kib.values() and most is not None and most < RECEIVE_BUFFER_BYTES:
         yield Finding(

@@ -13,6 +13,7 @@ from ggaoe.errors import StartError
 from ggaoe.server import capabilities, landlock, seccomp
 from ggaoe.server.capabilities import Capability
 from ggaoe.server.doctor.base import Finding, Situation, read_line, read_number
+from ggaoe.units import counted
 
 _FS = Path("/proc/sys/fs")
 _KERNEL = Path("/proc/sys/kernel")
@@ -37,7 +38,7 @@ def configuration(situation: Situation) -> Iterator[Finding]:
                 "remove the option, unless what is on the device can be lost",
             )
     if not config.warnings and config.devices:
-        yield Finding("ok", str(situation.source), f"{len(config.devices)} devices")
+        yield Finding("ok", str(situation.source), counted(len(config.devices), "device"))
 
 
 def privilege(situation: Situation) -> Iterator[Finding]:

@@ -106,14 +106,14 @@ async def test_size_is_rounded_down_to_eight_sectors(path: Path) -> None:
     os.truncate(path, MIB + 4095)
     async with opened(FileSpec(path)) as backend:
         assert backend.size_bytes == MIB
-        assert any("the last 4095 bytes are not exported" in text for text in backend.warnings)
+        assert any("not exported: 4095 bytes at its end" in text for text in backend.warnings)
 
 
 async def test_exact_size_exports_every_whole_sector(path: Path) -> None:
     os.truncate(path, MIB + 3 * 512 + 100)
     async with opened(FileSpec(path, exact_size=True)) as backend:
         assert backend.size_bytes == MIB + 3 * 512
-        assert any("the last 100 bytes are not exported" in text for text in backend.warnings)
+        assert any("not exported: 100 bytes at its end" in text for text in backend.warnings)
 
 
 async def test_store_of_round_size_has_no_warning(path: Path) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from ggaoe.errors import BackendError, ConfigError, Problem
 from ggaoe.server import control
-from ggaoe.server.control import ControlServer, Params, flag, select
+from ggaoe.server.control import ControlServer, Params, flag, select, splitting
 
 TIMEOUT_S = 30.0
 REPOSITORY = Path(__file__).parents[3]
@@ -57,6 +57,11 @@ def device(name: str, slot: int, **values: object) -> dict[str, Any]:
     }
 
 
+def asked(params: Params) -> Params:
+    """What a verb asks; ggaoectl understands every answer in parts."""
+    return {key: value for key, value in params.items() if key != "parts"}
+
+
 @dataclass
 class Daemon:
     """Two devices and an interface; each `stats` finds the clock 2 s later."""
@@ -91,7 +96,7 @@ class Daemon:
         }
 
     async def reload(self, params: Params) -> object:
-        self.calls.append(("reload", params))
+        self.calls.append(("reload", asked(params)))
         changes = ["add device new", "device disk: queue-length 64 to 32, in place"]
         return {
             "applied": not flag(params, "dry_run"),
@@ -99,7 +104,7 @@ class Daemon:
             "warnings": ["ggaoed.conf:3:1: warning: option 'buffers' is obsolete"],
         }
 
-    async def list(self, params: Params) -> object:
+    async def list(self, params: Params) -> dict[str, object]:
         interface = {
             "name": "eth0",
             "mac": "02:00:00:00:00:aa",
@@ -111,7 +116,7 @@ class Daemon:
         }
         return {"devices": list(self.devices.values()), "interfaces": [interface]}
 
-    async def show(self, params: Params) -> object:
+    async def show(self, params: Params) -> dict[str, object]:
         names, missing = select(params, self.devices)
         more = {
             "backend": "direct I/O, Linux AIO",
@@ -167,7 +172,7 @@ class Daemon:
 
     async def why_before_checks(self, params: Params) -> dict[str, Any]:
         names, missing = select(params, self.devices)
-        self.calls.append(("why", params))
+        self.calls.append(("why", asked(params)))
         may = {
             "discover": _operation(accept="lab\n", discover=None),
             "read": _operation(accept=None, read=None),
@@ -181,7 +186,7 @@ class Daemon:
         ]
         return _partly({"host": params["host"], "devices": devices}, missing)
 
-    async def stats(self, params: Params) -> object:
+    async def stats(self, params: Params) -> dict[str, object]:
         names, missing = select(params, [*self.devices, "eth0"])
         self.polls += 1
         poll = self.polls
@@ -208,7 +213,7 @@ class Daemon:
         seen = {"first_seen_s": 900.0, "last_seen_s": 999.0, "interface": "eth0"}
         return {HOST: counters(INITIATOR_COUNTERS, write_requests=5, write_bytes=5 << 10, **seen)}
 
-    async def show_config(self, params: Params) -> object:
+    async def show_config(self, params: Params) -> dict[str, object]:
         names, missing = select(params, self.devices)
         text = {"disk": b"\x1b[2Jrack 3".hex(), "late": ""}
         return _partly({"devices": {name: text[name] for name in names}}, missing)
@@ -220,7 +225,7 @@ class Daemon:
 
     async def clear(self, params: Params) -> object:
         names, missing = select(params, self.devices)
-        self.calls.append(("clear", params))
+        self.calls.append(("clear", asked(params)))
         return _partly({"cleared": names}, missing)
 
 
@@ -269,11 +274,11 @@ def answering(path: Path, others: dict[str, control.Handler]) -> Iterator[Daemon
     handlers: dict[str, control.Handler] = {
         "version": daemon.version,
         "reload": daemon.reload,
-        "list": daemon.list,
-        "show": daemon.show,
-        "why": daemon.why,
-        "stats": daemon.stats,
-        "show-config": daemon.show_config,
+        "list": splitting(daemon.list),
+        "show": splitting(daemon.show),
+        "why": splitting(daemon.why),
+        "stats": splitting(daemon.stats),
+        "show-config": splitting(daemon.show_config),
         "show-macmask": daemon.show_hosts,
         "show-reserve": daemon.show_hosts,
         "clear-stats": daemon.clear,

@@ -10,7 +10,7 @@ import pytest
 
 from ggaoe.errors import ControlError
 from ggaoe.server.control import REFUSED, Params
-from unit.cli.answering import answering, ggaoectl
+from unit.cli.answering import answering, asked, ggaoectl
 
 CONFIG = "# mine\n[disk]\npath = /x\nshelf = 0\nslot = 1\n"
 
@@ -29,7 +29,7 @@ class Asked:
 
     def verb(self, name: str) -> Callable[[Params], Awaitable[object]]:
         async def called(params: Params) -> object:
-            self.calls.append((name, params))
+            self.calls.append((name, asked(params)))
             if not params.get("dry_run"):
                 self.file_then = self.config.read_text() if self.config else ""
                 if self.refuse:

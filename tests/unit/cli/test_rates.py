@@ -22,6 +22,7 @@ def test_rates_and_means() -> None:
             "in_flight_sum": 20,
             "ata_errors": 1,
             "aoe_errors": 3,
+            "throttled": 8,
             "drops": {"mask": 3, "length": 2},
         },
     )
@@ -29,6 +30,7 @@ def test_rates_and_means() -> None:
     disk = found["devices"]["disk"]
     assert (found["interval_s"], found["monotonic_s"]) == (4.0, 14.0)
     assert (disk["write_iops"], disk["errors_per_s"], disk["drops_per_s"]) == (5.0, 1.0, 1.0)
+    assert disk["throttled_per_s"] == 2
     assert round(disk["write_latency_us"], 6) == 70
     assert disk["queue_depth_mean"] == 4
     assert (disk["read_iops"], disk["read_latency_us"]) == (0, None)

@@ -19,6 +19,40 @@ def test_columns_are_aligned_and_escaped() -> None:
     ]
 
 
+def test_wide_and_combining_characters_are_as_wide_as_a_terminal_shows_them() -> None:
+    rows = [("名前", "x"), ("e\u0301", "y"), ("abcd", "z")]
+    assert render.table(["N", "M"], rows, colour=False) == [
+        "N     M",
+        "名前  x",
+        "e\u0301     y",
+        "abcd  z",
+    ]
+
+
+def test_histograms_are_summed_up() -> None:
+    counters = {
+        "read_requests": 4,
+        "read_ns": 4_000_000,
+        "read_latency": {"1024": 3, "5000000": 1},
+        "write_requests": 0,
+        "write_ns": 0,
+        "write_latency": {},
+        "read_sectors": {"2": 3, "128": 1},
+        "in_flight_sum": 9,
+        "drops": {"mtu": 2},
+    }
+    lines = render.named_counters(counters)
+    assert {" ".join(line.split()) for line in lines} == {
+        "read requests 4",
+        "read latency mean 1.0 ms, p50 1 us, p99 5.0 ms",
+        "write requests 0",
+        "write latency -",
+        "read sectors up to 2: 3, up to 128: 1",
+        "in flight sum 9",
+        "dropped: mtu 2",
+    }
+
+
 def test_colour_does_not_move_columns() -> None:
     rows = [("a", "waiting", 1), ("b", "serving", 22)]
     plain = render.table(["NAME", "STATE", ">N"], rows, colour=False)

@@ -45,7 +45,7 @@ def test_values_are_set_and_unset() -> None:
         "reopen all interfaces without a section: mtu (the interface's own) → 1500",
     ]
     assert lines(Edit("set", "acls", {"lab": ""})) == [
-        "change a (e1.1): accept 1 addresses → 0 addresses (+0 -1)"
+        "change a (e1.1): accept 1 address → 0 addresses (+0 -1)"
     ]
     assert lines(Edit("set", "b", {"path": "/b", "uuid": None})) == [
         "reopen b (e1.2): path (none) → /b, uuid 1234 → (none)"
@@ -69,7 +69,7 @@ def test_devices_come_and_go() -> None:
     other = edit(one, [Edit("add", "a", {**DEVICE, "queue-length": "2"})])
     assert diff(BASE, other).lines() == [
         (
-            "replace a (e1.1): path /a → /c, slot 1 → 3, accept 1 addresses → (everybody), "
+            "replace a (e1.1): path /a → /c, slot 1 → 3, accept 1 address → (everybody), "
             "queue-length 8 → 2"
         )
     ]

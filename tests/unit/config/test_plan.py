@@ -104,9 +104,9 @@ def test_changed_access_list_reaches_the_devices_that_use_it():
     devices = {"a": {**BASE, "accept": "lab"}, "b": {**BASE, "slot": "1"}}
     old = config(devices, acl.format(""))
     new = config(devices, acl.format(", 02:00:00:00:00:02"))
-    assert diff(old, new).lines() == ["change a (e1.0): accept 1 addresses → 2 addresses (+1 -0)"]
+    assert diff(old, new).lines() == ["change a (e1.0): accept 1 address → 2 addresses (+1 -0)"]
     assert diff(old, config({**devices, "a": BASE}, acl.format(""))).lines() == [
-        "change a (e1.0): accept 1 addresses → (everybody)"
+        "change a (e1.0): accept 1 address → (everybody)"
     ]
 
 
@@ -156,7 +156,7 @@ def test_rules_tell_how_many_addresses_come_and_go():
     old = config({"a": {**BASE, "read": "lab"}}, acl)
     changes = {
         "!lab": "read 2 addresses → all but 2 addresses",
-        "!02:00:00:00:00:01, lab": "read 2 addresses → 1 addresses (+0 -1)",
+        "!02:00:00:00:00:01, lab": "read 2 addresses → 1 address (+0 -1)",
         "": "read 2 addresses → 0 addresses (+0 -2)",
     }
     for rules, change in changes.items():

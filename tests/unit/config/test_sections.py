@@ -134,11 +134,11 @@ def test_wrong_names_of_interfaces(problems, name):
     ]
 
 
-@pytest.mark.parametrize("name", ["a/b", "..", "x" * 201])
+@pytest.mark.parametrize("name", ["a/b", "..", "x" * 201, "名" * 23])
 def test_wrong_names_of_devices(problems, name):
     (found,) = problems(device(name))
     assert found.startswith("1:1: '")
-    assert found.endswith("cannot name a device: no '/', no control characters, 1 to 200 bytes")
+    assert "cannot name a device: no '/', no control characters, 1 to 200 bytes" in found
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def ata(opcode: int, sector: int = 0, sectors: int = 0, feature: int = 0) -> byt
             "advertisement READ, 64 requests of 2 sectors",
         ),
         (passed(2, bytes([0, 1, 0, 3])), "MASK edit, 3 directives"),
-        (passed(3, bytes([2, 1])), "RESERVE force, 1 hosts"),
+        (passed(3, bytes([2, 1])), "RESERVE force, 1 host"),
         (passed(9, b""), "command 9, 60 bytes"),
     ],
 )

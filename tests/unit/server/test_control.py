@@ -581,3 +581,46 @@ async def test_who_does_not_read_a_stream_is_dropped(
         await client.call("flood")
         async with asyncio.timeout(DEADLINE_S):
             await ended.wait()
+
+
+# --- long answers --------------------------------------------------------------------------------
+
+
+async def long(params: Params) -> dict[str, object]:
+    names, missing = select(params, map(str, range(300)))
+    devices = dict.fromkeys(names, "x" * (control.MESSAGE_BYTES_MAX // 200))
+    return {"devices": devices, "missing": missing}
+
+
+async def test_a_long_answer_comes_in_parts_to_whoever_understands_them(path: Path) -> None:
+    expected = await long({})
+    async with serving(path, long=control.splitting(long)), connected(path) as client:
+        assert (await client.call("long"))["error"]["code"] == control.ANSWER_TOO_LONG
+        assert (await client.call("long", {"names": ["1*"]}))["result"] == await long(
+            {"names": ["1*"]}
+        )
+        assert (await client.call("long", {"parts": True}))["result"] == {"streams": True}
+        last = None
+        while (line := await client.line()) is not None:
+            last = line["params"]
+        assert last == {}
+        assert await asyncio.to_thread(ggaoectl.ask, path, "long", {}) == expected
+
+
+async def test_what_is_refused_is_refused_before_the_first_part(path: Path) -> None:
+    async with serving(path, long=control.splitting(long)), connected(path) as client:
+        answer = await client.call("long", {"parts": True, "names": ["x"]})
+        assert answer["error"]["code"] == control.NOT_FOUND
+
+
+async def test_an_answer_that_breaks_off_is_none(path: Path) -> None:
+    async def answer(params: Params) -> control.Parts:
+        async def tell() -> control.Parts:
+            yield {"devices": ["one"]}
+            raise RuntimeError("secret")
+
+        return tell()
+
+    async with serving(path, long=control.in_parts(answer)):
+        with pytest.raises(ggaoectl.UnreachableError, match="hung up"):
+            await asyncio.to_thread(ggaoectl.ask, path, "long", {})

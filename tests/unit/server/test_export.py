@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ggaoe.backend.base import Backend
-from ggaoe.backend.faults import FaultBackend, Hold, Rule
+from ggaoe.backend.faults import Fail, FaultBackend, Hold, Rule
 from ggaoe.backend.file import FileSpec, open_file
 from ggaoe.backend.memory import MemoryBackend
 from ggaoe.config import DeviceConfig
@@ -194,6 +194,47 @@ async def test_options_changed_while_it_drains_are_kept(world: World, opener: Op
     await reopening
     await until(lambda: made.state is State.SERVING)
     assert made.config.queue_length == made.device.policy.queue_length == 8
+
+
+@pytest.mark.parametrize("reopens", [False, True])
+async def test_who_stops_it_is_told_when_the_store_may_go(
+    world: World, opener: Opener, reopens: bool
+) -> None:
+    made, host = await world.serving(disk_config())
+    tag = await hold_a_write(made, host)
+    if reopens:  # it has got the store, and closes it
+        reopening = asyncio.create_task(made.reopen(disk_config("/new")))
+        await world.quiet()
+    opener.store.plans.append(Rule(Hold(), (Op.FLUSH,), 0, None, None))
+    closing = asyncio.create_task(made.close(None, flush=True))
+    await world.quiet()
+    assert made.unfinished is not None
+    assert "has not finished 1 request: do not take it away" in made.unfinished
+    opener.store.release()
+    await until(lambda: [held.op for held in opener.store.held] == [Op.FLUSH])
+    assert tag in host.answers
+    assert not opener.closed
+    assert "has not finished all of its data" in made.unfinished
+    opener.store.release()
+    await closing
+    assert made.closed.is_set()
+    assert made.unfinished is None
+    assert opener.closed == opener.opened
+    if reopens:
+        await reopening
+
+
+async def test_who_stops_it_is_told_that_its_data_is_not_safe(
+    world: World, opener: Opener, caplog: pytest.LogCaptureFixture
+) -> None:
+    made, _ = await world.serving(disk_config())
+    opener.store.plans.append(Rule(Fail(errno.EIO), (Op.FLUSH,), 0, None, None))
+    await made.close(None, flush=True)
+    assert made.unfinished == (
+        "what was written last may be lost: flush failed: Input/output error"
+    )
+    assert made.unfinished in caplog.text
+    assert opener.closed == opener.opened
 
 
 @pytest.mark.parametrize("hangs", [False, True])

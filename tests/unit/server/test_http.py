@@ -117,6 +117,22 @@ async def test_what_is_refused(path: Path, request_bytes: bytes, status: int) ->
     assert (await ask(path, get())).endswith(b"hello\n")
 
 
+@pytest.mark.parametrize(
+    ("requests", "status"),
+    [
+        ([b"HEAD / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello"], 413),
+        ([get(method="HEAD", last=False), b"GET / HTTP/1.1\r\n\r\n"], 400),
+        ([get(method="HEAD", last=False), b"GET /\x00 HTTP/1.1\r\nHost: x\r\n\r\n"], 400),
+    ],
+)
+async def test_what_is_refused_beside_a_head(
+    path: Path, caplog: pytest.LogCaptureFixture, requests: list[bytes], status: int
+) -> None:
+    answer = await ask(path, *requests)
+    assert b"HTTP/1.1 %d " % status in answer
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
 async def test_who_waits_longest_gives_way_to_who_comes(path: Path) -> None:
     async with asyncio.timeout(DEADLINE_S), contextlib.AsyncExitStack() as stack:
         silent = []
@@ -189,6 +205,9 @@ async def test_the_socket_file(tmp_path: Path) -> None:
         with pytest.raises(StartError, match="is in use by another ggaoe"):
             await http.HttpServer(Endpoint(path=path), ROUTES).start()
     assert not path.exists()
-    path.write_text("")
+    async with serving(Endpoint(path=path)):
+        path.unlink()
+        path.write_text("somebody else's")
+    assert path.read_text() == "somebody else's"
     with pytest.raises(StartError, match=r"no socket is in its place: .* set another metrics"):
         await http.HttpServer(Endpoint(path=path), ROUTES).start()

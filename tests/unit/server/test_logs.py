@@ -187,7 +187,7 @@ log.error('last')
         taken = len(waiting(syslog))
         assert 0 < taken < 5000
         step(process)
-        lost = f"last ({5000 - taken} lines before this one were lost)"
+        lost = f"last (lost before this one: {5000 - taken} lines)"
         assert syslog.recv(1 << 16).decode().endswith(lost)
 
 
