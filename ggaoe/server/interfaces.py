@@ -77,14 +77,14 @@ class Interfaces:
         names = {interface.name for interface in self.known}
         return [name for name in self.named() if name not in names]
 
-    def wanted(self, device: DeviceConfig) -> list[Interface]:
+    def wanted_by(self, device: DeviceConfig) -> list[Interface]:
         """Those of the system on which a device is to be served."""
         return [interface for interface in self.known if wants(device, interface)]
 
     def unserved(self, device: DeviceConfig) -> dict[str, str]:
         """Why such an interface serves nothing, by name."""
         reasons = {}
-        for interface in self.wanted(device):
+        for interface in self.wanted_by(device):
             reason = self.why_closed(interface)
             if reason is not None:
                 reasons[interface.name] = reason

@@ -273,7 +273,7 @@ class Verbs:
             str(summary["state"]),
             None if summary["reason"] is None else str(summary["reason"]),
             device,
-            interfaces.wanted(config),
+            interfaces.wanted_by(config),
             interfaces.unserved(config),
             frozenset(
                 mac

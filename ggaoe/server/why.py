@@ -167,7 +167,8 @@ def _unserved(one: Subject) -> Check:
 def _mtu(one: Subject) -> Check:
     name = "MTU"
     offers = [
-        f"{port.name} has {port.path.mtu_bytes}, and announces {sectors_of(port)} sectors a frame"
+        f"{port.name} has {port.path.mtu_bytes}, and announces "
+        f"{counted(sectors_of(port), 'sector')} a frame"
         for port in one.ports
     ]
     if not offers:
@@ -189,7 +190,8 @@ def _mtu(one: Subject) -> Check:
         return Check(
             name,
             Verdict.NOT_OK,
-            f"it has asked for {sectors} sectors in one frame on {refused.interface}; {text}",
+            f"it has asked for {counted(sectors, 'sector')} in one frame on {refused.interface}; "
+            f"{text}",
             f"ip link set {refused.interface} mtu {sectors * SECTOR_BYTES + ATA_HEADER_BYTES} or "
             f"more, on the way to the host, too; or there: aoe-revalidate {one.config.address}",
         )
@@ -320,7 +322,7 @@ def _mask(one: Subject) -> Check:
     if not mask:
         return Check(name, Verdict.OK, "hosts have set none")
     if one.inquiry.mac in mask:
-        return Check(name, Verdict.OK, f"it is one of {counted(len(mask), 'host')}")
+        return Check(name, Verdict.OK, "it is in it")
     return Check(
         name,
         Verdict.NOT_OK,

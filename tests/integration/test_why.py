@@ -144,7 +144,7 @@ def test_an_access_list(play: Play) -> None:
 def test_a_mask_list(play: Play) -> None:
     edit = pack_mask(Mcmd.EDIT, (Directive(Dcmd.ADD, OTHER),))
     assert not play.ask(Command.MASK, edit)[14] & 0x04
-    play.wait_for_frame("MASK edit, 1 directives", "answered", "")
+    play.wait_for_frame("MASK edit, 1 directive", "answered", "")
     play.wire.send(play.wire.read(0, 1, play.next_tag()))
     play.wait_for_frame("READ_SECTORS_EXT 0+1", "dropped", "mask_list")
     fault = play.fault()
@@ -159,7 +159,7 @@ def test_a_reservation(play: Play) -> None:
     assert not play.ask(Command.RESERVE, pack_reserve(Rcmd.SET, (OTHER,)))[14] & 0x04
     assert play.read()[14] & 0x04
     assert play.frames() == [
-        ("RESERVE set, 1 hosts", "answered", ""),
+        ("RESERVE set, 1 host", "answered", ""),
         ("READ_SECTORS_EXT 0+1", "refused", "it is reserved for other hosts"),
     ]
     fault = play.fault()
