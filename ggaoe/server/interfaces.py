@@ -43,7 +43,7 @@ class Interfaces:
         """All interfaces of the system, by index."""
         return sorted(self._watcher.interfaces.values(), key=lambda interface: interface.index)
 
-    def all_wanted(self) -> list[Interface]:
+    def wanted(self) -> list[Interface]:
         """Those that a device is to be served on, up or not."""
         devices = self._config.devices.values()
         return [one for one in self.known if any(wants(device, one) for device in devices)]

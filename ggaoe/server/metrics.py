@@ -271,7 +271,7 @@ def _interfaces(daemon: Daemon) -> Iterator[Metric]:
     failed = {*daemon.interfaces.refused, *daemon.interfaces.missing()}
     for name in sorted(map(printable, failed)):
         refused.add_metric([name], 1)
-    wanted = {interface.name for interface in daemon.interfaces.all_wanted()}
+    wanted = {interface.name for interface in daemon.interfaces.wanted()}
     for name in sorted({*map(printable, wanted | failed), *ports}):
         serving.add_metric([name], name in ports)
     yield from (info, mtu, serving, refused)

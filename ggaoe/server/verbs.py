@@ -184,7 +184,7 @@ class Verbs:
         return {
             "devices": [self._row(name) for name in names],
             "interfaces": [
-                *(self._interface(interface) for interface in self._daemon.interfaces.all_wanted()),
+                *(self._interface(interface) for interface in self._daemon.interfaces.wanted()),
                 *(_missing(name) for name in self._daemon.interfaces.missing()),
             ],
             "unsaved": changes,
