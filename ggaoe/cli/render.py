@@ -163,7 +163,8 @@ def listing(result: Result, colour: bool) -> list[str]:
     )
     notes = [f"  {printable(change)}" for change in unsaved]
     head = ["* not in the configuration file, a reload takes it back:"] if notes else []
-    return _sections([devices, interfaces, head + notes])
+    hint = [] if result["devices"] else ["no device: add one to the file, or with ggaoectl add"]
+    return _sections([devices, interfaces, hint, head + notes])
 
 
 def show(result: Result, colour: bool) -> list[str]:
@@ -186,6 +187,8 @@ def _daemon(daemon: Result) -> list[str]:
         "landlock": f"ABI {landlock['abi']}, {counted(landlock['rules'], 'rule')}",
         "seccomp": counted(seccomp["calls"], "system call"),
     }
+    if metrics := daemon.get("metrics"):
+        on["metrics"] = metrics["place"]
     return _pairs(
         [
             *_version_facts(daemon),

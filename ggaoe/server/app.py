@@ -95,6 +95,8 @@ class Daemon:
         self._handlers = {**Verbs(self).handlers(), **Changes(self).handlers()}
         self._control = ControlServer(control_socket, self._handlers) if control_socket else None
         self._http: HttpServer | None = None
+        self.no_metrics = ""
+        """Why nobody listens where `metrics` says."""
         self._manager = ServiceManager(self._status)
         self.changing = asyncio.Lock()
         """Held by whoever changes what is exported."""
@@ -150,12 +152,20 @@ class Daemon:
             await _first_attempts(self._add(self._automatic(self.config.devices)))
 
     async def _start_http(self, endpoint: Endpoint) -> None:
+        """Where it cannot be, disks are served all the same."""
         try:
             from ggaoe.server import http, status
+
+            server = http.HttpServer(endpoint, status.routes(self, self._handlers))
+            await server.start()
         except ImportError as error:
-            raise StartError(needed("metrics", error)) from None
-        self._http = http.HttpServer(endpoint, status.routes(self, self._handlers))
-        await self._http.start()
+            self.no_metrics = needed("metrics", error)
+        except StartError as error:
+            self.no_metrics = str(error)
+        if self.no_metrics:
+            _log.error("no metrics, no status page: %s", self.no_metrics)
+            return
+        self._http = server
         if not endpoint.is_local:
             _log.warning(
                 "metrics %s: whoever can reach this address sees devices and hosts, without a "

@@ -38,6 +38,16 @@ if TYPE_CHECKING:
 Json = dict[str, object]
 
 
+def waits(daemon: Daemon, plan: ReloadPlan) -> list[str]:
+    """What the devices wait for that `plan` has added or changed."""
+    concerned = {device.name for device in plan.added} | {one.name for one in plan.changed}
+    return [
+        f"{name} waits: {export.reason}"
+        for name, export in daemon.exports.items()
+        if name in concerned and export.state is State.WAITING
+    ]
+
+
 class Changes:
     """The handlers of one daemon. With `dry_run` they only tell; with `persisted` the caller says
     that the file has, or is about to have, the same change. `reads` in an answer, and then in the
@@ -96,15 +106,11 @@ class Changes:
     def _answer(self, params: Params, plan: ReloadPlan) -> Json:
         """As that of a reload; warnings are of the change and of the devices that it is about."""
         warnings = [str(problem) for problem in plan.config.warnings if not problem.line]
-        concerned = {device.name for device in plan.added} | {one.name for one in plan.changed}
-        for name, export in self._daemon.exports.items():
-            if name in concerned and export.state is State.WAITING:
-                warnings.append(f"{name} waits: {export.reason}")
         return {
             "applied": not flag(params, "dry_run"),
             "changes": plan.lines(),
             "plan": plan.facts(),
-            "warnings": warnings,
+            "warnings": [*warnings, *waits(self._daemon, plan)],
             "reads": self._daemon.reads,
         }
 

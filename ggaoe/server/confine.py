@@ -150,7 +150,7 @@ class Confinement:
                 f"(setfacl -m u:{self.user}:x {closed})"
             )
         if not self.is_root:
-            return f"{path}: user {self.user} may not open it: {_way_in(path, self.user)}"
+            return f"{path}: user {self.user} may not open it: {way_in(path, self.user)}"
         if Capability.DAC_OVERRIDE not in self.kept:
             return (
                 f"{path}: belongs to another user, and CAP_DAC_OVERRIDE was given up at the start, "
@@ -334,7 +334,7 @@ def _closed_directory(path: Path) -> Path | None:
     return None
 
 
-def _way_in(path: Path, user: str) -> str:
+def way_in(path: Path, user: str) -> str:
     """Advice for who wants to give `user` access to `path`."""
     real = os.path.realpath(path)
     advice = f"give it access (setfacl -m u:{user}:rw {real})"

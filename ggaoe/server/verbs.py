@@ -27,7 +27,7 @@ from ggaoe.proto.rules import EVERYBODY, Rules
 from ggaoe.proto.target import Finding, TargetState
 from ggaoe.proto.words import words
 from ggaoe.sched.throttle import Limits
-from ggaoe.server.changes import unsaved
+from ggaoe.server.changes import unsaved, waits
 from ggaoe.server.control import (
     INVALID_PARAMS,
     PROTOCOL_VERSION,
@@ -175,7 +175,7 @@ class Verbs:
             "applied": not dry_run,
             "changes": plan.lines(),
             "plan": plan.facts(),
-            "warnings": [str(problem) for problem in plan.config.warnings],
+            "warnings": [*map(str, plan.config.warnings), *waits(self._daemon, plan)],
         }
 
     async def _list(self, params: Params) -> Json:
@@ -221,6 +221,9 @@ class Verbs:
             names, missing = matching(others, self._known())
             confinement = self._daemon.confinement
             facts = await self._version({})
+            if self._daemon.config.metrics is not None:
+                place, reason = str(self._daemon.config.metrics), self._daemon.no_metrics or None
+                facts["metrics"] = {"place": place, "reason": reason}
             head = {"daemon": {**facts, **(confinement.facts() if confinement else {})}, **head}
         if missing:
             head["missing"] = missing

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,3 +35,14 @@ def scene(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Scene]:
             yield scene
         finally:
             scene.print_logs()
+
+
+@pytest.fixture
+def open_scene(scene: Scene) -> Iterator[Scene]:
+    """The scene in a directory that every user can enter."""
+    directory = Path(tempfile.mkdtemp(prefix="ggaoe-test-"))
+    directory.chmod(0o755)
+    try:
+        yield replace(scene, directory=directory)
+    finally:
+        shutil.rmtree(directory)

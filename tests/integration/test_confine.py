@@ -11,10 +11,7 @@ import socket
 import stat
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -324,10 +321,13 @@ async def test_a_device_of_another_user_that_comes_later_waits(scene: Scene, eng
     other.chmod(0o600)
     os.chown(other, pwd.getpwnam(NOBODY).pw_uid, -1)
     with scene.serving(engine, device()) as daemon:
-        daemon.reconfigure(engine, device(), device("other", 2))
+        daemon.configure(engine, device(), device("other", 2))
+        outcome = daemon.ctl("reload")
         row = daemon.listed("other")
         assert row["state"] == "waiting"
         assert "CAP_DAC_OVERRIDE was given up at the start" in row["reason"]
+        assert outcome.status == 0
+        assert f"other waits: {row['reason']}\n" in outcome.stderr
 
 
 def receive_buffer_limit_bytes() -> int:
@@ -505,17 +505,6 @@ def test_a_replaced_ethers_file_says_what_to_do(scene: Scene, engine: str) -> No
 # --- as another user ---------------------------------------------------------------------------
 
 
-@pytest.fixture
-def open_scene(scene: Scene) -> Iterator[Scene]:
-    """The scene in a directory that every user can enter."""
-    directory = Path(tempfile.mkdtemp(prefix="ggaoe-test-"))
-    directory.chmod(0o755)
-    try:
-        yield replace(scene, directory=directory)
-    finally:
-        shutil.rmtree(directory)
-
-
 def give(*paths: Path) -> None:
     user = pwd.getpwnam(NOBODY)
     for path in paths:
@@ -562,17 +551,19 @@ async def test_as_another_user(open_scene: Scene, engine: str) -> None:
 
 def test_metrics_as_another_user(open_scene: Scene, engine: str) -> None:
     """The socket's file goes with the daemon where its directory is the user's."""
-    daemon = open_scene.daemon(engine, defaults(user=NOBODY, metrics=open_scene.directory / "web"))
-    give(open_scene.directory, open_scene.directory / "state")
+    disk, web = open_scene.disk(), open_scene.directory / "web"
+    daemon = open_scene.daemon(engine, defaults(user=NOBODY, metrics=web), device())
+    give(open_scene.directory, open_scene.directory / "state", disk)
     daemon.start()
+    daemon.wait_for_state("disk", "serving")
     with socket.socket(socket.AF_UNIX) as client:
-        client.connect(str(open_scene.directory / "web"))
+        client.connect(str(web))
         client.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
         with client.makefile("rb") as answer:
             assert b"\nggaoe_build_info{" in answer.read()
-    assert_confined(daemon)  # with the thread that has written the metrics down
+    assert_confined(daemon)
     assert daemon.stop() == 0
-    assert not (open_scene.directory / "web").exists()
+    assert not web.exists()
 
 
 def test_a_user_that_does_not_exist(scene: Scene) -> None:

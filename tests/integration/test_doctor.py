@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from integration.scene import DISK_BYTES, GGAOE, MIB, Daemon, Scene, device
 pytestmark = pytest.mark.one_engine
 
 TIMEOUT_S = 30.0
+NOBODY = "nobody"
 
 Row = dict[str, str]
 
@@ -133,6 +135,32 @@ def test_what_a_running_daemon_waits_for(scene: Scene, clinic: Clinic) -> None:
         found = clinic.worst(daemon)
         assert "waiting: " in _one(found, "daemon", "error", "disk")["what"]
         assert "No such file" in _one(found, "backing", "error", "disk")["what"]
+
+
+def test_a_file_that_is_not_open_to_the_daemon(open_scene: Scene) -> None:
+    """Root, who asks, may do everything."""
+    for name in ("disk", "foreign", "looked-at"):
+        open_scene.disk(name)
+    (open_scene.directory / "looked-at").chmod(0o644)
+    daemon = open_scene.daemon(f"[defaults]\nuser = {NOBODY}\n", device())
+    user = pwd.getpwnam(NOBODY)
+    for name in ("disk", "state"):
+        os.chown(open_scene.directory / name, user.pw_uid, user.pw_gid)
+    daemon.start()
+    daemon.configure(
+        f"[defaults]\nuser = {NOBODY}\n",
+        device(),
+        device("foreign", 2),
+        device("looked-at", 3, read_only=True),
+    )
+    clinic = Clinic(open_scene)
+    row = _one(clinic.examine(daemon), "backing", "error")
+    foreign = open_scene.directory / "foreign"
+    assert row["what"] == f"{foreign}: user {NOBODY}, who runs the daemon, may not open it"
+    assert row["remedy"] == f"give it access (setfacl -m u:{NOBODY}:rw {foreign})"
+    os.chown(foreign, user.pw_uid, user.pw_gid)
+    assert not [row for row in clinic.worst(daemon) if row["check"] == "backing"]
+    assert daemon.stop() == 0
 
 
 def test_a_file_that_cannot_be_read(scene: Scene, clinic: Clinic) -> None:

@@ -204,14 +204,15 @@ def test_an_address_that_others_reach_is_warned_of(scene: Scene) -> None:
         assert "needs a restart: metrics 0.0.0.0:9882 → 127.0.0.1:9882" in daemon.log_text()
 
 
-def test_an_address_in_use_is_one_line(scene: Scene) -> None:
+def test_disks_are_served_where_an_address_is_in_use(scene: Scene) -> None:
+    scene.disk()
     with scene.target.entered():
         other = socket.create_server(("127.0.0.1", PORT))
-    with other:
-        daemon = scene.daemon(defaults(metrics=TCP))
-        daemon.launch()
-        assert daemon.running.wait() == 1
-    assert "metrics 127.0.0.1:9882: Address already in use" in daemon.log_text()
+    with other, scene.serving(defaults(metrics=TCP), device()) as daemon:
+        daemon.wait_for_state("disk", "serving")
+        text = "metrics 127.0.0.1:9882: Address already in use"
+        assert f"no metrics, no status page: {text}" in daemon.log_text()
+        assert text in daemon.ask("show", "daemon")["daemon"]["metrics"]["reason"]
     assert "Traceback" not in daemon.log_text()
 
 
@@ -237,10 +238,10 @@ def without(directory: Path, module: str) -> tuple[str, ...]:
 def test_a_missing_package_is_named_to_who_needs_it(scene: Scene) -> None:
     daemon = scene.daemon(defaults(metrics=TCP))
     daemon.wrapper = without(scene.directory, "h11")
-    daemon.launch()
-    assert daemon.running.wait() == 1
-    text = "metrics needs the Python package h11: pip install h11"
-    assert daemon.log_text().splitlines()[-1].endswith(text)
+    daemon.start()
+    text = "no metrics, no status page: metrics needs the Python package h11: pip install h11"
+    assert text in daemon.log_text()
+    assert daemon.stop() == 0
 
     daemon.wrapper = without(scene.directory, "prometheus_client")
     daemon.configure()

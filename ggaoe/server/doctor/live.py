@@ -34,6 +34,9 @@ def _itself(live: Live) -> Iterator[Finding]:
     elif live.changes:
         text = f"runs with another configuration: {'; '.join(live.changes)}"
         yield Finding("note", "ggaoe", text, "ggaoectl reload puts the file into force")
+    if reason := about.get("metrics", {}).get("reason"):
+        text = f"no metrics, no status page: {reason}"
+        yield Finding("warning", "ggaoe", text, "restart it then, which hosts do not notice")
     for name in ("landlock", "seccomp"):
         reason = about.get(name, {}).get("reason")
         if reason and reason != OFF:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+import pwd
 import stat
+import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from ggaoe.backend.file import examine
 from ggaoe.backend.uuid import find_by_uuid
 from ggaoe.config import DeviceConfig
 from ggaoe.errors import BackendError, StateError
-from ggaoe.server.doctor.base import Finding, Situation, read_line
+from ggaoe.server.confine import way_in
+from ggaoe.server.doctor.base import Finding, Live, Situation, read_line
 from ggaoe.server.export import file_spec_of
 from ggaoe.server.state import FILE_BYTES_MAX, StateStore, decode
 from ggaoe.units import format_size
@@ -26,6 +31,7 @@ _MOUNTS = Path("/proc/self/mountinfo")
 
 def backings(situation: Situation) -> Iterator[Finding]:
     """Each is opened for reading, read once, and closed again."""
+    daemon = _credentials(situation.live) if situation.live and os.geteuid() == 0 else None
     for name, device in situation.config.devices.items():
         try:
             warnings = examine(file_spec_of(device))
@@ -42,9 +48,48 @@ def backings(situation: Situation) -> Iterator[Finding]:
         if not device.read_only and not os.access(path, os.W_OK):
             remedy = "change its permissions, or set read-only = true"
             yield Finding("error", name, f"{path} cannot be written", remedy)
-        if not warnings and used is None:
+        is_open = daemon is None or _is_open_to(daemon, path, read_only=device.read_only)
+        if daemon is not None and not is_open:
+            text = f"{path}: user {daemon.name}, who runs the daemon, may not open it"
+            yield Finding("error", name, text, way_in(path, daemon.name))
+        if not warnings and used is None and is_open:
             way = "direct I/O works" if device.direct_io else "through the page cache"
             yield Finding("ok", name, f"{path}: {way}")
+
+
+class _Credentials(NamedTuple):
+    name: str
+    user: int
+    group: int
+    groups: list[int]
+
+
+def _credentials(live: Live) -> _Credentials | None:
+    """Whose rights the running daemon has; None where that is root, or cannot be told."""
+    name = str(live.daemon.get("user", ""))
+    fields = {}
+    for line in (read_line(Path(f"/proc/{live.daemon['pid']}/status")) or "").splitlines():
+        key, _, text = line.partition(":")
+        fields[key] = text
+    with suppress(KeyError, ValueError, IndexError):
+        user = int(fields["Uid"].split()[1])
+        groups = [int(number) for number in fields["Groups"].split()]
+        # From another process namespace its number means nothing here.
+        if user != 0 and pwd.getpwnam(name).pw_uid == user:
+            return _Credentials(name, user, int(fields["Gid"].split()[1]), groups)
+    return None
+
+
+def _is_open_to(who: _Credentials, path: Path, *, read_only: bool) -> bool:
+    writable = [] if read_only else ["-a", "-w", str(path)]
+    done = subprocess.run(
+        ["test", "-r", str(path), *writable],
+        check=False,
+        user=who.user,
+        group=who.group,
+        extra_groups=who.groups,
+    )
+    return done.returncode == 0
 
 
 def _remedy(warning: str) -> str:

@@ -124,6 +124,9 @@ def test_what_is_not_in_the_file_is_marked() -> None:
         "  change disk (e0.1): slot 1 → 2\\x1b",
     ]
     assert not any("*" in line for line in render.listing(listed, colour=False))
+    assert "no device: " not in "".join(render.listing(listed, colour=False))
+    empty = render.listing({**listed, "devices": []}, colour=False)
+    assert "no device: add one to the file, or with ggaoectl add" in empty
 
 
 def test_changes() -> None:
