@@ -145,6 +145,8 @@ class Verbs:
 
     async def _traced(self, device: Device, seconds: float) -> AsyncGenerator[Json, None]:
         """What passes, a batch at a time, and how many frames came too fast to be kept."""
+        if device.trace is not None:
+            return  # another has come in between, and is not to end with this one
         end_s = time.monotonic() + seconds
         device.watch(True)
         try:
