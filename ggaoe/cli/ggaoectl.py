@@ -334,8 +334,11 @@ def _interval_and_names(words: list[str]) -> tuple[float, list[str]]:
 def ask(path: Path, method: str, params: dict[str, object]) -> Any:
     """The result of one request on a connection of its own. ControlError: refused."""
     params = {**params, "parts": True}
-    with _reaching(path), _asked(path, method, params) as connection:
-        lines = connection.makefile("rb")
+    with (
+        _reaching(path),
+        _asked(path, method, params) as connection,
+        connection.makefile("rb") as lines,
+    ):
         result = _result(path, _line(lines))
         if result != {"streams": True}:
             return result
@@ -347,8 +350,11 @@ def ask(path: Path, method: str, params: dict[str, object]) -> Any:
 
 def _items(path: Path, method: str, params: dict[str, object]) -> Iterator[Any]:
     """The items of a stream, until the daemon ends it. ControlError: refused."""
-    with _reaching(path), _asked(path, method, params) as connection:
-        lines = connection.makefile("rb")
+    with (
+        _reaching(path),
+        _asked(path, method, params) as connection,
+        connection.makefile("rb") as lines,
+    ):
         _result(path, _line(lines))
         connection.settimeout(None)
         while lines.peek(1):
