@@ -147,6 +147,9 @@ class Device:
             text = "%s: %s is refused, %s: to see why: ggaoectl why %s %s"
             _log.info(text, self.name, peer, reason.value, peer, self.name, extra=extra)
 
+    def is_watched(self) -> bool:
+        return self.trace is not None
+
     def watch(self, wanted: bool) -> None:
         """Keep frames from and to the device from now on, or keep none."""
         self.trace = Trace() if wanted else None

@@ -139,18 +139,18 @@ class Verbs:
         if not isinstance(seconds, int | float) or not 0 < seconds <= TRACE_S_MAX:
             text = f"seconds is no number between 0 and {TRACE_S_MAX:g}"
             raise ControlError(INVALID_PARAMS, text)
-        if export.device.trace is not None:
+        if export.device.is_watched():
             raise ControlError(REFUSED, f"{export.name} is being traced already: one at a time")
         return self._traced(export.device, seconds)
 
     async def _traced(self, device: Device, seconds: float) -> AsyncGenerator[Json, None]:
         """What passes, a batch at a time, and how many frames came too fast to be kept."""
-        if device.trace is not None:
+        if device.is_watched():
             return  # another has come in between, and is not to end with this one
         end_s = time.monotonic() + seconds
         device.watch(True)
         try:
-            while device.trace is not None and time.monotonic() < end_s:
+            while device.is_watched() and time.monotonic() < end_s:
                 await asyncio.sleep(min(TRACE_INTERVAL_S, max(0.0, end_s - time.monotonic())))
                 records, lost = device.traced()
                 for batch in _batches(records):

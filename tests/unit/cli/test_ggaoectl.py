@@ -235,7 +235,8 @@ def test_json_is_the_result_as_it_is(daemon: Daemon, words: list[str]) -> None:
         raw.settimeout(TIMEOUT_S)
         raw.connect(str(daemon.path))
         raw.sendall(json.dumps(request).encode() + b"\n")
-        expected = json.loads(raw.makefile("rb").readline())["result"]
+        with raw.makefile("rb") as lines:
+            expected = json.loads(lines.readline())["result"]
     if words[0] == "stats":  # its counters move with every request
         assert ran.json.keys() == expected.keys()
     else:
