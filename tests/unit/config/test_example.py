@@ -49,6 +49,14 @@ def test_sample_file_with_all_marks_removed_sets_every_default():
     assert disk == bare
 
 
+def test_what_packages_install_exports_nothing_and_shows_how():
+    text = (ROOT / "packaging/ggaoed.conf").read_text()
+    assert parse(text, "f.conf") == parse("", "f.conf")
+    shown = parse(re.sub(r"^#(?=[\[a-z])", "", text, flags=re.MULTILINE), "f.conf")
+    assert shown.warnings == ()
+    assert shown.devices["data"].interfaces == ("eth1",)
+
+
 def test_every_option_is_described():
     for option in OPTIONS:
         assert f"`{option.key}`" in options_page()
