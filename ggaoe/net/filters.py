@@ -41,7 +41,7 @@ _REFUSE: Line = (_RETURN, 0, 0, 0)
 _AT_SOURCE, _AT_TYPE, _AT_FLAGS, _AT_SHELF, _AT_SLOT, _AT_COMMAND, _AT_OPCODE = (
     6, 12, 14, 16, 18, 19, 27,
 )  # fmt: skip
-_AT_PACKET_TYPE, _AT_HAS_VLAN_TAG = 0xFFFFF000 + 4, 0xFFFFF000 + 48
+_AT_PACKET_TYPE, _AT_INTERFACE, _AT_HAS_VLAN_TAG = (0xFFFFF000 + number for number in (4, 8, 48))
 
 
 class Role(Enum):
@@ -86,6 +86,12 @@ _OF_ROLE: dict[Role, Program] = {
 def for_role(role: Role) -> Program:
     """Everything that is for a link of that role."""
     return _OF_ROLE[role]
+
+
+def within(interfaces: Collection[int], program: Program) -> Program:
+    """`program`, for frames that belong to one of `interfaces` (indexes). A socket on an interface
+    is also given what the kernel has found to belong to a VLAN above it, or to a macvlan."""
+    return (*_require(_LOAD_WORD, _AT_INTERFACE, *interfaces), *program)
 
 
 def narrow(addresses: Collection[tuple[int, int]], shed: Collection[bytes]) -> Program:

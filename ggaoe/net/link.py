@@ -34,6 +34,8 @@ class Interface:
     is_ethernet: bool = True
     vlan_id: int | None = None
     """Of a VLAN's interface, whose frames carry this tag on the interface below."""
+    master_index: int | None = None
+    """Of a bond or bridge that it is a part of, to which the kernel counts its frames."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,8 @@ _RTMGRP_LINK = 1
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _RTM_NEWLINK, _RTM_DELLINK, _RTM_GETLINK = 16, 17, 18
 _NLM_F_REQUEST, _NLM_F_DUMP, _NLM_F_DUMP_INTERRUPTED = 0x1, 0x300, 0x10
-_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_EXT_MASK = 1, 3, 4, 18, 29
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER = 1, 3, 4, 10
+_IFLA_LINKINFO, _IFLA_EXT_MASK = 18, 29
 _IFLA_INFO_KIND, _IFLA_INFO_DATA, _IFLA_VLAN_ID = 1, 2, 1
 _RTEXT_FILTER_SKIP_STATS = 8
 _IFF_UP, _IFF_LOOPBACK, _IFF_RUNNING, _IFF_LOWER_UP = 0x1, 0x8, 0x40, 0x10000
@@ -142,6 +143,7 @@ def _interface(body: bytes) -> Interface | None:
     if family != socket.AF_UNSPEC or not name or len(mtu) != _WORD.size:
         return None
     mac = attributes.get(_IFLA_ADDRESS, b"")
+    master = attributes.get(_IFLA_MASTER, b"")
     return Interface(
         index=index,
         name=os.fsdecode(name),
@@ -151,6 +153,7 @@ def _interface(body: bytes) -> Interface | None:
         is_loopback=bool(flags & _IFF_LOOPBACK),
         is_ethernet=hardware in (_ARPHRD_ETHER, _ARPHRD_LOOPBACK) and len(mac) == 6,
         vlan_id=_vlan_id(attributes.get(_IFLA_LINKINFO, b"")),
+        master_index=_WORD.unpack(master)[0] if len(master) == _WORD.size else None,
     )
 
 

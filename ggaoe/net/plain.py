@@ -65,6 +65,7 @@ class PlainLink(Link):
         settings = settings or LinkSettings()
         self.name = interface.name
         self.index = interface.index
+        self._own = [one for one in (interface.index, interface.master_index) if one is not None]
         self.mac = interface.mac
         self.is_loopback = interface.is_loopback
         self.mtu_bytes = min(interface.mtu_bytes, settings.mtu_bytes or interface.mtu_bytes)
@@ -97,8 +98,11 @@ class PlainLink(Link):
                 self._warn_of_buffer("send", has_bytes, send_bytes, "wmem_max")
         self._socket.setsockopt(_SOL_PACKET, _PACKET_AUXDATA, 1)
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
-        filters.attach(self._socket, filters.for_role(role))
+        self._filter(filters.for_role(role))
         self._socket.bind((self.name, ETHERTYPE))
+
+    def _filter(self, program: filters.Program) -> None:
+        filters.attach(self._socket, filters.within(self._own, program))
 
     @property
     def _receives_otherwise(self) -> bool:
@@ -209,11 +213,11 @@ class PlainLink(Link):
     def narrow(self, addresses: Collection[tuple[int, int]], shed: Collection[bytes]) -> None:
         self.counters.narrowed += 1
         with suppress(OSError):  # where the kernel has no memory for it, everything comes to us
-            filters.attach(self._socket, filters.narrow(addresses, shed))
+            self._filter(filters.narrow(addresses, shed))
 
     def widen(self) -> None:
         with suppress(OSError):
-            filters.attach(self._socket, filters.for_role(Role.TARGET))
+            self._filter(filters.for_role(Role.TARGET))
 
     def refresh(self) -> LinkCounters:
         with suppress(OSError):

@@ -240,7 +240,7 @@ def test_a_vlan_and_what_carries_it(scene: Scene, clinic: Clinic) -> None:
     daemon = scene.daemon(device())
     found = clinic.examine(daemon)
     texts = [row["what"] for row in found if row["where"] == "far0.5"]
-    assert any("is a VLAN of far0, which is served, too" in text for text in texts)
+    assert any("is a VLAN of far0, which serves the same devices" in text for text in texts)
 
 
 def test_a_promiscuous_interface(scene: Scene, clinic: Clinic) -> None:

@@ -129,11 +129,12 @@ def _vlan(situation: Situation, interface: Interface, parent: Path) -> Iterator[
             f"large frames are lost",
             f"ip link set {parent.name} mtu {interface.mtu_bytes}",
         )
-    if any(one.name == parent.name for one in situation.served()):
+    parents = [one for one in situation.interfaces if one.name == parent.name]
+    if any(situation.addresses(one).keys() & situation.addresses(interface) for one in parents):
         yield Finding(
             "note",
             interface.name,
-            f"is a VLAN of {parent.name}, which is served, too: hosts of both see the devices",
+            f"is a VLAN of {parent.name}, which serves the same devices: hosts of both see them",
             "name the VLAN alone in interfaces if it is to keep hosts apart",
         )
     flags = _ethtool_flags(parent.name)

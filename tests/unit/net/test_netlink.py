@@ -192,6 +192,12 @@ def test_a_vlan_has_its_number(kind: bytes, data: bytes, vlan_id: int | None) ->
     assert found.vlan_id == vlan_id
 
 
+@pytest.mark.parametrize(("attributes", "index"), [(attribute(10, b"\x07\0\0\0"), 7), (b"", None)])
+def test_a_part_of_a_bond_knows_it(attributes: bytes, index: int | None) -> None:
+    ((found, _),) = LinkTable().feed(message(16, link_body(1, b"eth1") + attributes))
+    assert found.master_index == index
+
+
 def test_interrupted_dump_removes_nothing_and_asks_again() -> None:
     table = LinkTable()
     assert len(list(table.feed(message(16, link_body(1, b"eth0"))))) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import select
+import subprocess
 import time
 from collections.abc import Iterator
 
@@ -109,6 +110,25 @@ def test_frames_arrive_in_order_and_whole(near: PlainLink, far: PlainLink) -> No
     assert [len(one) for one in got] == [len(whole) for whole in sent]
     assert (far.counters.rx_frames, near.counters.tx_frames) == (20, 20)
     assert far.counters.rx_bytes == near.counters.tx_bytes == sum(map(len, sent))
+
+
+def test_frames_of_an_interface_above_are_not_of_this_one(
+    namespace: Namespace, near: PlainLink, opened: list[PlainLink]
+) -> None:
+    """Else hosts of a VLAN would reach what is served on its parent; a macvlan is alike, and more
+    kernels have it."""
+    try:
+        namespace.ip("link add link far0 name above0 type macvlan mode bridge")
+    except subprocess.CalledProcessError:
+        pytest.skip("needs a kernel with macvlan")
+    namespace.ip("link set above0 up")
+    wait_for_carrier(namespace, "above0")
+    far, above = (open_link(namespace, opened, name) for name in ("far0", "above0"))
+    sent = [frame(link.mac, near.mac) for link in (above, far)]
+    near.send([[whole] for whole in sent])
+    assert [bytes(one) for one in receive(above, 1)] == sent[:1]
+    assert [bytes(one) for one in receive(far, 1)] == sent[1:]
+    assert (above.counters.rx_frames, far.counters.rx_frames) == (1, 1)
 
 
 def test_stamps_are_the_kernels_and_grow(near: PlainLink, far: PlainLink) -> None:
