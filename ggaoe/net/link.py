@@ -124,6 +124,8 @@ class Link(ABC):
     mtu_bytes: int
     """The smaller of the interface's MTU and the configured one."""
     is_loopback: bool
+    master_index: int | None = None
+    """As it was when the link was opened."""
     counters: LinkCounters
     strays: Strays
     """Frames that no device has got to see."""

@@ -65,7 +65,7 @@ class PlainLink(Link):
         settings = settings or LinkSettings()
         self.name = interface.name
         self.index = interface.index
-        self._own = [one for one in (interface.index, interface.master_index) if one is not None]
+        self.master_index = interface.master_index
         self.mac = interface.mac
         self.is_loopback = interface.is_loopback
         self.mtu_bytes = min(interface.mtu_bytes, settings.mtu_bytes or interface.mtu_bytes)
@@ -102,7 +102,8 @@ class PlainLink(Link):
         self._socket.bind((self.name, ETHERTYPE))
 
     def _filter(self, program: filters.Program) -> None:
-        filters.attach(self._socket, filters.within(self._own, program))
+        own = {self.index, self.master_index or self.index}
+        filters.attach(self._socket, filters.within(own, program))
 
     @property
     def _receives_otherwise(self) -> bool:

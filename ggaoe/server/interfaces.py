@@ -133,6 +133,7 @@ class Interfaces:
         return (
             port.name != interface.name
             or port.path.mac != interface.mac
+            or port.link.master_index != interface.master_index
             or port.path.mtu_bytes != min(interface.mtu_bytes, configured)
         )
 

@@ -10,8 +10,8 @@ import pytest
 from ggaoe.client import NoAnswerError
 from ggaoe.proto.frame import Command
 from ggaoe.proto.query import Ccmd, pack_config
-from helpers.netns import veth, wait_until
-from integration.scene import DEADLINE_S, Scene, Wire, device, round_trip
+from helpers.netns import bridge, veth, wait_until
+from integration.scene import DEADLINE_S, Daemon, Scene, Wire, device, round_trip
 
 DISK = device()
 QUERY = pack_config(Ccmd.READ)
@@ -189,13 +189,33 @@ async def test_a_vlan_interface_is_an_interface(scene: Scene) -> None:
     scene.target.ip("link add link far0 name far0.5 type vlan id 5")
     scene.host.ip("link set near0.5 up")
     scene.target.ip("link set far0.5 up")
-    with scene.serving(device(interfaces="far0.5")) as daemon:
+    scene.disk("below")
+    below = device("below", 2, interfaces="far0")
+    with scene.serving(device(interfaces="far0.5"), below) as daemon:
         daemon.wait_for_interface("far0.5", serving=True)
         async with scene.initiator("near0.5") as initiator:
             await round_trip(initiator, disk)
+            with pytest.raises(NoAnswerError):
+                await initiator.open(0, 2, timeout_s=0.5)
         async with scene.initiator("near0") as initiator:
             with pytest.raises(NoAnswerError):
                 await initiator.open(0, 1, timeout_s=0.5)
+
+
+def times_opened(daemon: Daemon) -> int:
+    return daemon.log_text().count("far0: serving, ")
+
+
+async def test_an_interface_that_becomes_a_part_of_another_is_opened_again(scene: Scene) -> None:
+    """The kernel says another interface of a bond's frames: the filter has to know it."""
+    disk = scene.disk()
+    with scene.serving(DISK) as daemon:
+        bridge(scene.target, "br0", ["far0"])
+        wait_until(lambda: times_opened(daemon) == 2, DEADLINE_S, "link of a part of br0")
+        scene.target.ip("link set far0 nomaster")
+        wait_until(lambda: times_opened(daemon) == 3, DEADLINE_S, "link of its own")
+        async with scene.initiator() as initiator:
+            await round_trip(initiator, disk)
 
 
 def test_a_reply_that_nobody_can_take_holds_up_nobody(scene: Scene) -> None:
