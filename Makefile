@@ -5,10 +5,11 @@ export VENV
 
 setup: ; @bash packaging/devel/setup.sh
 demo: setup ; @bash bench/demo.sh
-# Tests of the whole daemon want the machine for themselves; the others run beside each other.
+# Tests of the whole daemon, and of links in real time, want the machine for themselves; the others run beside each other.
 WHOLE := tests/integration tests/interop tests/torture
+ALONE := tests/unit/client tests/unit/net $(WHOLE)
 
-test: setup ; $(VENV)/bin/pytest -n auto $(WHOLE:%=--ignore=%) && $(VENV)/bin/pytest $(WHOLE) && GGAOE_ENGINE=portable $(VENV)/bin/pytest -m "not one_engine" $(WHOLE)
+test: setup ; $(VENV)/bin/pytest -n auto $(ALONE:%=--ignore=%) && $(VENV)/bin/pytest $(ALONE) && GGAOE_ENGINE=portable $(VENV)/bin/pytest -m "not one_engine" $(WHOLE)
 test-quick: setup ; $(VENV)/bin/pytest -n auto tests/tidy tests/unit tests/property
 lint: setup ; $(VENV)/bin/pytest tests/tidy
 sanitize: setup ; @bash packaging/devel/sanitize.sh

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from ggaoe.engine.select import ENGINES
 from ggaoe.server.doctor.storage import disks_below
 from ggaoe.units import format_mac
 from helpers.needs import requires_namespaces, requires_program, requires_root
@@ -251,16 +252,18 @@ def test_a_promiscuous_interface(scene: Scene, clinic: Clinic) -> None:
     assert any("is promiscuous" in text for text in texts)
 
 
-def test_rings_that_do_not_fit_into_memory(scene: Scene, clinic: Clinic) -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_rings_that_do_not_fit_into_memory(scene: Scene, clinic: Clinic, engine: str) -> None:
     scene.disk()
-    daemon = scene.daemon(f"[defaults]\nring-buffer-size = {1024**2}\n", device())
+    defaults = f"[defaults]\nengine = {engine}\nring-buffer-size = {1024**2}\n"
+    daemon = scene.daemon(defaults, device())
     available_kib = next(
         int(line.split()[1])
         for line in Path("/proc/meminfo").read_text().splitlines()
         if line.startswith("MemAvailable:")
     )
     found = clinic.examine(daemon)
-    if os.environ.get("GGAOE_ENGINE") == "portable":
+    if engine == "portable":
         assert not [row for row in found if row["where"] == "rings"]
         return
     row = next(row for row in found if row["where"] == "rings")

@@ -8,6 +8,7 @@ import os
 import pty
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,17 @@ def _piece(terminal: int) -> bytes:
         return b""
 
 
+CATCHING = (
+    sys.executable,
+    "-c",
+    "import signal, sys\n"
+    "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    "from ggaoe.cli.ggaoectl import main\n"
+    "sys.exit(main())",
+)
+"""ggaoectl, whatever started the tests does with interrupts."""
+
+
 @pytest.mark.parametrize("end", ["daemon", "interrupt", "terminate"])
 def test_a_screen_ends_as_it_should(scene: Scene, end: str) -> None:
     """What was on the terminal is there again, whoever ends it."""
@@ -87,7 +99,7 @@ def test_a_screen_ends_as_it_should(scene: Scene, end: str) -> None:
         ours, theirs = pty.openpty()
         with os.fdopen(ours, "rb", buffering=0) as terminal:
             process = subprocess.Popen(
-                [*GGAOECTL, "-c", daemon.config, "top", "0.2"],
+                [*CATCHING, "-c", daemon.config, "top", "0.2"],
                 stdin=theirs,
                 stdout=theirs,
                 stderr=theirs,
@@ -95,19 +107,23 @@ def test_a_screen_ends_as_it_should(scene: Scene, end: str) -> None:
                 cwd=Path(__file__).parents[2],
             )
             os.close(theirs)
-            shown = b""
-            while b"serving" not in shown:
-                piece = _piece(terminal.fileno())
-                assert piece, shown
-                shown += piece
-            if end == "daemon":
-                assert daemon.stop() == 0
-            else:
-                numbers = {"interrupt": signal.SIGINT, "terminate": signal.SIGTERM}
-                process.send_signal(numbers[end])
-            while piece := _piece(terminal.fileno()):
-                shown += piece
-            status = process.wait(DEADLINE_S)
+            try:
+                shown = b""
+                while b"serving" not in shown:
+                    piece = _piece(terminal.fileno())
+                    assert piece, shown
+                    shown += piece
+                if end == "daemon":
+                    assert daemon.stop() == 0
+                else:
+                    numbers = {"interrupt": signal.SIGINT, "terminate": signal.SIGTERM}
+                    process.send_signal(numbers[end])
+                while piece := _piece(terminal.fileno()):
+                    shown += piece
+                status = process.wait(DEADLINE_S)
+            finally:
+                process.kill()
+                process.wait()
     before, _, after = shown.decode().rpartition("\x1b[?25h\x1b[?1049l")
     assert before
     if end == "daemon":

@@ -20,7 +20,7 @@ from helpers.targets import Ggaoe, Vblade
 pytestmark = pytest.mark.one_engine
 
 DEADLINE_S = 60.0
-LISTEN_S = 0.3
+LISTEN_S = 1.0
 DISK_SECTORS = 301
 SHELF, SLOT = 7, 3
 OTHER = "02:00:00:00:00:09"

@@ -27,7 +27,7 @@ from helpers.targets import REPOSITORY, Ggaoe, TargetUnderTest, Vblade
 
 DISK_SECTORS = 4096
 OTHER = "02:00:00:00:00:09"
-QUICK = ("-t", "0.3")
+QUICK = ("-t", "1")
 
 pytestmark = pytest.mark.one_engine
 

@@ -127,7 +127,7 @@ SHELL = st.lists(
 ).map("".join)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(SHELL)
 def test_what_is_read_of_a_fragment_a_shell_reads_alike(text: str) -> None:
     report = Report()
@@ -144,6 +144,7 @@ def test_what_is_read_of_a_fragment_a_shell_reads_alike(text: str) -> None:
             env={"HOME": "/home/of/somebody", "LC_ALL": "C.UTF-8"},
             capture_output=True,
             check=True,
+            timeout=60,
         )
     assert done.stderr == b""
     values = [found[name].text if name in found else "" for name in names]

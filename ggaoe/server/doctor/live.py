@@ -27,7 +27,7 @@ def _itself(live: Live) -> Iterator[Finding]:
     about = live.daemon
     if about["version"] != __version__:
         text = f"version {about['version']} runs, {__version__} is installed"
-        yield Finding("warning", "ggaoe", text, "restart it: hosts do not notice")
+        yield Finding("warning", "ggaoe", text, "restart it: hosts wait meanwhile")
     if live.changes is None:
         text = "would refuse a reload: see the findings about the configuration"
         yield Finding("warning", "ggaoe", text)
@@ -36,7 +36,7 @@ def _itself(live: Live) -> Iterator[Finding]:
         yield Finding("note", "ggaoe", text, "ggaoectl reload puts the file into force")
     if reason := about.get("metrics", {}).get("reason"):
         text = f"no metrics, no status page: {reason}"
-        yield Finding("warning", "ggaoe", text, "restart it then, which hosts do not notice")
+        yield Finding("warning", "ggaoe", text, "mend that and restart: hosts wait meanwhile")
     for name in ("landlock", "seccomp"):
         reason = about.get(name, {}).get("reason")
         if reason and reason != OFF:

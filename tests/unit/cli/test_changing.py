@@ -15,7 +15,7 @@ import pytest
 
 from ggaoe.errors import ControlError
 from ggaoe.server.control import REFUSED, Params
-from unit.cli.answering import answering, asked, ggaoectl
+from unit.cli.answering import TIMEOUT_S, answering, asked, ggaoectl
 
 CONFIG = "# mine\n[disk]\npath = /x\nshelf = 0\nslot = 1\n"
 
@@ -177,6 +177,7 @@ def test_daemon_that_ends_in_the_middle(tmp_path: Path, config: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "ctl"))
         listener.listen()
+        listener.settimeout(TIMEOUT_S)
         answers = iter(({"config": str(config)}, {"plan": {}}, None))
 
         def serve() -> None:
@@ -188,10 +189,10 @@ def test_daemon_that_ends_in_the_middle(tmp_path: Path, config: Path) -> None:
                         result = {"jsonrpc": "2.0", "id": 1, "result": answer}
                         lines.write(json.dumps(result).encode() + b"\n")
 
-        thread = threading.Thread(target=serve)
+        thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         ran = ggaoectl("--socket", tmp_path / "ctl", "set", "disk", "slot=3", "--persist")
-        thread.join()
+        thread.join(TIMEOUT_S)
     assert ran.status == 3
     assert f"{config} has the change: 'ggaoectl reload' puts it in force" in ran.err
     assert "slot = 3" in config.read_text()

@@ -72,6 +72,7 @@ def test_a_line_that_is_cut_off_is_no_traceback(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen()
+        listener.settimeout(TIMEOUT_S)
 
         def serve() -> None:
             client, _ = listener.accept()
@@ -79,10 +80,10 @@ def test_a_line_that_is_cut_off_is_no_traceback(tmp_path: Path) -> None:
                 client.recv(1 << 16)
                 client.sendall(b'{"result": {"streams": true}}\n{"method": "item", "par')
 
-        thread = threading.Thread(target=serve)
+        thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         ran = ggaoectl("--socket", path, "events")
-        thread.join()
+        thread.join(TIMEOUT_S)
     assert (ran.status, ran.out) == (UNREACHABLE, "")
     assert ran.err.startswith(f"ggaoectl: {path}: ")
     assert "hung up" in ran.err
