@@ -86,7 +86,7 @@ class Backend(ABC):
     """Where it was opened; None where it has no path."""
 
     complete: Complete
-    """Set by the engine before the first `submit`; must not raise."""
+    """Set before the first `submit`, by the engine or by `flush`; must not raise."""
 
     @abstractmethod
     def submit(self, transfers: Sequence[Transfer]) -> None:

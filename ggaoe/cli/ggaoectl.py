@@ -168,7 +168,8 @@ def _run(arguments: argparse.Namespace) -> int:
 def _monitor(arguments: argparse.Namespace, call: Callable[..., Any]) -> int:
     """Rates once per interval: as lines, or of `top` on a terminal as a screen."""
     interval_s, names = _interval_and_names(arguments.names)
-    which = {"names": names, "without_initiators": arguments.verb.name == "monitor"}
+    is_lines = arguments.verb.name == "monitor" and not arguments.json
+    which = {"names": names, "without_initiators": is_lines}
     before = call("stats", **which)
     status = _report_missing(before)
     with suppress(KeyboardInterrupt), ExitStack() as stack:  # the way to end it
@@ -393,23 +394,27 @@ def _reaching(path: Path) -> Iterator[None]:
 def _result(path: Path, line: bytes) -> Any:
     """The result that an answer holds."""
     try:
-        answer = json.loads(line)
-        if "error" not in answer:
-            return answer["result"]
-        found = answer["error"]
-        refusal = ControlError(found["code"], found["message"], found.get("data"))
+        return _held(line, "result")
     except (ValueError, KeyError, TypeError):
         text = f"{path}: the answer is no JSON-RPC: it is the socket of another program"
         raise UnreachableError(text) from None
-    raise refusal
 
 
 def _item(path: Path, line: bytes) -> Any:
     """What an item of a stream holds."""
     try:
-        return json.loads(line)["params"]
+        return _held(line, "params")
     except (ValueError, KeyError, TypeError):
         raise UnreachableError(f"{path}: what follows the answer is no item") from None
+
+
+def _held(line: bytes, key: str) -> Any:
+    """What a message has at `key`. ControlError: it is a refusal, which may also end a stream."""
+    message = json.loads(line)
+    if "error" not in message:
+        return message[key]
+    found = message["error"]
+    raise ControlError(found["code"], found["message"], found.get("data"))
 
 
 def _line(lines: BinaryIO) -> bytes:

@@ -211,7 +211,8 @@ class _Builder:
         if not is_device_name(name):
             text = (
                 f"{quoted(name)} cannot name a device: no '/', no control characters, "
-                f"1 to {DEVICE_NAME_BYTES_MAX} bytes, those beyond ASCII counting three"
+                f"1 to {DEVICE_NAME_BYTES_MAX} bytes, all but letters, digits, blanks and _.-~ "
+                f"counting three"
             )
             self.problems.error(section, text)
         self._require(section)

@@ -64,7 +64,7 @@ class DropReason(Enum):
 
 
 class Refusal(Enum):
-    """Why a request got an error; the values are told to people."""
+    """Why a request got an error; the values are what logs and counters call it."""
 
     READ_LIST = "read_list"
     WRITE_LIST = "write_list"
@@ -301,11 +301,11 @@ class Target:
         if header.version != VERSION:
             return self._error(header, frame, path, Error.VERSION)
         if handle is None:
-            frame = padded(self._respond(header, path, Error.COMMAND))
-            return Reply(frame, Refusal.COMMAND)
+            reply = padded(self._respond(header, path, Error.COMMAND))
+            return Reply(reply, Refusal.COMMAND)
         if not is_whole:
-            frame = padded(self._respond(header, path, Error.ARGUMENT))
-            return Reply(frame, Refusal.SHORT_ARGUMENT)
+            reply = padded(self._respond(header, path, Error.ARGUMENT))
+            return Reply(reply, Refusal.SHORT_ARGUMENT)
         if not is_permitted:
             return self._not_permitted(header, frame, path, _REFUSAL_OF[operation])
         outcome = handle(self, header, frame, path)

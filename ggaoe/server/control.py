@@ -175,9 +175,14 @@ class ControlServer:
         items: AsyncGenerator[object, None],
     ) -> None:
         async def forward() -> None:
-            async for item in items:
-                message: Params = {"jsonrpc": "2.0", "method": "item", "params": item}
-                await _send(writer, _encode(message))
+            try:
+                async for item in items:
+                    message: Params = {"jsonrpc": "2.0", "method": "item", "params": item}
+                    await _send(writer, _encode(message))
+            except Exception as error:
+                if not isinstance(error, OSError):  # else nobody is there to hear it
+                    await _send(writer, _failure(None, _refusal(error)))
+                raise
 
         forwarding = asyncio.create_task(forward())
         ended = asyncio.create_task(reader.read(1))
@@ -190,7 +195,7 @@ class ControlServer:
             ended.cancel()
             found, _ = await asyncio.gather(forwarding, ended, return_exceptions=True)
             await items.aclose()
-        if isinstance(found, Exception) and not isinstance(found, OSError):
+        if isinstance(found, Exception) and not isinstance(found, OSError | GgaoeError):
             _log.error("a stream of the control socket failed", exc_info=found)
 
     async def _answer(self, line: bytes) -> tuple[bytes | None, _Items]:

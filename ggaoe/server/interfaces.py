@@ -64,13 +64,8 @@ class Interfaces:
 
     def named(self) -> list[str]:
         """The interfaces that are configured by name rather than by pattern."""
-        patterns = dict.fromkeys(
-            pattern
-            for device in self._config.devices.values()
-            for pattern in device.interfaces
-            if not GLOB_CHARACTERS & set(pattern)
-        )
-        return list(patterns)
+        devices = self._config.devices.values()
+        return list(dict.fromkeys(name for device in devices for name in _named(device)))
 
     def missing(self) -> list[str]:
         """Those of them that are not there now."""
@@ -88,8 +83,9 @@ class Interfaces:
             reason = self.why_closed(interface)
             if reason is not None:
                 reasons[interface.name] = reason
-        missing = set(self.missing()) & set(device.interfaces)
-        return reasons | dict.fromkeys(sorted(missing), "does not exist")
+        names = {interface.name for interface in self.known}
+        missing = sorted(set(_named(device)) - names)
+        return reasons | dict.fromkeys(missing, "does not exist")
 
     def why_closed(self, interface: Interface) -> str | None:
         """None where it serves."""
@@ -174,7 +170,7 @@ class Interfaces:
                     ports.add(port)
                 elif is_known:
                     _log.error(
-                        "%s: not served on %s: %s has the address %s there already",
+                        "%s: not served on %s: %s, which the configuration has first, has %s there",
                         name,
                         port.name,
                         owner,
@@ -209,6 +205,11 @@ class Interfaces:
     def close(self) -> None:
         """Stop following the kernel; ports stay as they are."""
         self._watcher.close()
+
+
+def _named(device: DeviceConfig) -> list[str]:
+    """The interfaces that it names, rather than by a pattern."""
+    return [pattern for pattern in device.interfaces if not GLOB_CHARACTERS & set(pattern)]
 
 
 def wants(device: DeviceConfig, interface: Interface) -> bool:

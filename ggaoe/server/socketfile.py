@@ -41,7 +41,7 @@ class SocketFile:
 
     def remove(self) -> None:
         """Unlink the file, unless it has become somebody else's. To be called while the socket
-        still listens: until then nobody makes it way for another."""
+        still listens: until then nobody takes the path for another."""
         with suppress(OSError):
             if _identity(self._path) == self._identity:
                 self._path.unlink()

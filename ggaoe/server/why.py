@@ -29,6 +29,8 @@ from ggaoe.units import counted, format_mac, format_size
 
 LISTS = ("accept", "deny", *Operation)
 """In the order in which they decide; the first two are about everything."""
+MEMBERS_SHOWN_MAX = 16
+"""Of a list, in the command that would lengthen it."""
 
 
 class Verdict(StrEnum):
@@ -310,6 +312,9 @@ def _permitting(one: Subject, option: str) -> str:
             f"if it may: take {rule.text} out of {option} of {one.name}, or the host out of that "
             "list, in the configuration; then ggaoectl reload"
         )
+    if len(rules.rules) >= MEMBERS_SHOWN_MAX:
+        mac = format_mac(one.inquiry.mac)
+        return f"if it may: add {mac} to {option} of {one.name} in the configuration; then reload"
     members = ", ".join([*(known.text for known in rules.rules), format_mac(one.inquiry.mac)])
     return f"if it may: ggaoectl set {one.name} '{option}={members}' --persist"
 
@@ -390,15 +395,15 @@ def _limits(one: Subject) -> Check:
         return Check(
             name,
             Verdict.NOT_OK,
-            f"{lost} of its frames got no answer: more than {SOURCE_RATE_PER_S} a second that "
-            "neither read nor write",
+            f"{lost} of its frames got no answer since counting began: more than "
+            f"{SOURCE_RATE_PER_S} a second that neither read nor write",
             "find out what on the host asks so often",
         )
     if lost := drops.get(DropReason.QUEUE_FULL.value):
         return Check(
             name,
             Verdict.NOT_OK,
-            f"{lost} of its requests found no room, and had to be sent again",
+            f"{lost} of its requests have found no room since counting began",
             f"let it have no more under way than the {one.config.queue_length} of queue-length",
         )
     limits = [

@@ -79,14 +79,13 @@ def _piece(terminal: int) -> bytes:
         return b""
 
 
-CATCHING = (
-    sys.executable,
-    "-c",
-    "import signal, sys\n"
-    "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-    "from ggaoe.cli.ggaoectl import main\n"
-    "sys.exit(main())",
-)
+_MAIN = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from ggaoe.cli.ggaoectl import main
+sys.exit(main())
+"""
+CATCHING = (sys.executable, "-c", _MAIN)
 """ggaoectl, whatever started the tests does with interrupts."""
 
 

@@ -65,7 +65,9 @@ class _Credentials(NamedTuple):
 
 
 def _credentials(live: Live) -> _Credentials | None:
-    """Whose rights the running daemon has; None where that is root, or cannot be told."""
+    """Whose rights the running daemon has; None where it may do more, or cannot be told."""
+    if live.daemon.get("capabilities", {}).keys() & {"dac_override", "dac_read_search"}:
+        return None
     name = str(live.daemon.get("user", ""))
     fields = {}
     for line in (read_line(Path(f"/proc/{live.daemon['pid']}/status")) or "").splitlines():
@@ -81,14 +83,18 @@ def _credentials(live: Live) -> _Credentials | None:
 
 
 def _is_open_to(who: _Credentials, path: Path, *, read_only: bool) -> bool:
+    """Also where that cannot be tried, as where nobody may become another user."""
     writable = [] if read_only else ["-a", "-w", str(path)]
-    done = subprocess.run(
-        ["test", "-r", str(path), *writable],
-        check=False,
-        user=who.user,
-        group=who.group,
-        extra_groups=who.groups,
-    )
+    try:
+        done = subprocess.run(
+            ["test", "-r", str(path), *writable],
+            check=False,
+            user=who.user,
+            group=who.group,
+            extra_groups=who.groups,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return True
     return done.returncode == 0
 
 

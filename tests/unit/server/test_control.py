@@ -546,7 +546,9 @@ async def test_close_ends_a_stream(path: Path) -> None:
         assert await client.line() is None
 
 
-async def test_a_stream_that_fails_is_logged(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_stream_that_fails_says_so_and_is_logged(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     async def failing(params: Params) -> object:
         async def items() -> AsyncIterator[object]:
             yield 1
@@ -557,6 +559,9 @@ async def test_a_stream_that_fails_is_logged(path: Path, caplog: pytest.LogCaptu
     async with serving(path, fail=failing), connected(path) as client:
         await client.call("fail")
         assert (await client.line())["params"] == 1
+        last = await client.line()
+        assert last["error"]["code"] == control.INTERNAL_ERROR
+        assert "secret" not in str(last)
         assert await client.line() is None
     assert "a stream of the control socket failed" in caplog.text
 
@@ -622,5 +627,15 @@ async def test_an_answer_that_breaks_off_is_none(path: Path) -> None:
         return tell()
 
     async with serving(path, long=control.in_parts(answer)):
-        with pytest.raises(ggaoectl.UnreachableError, match="hung up"):
+        with pytest.raises(ControlError, match="internal error"):
+            await asyncio.to_thread(ggaoectl.ask, path, "long", {})
+
+    async def too_long(params: Params) -> control.Parts:
+        async def tell() -> control.Parts:
+            yield {"devices": ["x" * control.MESSAGE_BYTES_MAX]}
+
+        return tell()
+
+    async with serving(path, long=control.in_parts(too_long)):
+        with pytest.raises(ControlError, match="ask for fewer names"):
             await asyncio.to_thread(ggaoectl.ask, path, "long", {})
