@@ -54,7 +54,7 @@ from ggaoe.units import format_mac
 STALE_AGE_NS = 5_000_000_000
 """A frame that waited longer in a socket is thrown away: its host has sent it again or given up."""
 CONFLICTS_REMEMBERED_MAX = 256
-REFUSALS = (DropReason.ACCESS_LIST, DropReason.MASK_LIST, DropReason.DISCOVER_LIST)
+SILENT_REFUSALS = (DropReason.ACCESS_LIST, DropReason.MASK_LIST, DropReason.DISCOVER_LIST)
 """What is dropped because of its sender: told of once for each, as is what it gets errors for."""
 
 _log = logging.getLogger("ggaoe.engine")
@@ -83,6 +83,11 @@ class Port:
             return [d for d in self.devices.values() if d.target.is_addressed(shelf, slot)]
         device = self.devices.get((shelf, slot))
         return [device] if device is not None else []
+
+    def drop(self, reason: str, now_s: float, frame: Frame) -> None:
+        """`frame` comes to no device, for `reason`, a key of `LinkCounters.drops`."""
+        self.link.counters.drops[reason] += 1
+        self.link.strays.add(Stray(now_s, len(frame), bytes(frame.head), reason))
 
 
 class Device:
@@ -412,7 +417,7 @@ class Engine(ABC):
             if reason is DropReason.NOT_SERVING:
                 note(Fate.DROPPED, reason.value)
         elif isinstance(outcome, Dropped):
-            if outcome.reason in REFUSALS and not initiator.drops[outcome.reason.value]:
+            if outcome.reason in SILENT_REFUSALS and not initiator.drops[outcome.reason.value]:
                 device.refuse(source, port.name, now_s, outcome.reason)
             note(Fate.DROPPED, outcome.reason.value)
             _count_drop(device, initiator, outcome.reason)
@@ -489,8 +494,7 @@ class Engine(ABC):
 
 
 def _drop_on(port: Port, reason: str, now_s: float, frame: Frame) -> None:
-    port.link.counters.drops[reason] += 1
-    port.link.strays.add(Stray(now_s, len(frame), bytes(frame.head), reason))
+    port.drop(reason, now_s, frame)
     port.guard.useless(now_s)
 
 

@@ -249,7 +249,7 @@ class PortableEngine(Engine):
         oldest_ns = self._clock.wall_ns() - STALE_AGE_NS
         for lane, frame in ready:
             if frame.arrival_ns < oldest_ns:
-                lane.port.link.counters.drops["stale"] += 1
+                lane.port.drop("stale", self._clock.monotonic_ns() / 1e9, frame)
             elif lane.port.is_open:
                 self._dispatch(lane.port, frame)
             frame.release()

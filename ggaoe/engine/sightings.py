@@ -83,6 +83,3 @@ class Sightings:
     def of(self, mac: bytes) -> list[Sighting]:
         """Oldest first."""
         return list(self._by_mac.get(mac, ()))
-
-    def macs(self) -> list[bytes]:
-        return list(self._by_mac)

@@ -7,6 +7,7 @@ engine/native/stray.pxi.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 HOSTS_MAX = 256
@@ -40,6 +41,13 @@ class Strays:
         elif known is None and len(self._by_mac) >= HOSTS_MAX:
             del self._by_mac[next(iter(self._by_mac))]
         self._by_mac[mac] = stray
+
+    def merge(self, strays: Iterable[Stray]) -> None:
+        """As if each had been added when it came."""
+        in_order = sorted([*self._by_mac.values(), *strays])
+        self._by_mac.clear()
+        for stray in in_order:
+            self.add(stray)
 
     def items(self) -> list[tuple[bytes, Stray]]:
         """Of each host the last one; the host seen last at the end."""

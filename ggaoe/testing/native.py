@@ -12,7 +12,6 @@ from ggaoe.engine.base import SYSTEM_CLOCK, Clock, Hooks, Port
 from ggaoe.engine.native import NativeEngine
 from ggaoe.engine.native.core import CoreLink
 from ggaoe.net.link import HEAD_BYTES, Interface, Link, LinkCounters, LinkSettings
-from ggaoe.net.strays import Stray, Strays
 from ggaoe.proto.frame import ETHERNET_BYTES, sectors_that_fit
 from ggaoe.testing.link import MemoryLink
 
@@ -24,7 +23,6 @@ class NativeMemoryLink(MemoryLink):
 
     def __init__(self, interface: Interface, settings: LinkSettings | None = None) -> None:
         self._counters = LinkCounters()
-        self._strays = Strays()
         self._sent: list[bytes] = []
         super().__init__(interface, settings)
 
@@ -41,17 +39,6 @@ class NativeMemoryLink(MemoryLink):
     @counters.setter
     def counters(self, counters: LinkCounters) -> None:
         self._counters = counters
-
-    @property
-    def strays(self) -> Strays:
-        if self.core is not None:
-            for stray in self.core.strays():
-                self._strays.add(Stray(*stray))
-        return self._strays
-
-    @strays.setter
-    def strays(self, strays: Strays) -> None:
-        self._strays = strays
 
     @property
     def sent(self) -> list[bytes]:
@@ -89,7 +76,7 @@ class NativeMemoryLink(MemoryLink):
 
     def let_go(self) -> None:
         """The core is about to close it: keep what it knows."""
-        _ = self.counters, self.strays, self.sent
+        _ = self.counters, self.strays.items(), self.sent
         self.core = None
 
 

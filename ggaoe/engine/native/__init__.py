@@ -95,15 +95,18 @@ class NativeLink(PlainLink):
             counters.drops[reason] += count
         return counters
 
-    @property
-    def strays(self) -> Strays:
-        for stray in self.core.strays():
-            self._strays.add(Stray(*stray))
-        return self._strays
 
-    @strays.setter
-    def strays(self, strays: Strays) -> None:
-        self._strays = strays
+class CoreStrays(Strays):
+    """With those that the core has dropped; it is asked for them where somebody reads, since adding
+    one is to stay cheap in a flood."""
+
+    def __init__(self, core: CoreLink) -> None:
+        super().__init__()
+        self._core = core
+
+    def items(self) -> list[tuple[bytes, Stray]]:
+        self.merge(Stray(*stray) for stray in self._core.strays())
+        return super().items()
 
 
 class NativeDevice(Device):
@@ -265,6 +268,7 @@ class NativeEngine(Engine):
 
     def _port_opened(self, port: Port) -> None:
         link = self._open_core_link(port.link)
+        port.link.strays = CoreStrays(link)
         self._core_links[port] = link
         self._ports_of_links[link] = port
 
@@ -488,7 +492,8 @@ class NativeEngine(Engine):
             settings.write_cache,
             not device.trace_io,
         )
-        device.core.resize((device.target.size_sectors or 0) * 512)
+        if device.target.size_sectors is not None:  # what drains is still within the size it had
+            device.core.resize(device.target.size_sectors * 512)
         policy = device.policy
         device.core.limit(policy.queue_length, policy.max_delay_ns, policy.merge_delay_ns)
         device.core.throttle(policy.limits)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ import pytest
 from ggaoe.backend.faults import Short
 from ggaoe.net.link import Interface, Link, LinkSettings
 from ggaoe.net.readable import Readable
-from ggaoe.proto.ata import Op
+from ggaoe.proto.ata import AtaError, Op
 from ggaoe.proto.frame import Error
 from ggaoe.sched.queue import Policy
 from ggaoe.testing.engine import link_of
@@ -239,6 +240,25 @@ async def test_detach_lets_a_failed_vector_be_repeated(rig: Rig) -> None:
     disk.release()
     await detaching
     await host.good(*tags)
+
+
+async def test_what_fails_while_links_change_and_the_device_drains_is_not_beyond_its_end(
+    rig: Rig,
+) -> None:
+    ports = rig.port(1), rig.port(2)
+    disk, host = rig.disk(*ports), Host(ports[0], MAC_A)
+    disk.hold(Op.READ)
+    tag = host.read(0)
+    await until(lambda: disk.faults.held)
+    detaching = asyncio.create_task(rig.engine.detach(disk.device, None))
+    await asyncio.sleep(0)
+    rig.engine.set_ports(disk.device, ports[:1])
+    (transfer,), disk.faults.held = disk.faults.held, []
+    transfer.result = -errno.EIO
+    disk.faults.complete([transfer])
+    assert (await host.answer(tag)).registers == (0x41, AtaError.UNC)
+    await detaching
+    await until(lambda: disk.device.target.is_failing)
 
 
 async def test_attach_after_detach_serves_again(rig: Rig) -> None:

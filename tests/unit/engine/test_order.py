@@ -205,6 +205,8 @@ async def test_stale_frames_are_dropped_and_counted(rig: Rig) -> None:
     assert disk.of(Op.WRITE) == [(1, 1)]
     assert one.link.counters.drops["stale"] == 1
     assert two.link.counters.drops["stale"] == 0
+    assert [(mac, stray.reason) for mac, stray in one.link.strays.items()] == [(one.mac, "stale")]
+    assert two.link.strays.items() == []
 
 
 async def test_twin_of_a_request_in_flight_is_absorbed(rig: Rig) -> None:

@@ -10,6 +10,7 @@ from ggaoe.net import strays
 from ggaoe.net.strays import Stray, Strays
 from ggaoe.proto.ata import Op
 from ggaoe.proto.target import Refusal
+from ggaoe.testing.engine import link_of
 from unit.engine.rig import Disk, Host, Rig, until
 from unit.proto.host import (
     ANY_SHELF,
@@ -150,6 +151,24 @@ async def test_what_is_for_nobody_is_a_stray_of_its_link(rig: Rig) -> None:
     await until(lambda: dict(ports[1].link.strays.items())[MAC_A].head[18] == 79)
 
 
+async def test_strays_are_in_order_wherever_they_were_dropped(rig: Rig) -> None:
+    """A request for nobody, what is no request at all, and the first again."""
+    port = rig.port()
+    rig.disk(port)
+    macs = [bytes([2, 0, 0, 1, 0, number]) for number in range(3)]
+    Host(port, macs[0]).read(0, slot=77)
+    await until(lambda: port.link.counters.drops["address"] == 1)
+    link_of(port).deliver(request(0, source=macs[1])[:20])
+    await until(lambda: port.link.counters.drops["malformed"] == 1)
+    Host(port, macs[2]).read(0, slot=77)
+    await until(lambda: port.link.counters.drops["address"] == 2)
+    assert [(mac, stray.reason) for mac, stray in port.link.strays.items()] == [
+        (macs[0], "address"),
+        (macs[1], "malformed"),
+        (macs[2], "address"),
+    ]
+
+
 async def test_many_strays_leave_the_last_ones(rig: Rig) -> None:
     """Some of the older give way early where the table has sets; the last host never does."""
     port = rig.port()
@@ -189,7 +208,8 @@ def test_frames_and_hosts_are_bounded_and_the_oldest_give_way() -> None:
     assert known.of(MAC_A)
     known.add(MAC_B, sighting(0))
     assert not known.of(MAC_A)
-    assert len(known.macs()) == HOSTS_MAX
+    others = [bytes([2, 0, 0, 0, 1, number]) for number in range(HOSTS_MAX - 1)]
+    assert all(map(known.of, [*others, MAC_B]))
 
 
 def test_an_older_stray_does_not_take_a_newer_ones_place() -> None:
