@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -82,8 +82,9 @@ class Daemon:
         self.exports: dict[str, Export] = {}
         self.stopped: set[str] = set()
         """Devices of the configuration that are no exports now, by the operator's will."""
-        self._leaving: dict[str, Export] = {}
-        """What they were when they were stopped last."""
+        self._leaving: dict[str, list[Export]] = {}
+        """What is being closed, until its end; where its data may be lost, until its name is served
+        again."""
         self.store = StateStore(state_directory)
         self.engine = create_engine(
             config.engine, Hooks(changed=self._changed, conflict=self._conflict)
@@ -256,6 +257,8 @@ class Daemon:
         added = []
         for name in names:
             config = self.config.devices[name]
+            for export in [one for one in self._leaving.get(name, ()) if one.closed.is_set()]:
+                self._left(name, export)
             self.advertiser.set_broadcast(name, config.broadcast)
             export = Export(self.engine, self.store, config, self._announce, self._explain)
             self.exports[name] = export
@@ -301,7 +304,6 @@ class Daemon:
         chosen = list(names)
         self.stopped.difference_update(chosen)
         for name in chosen:
-            self._leaving.pop(name, None)
             _log.info("start %s (%s)", name, self.config.devices[name].address)
         await _first_attempts(self._add(chosen))
 
@@ -311,25 +313,59 @@ class Daemon:
         for name in names:
             self.stopped.add(name)
             _log.info("stop %s (%s)", name, self.config.devices[name].address)
-            self.advertiser.set_broadcast(name, False)
-            export = self._leaving[name] = self.exports.pop(name)
-            self._follow(asyncio.create_task(export.close(None, flush=True)))
+            self._follow(self._leave(name, flush=True))
+
+    def _leave(self, name: str, *, flush: bool) -> asyncio.Task[None]:
+        """Begin to close what serves the device; with `flush` what served it before, too, makes its
+        data stable."""
+        self.advertiser.set_broadcast(name, False)
+        export = self.exports.pop(name)
+        leaving = self._leaving.setdefault(name, [])
+        for earlier in leaving:
+            earlier.flushes_at_end |= flush
+        leaving.append(export)
+
+        async def close() -> None:
+            await export.close(None, flush=flush)
+            if export.unfinished is None:
+                self._left(name, export)
+
+        return asyncio.create_task(close())
+
+    def _left(self, name: str, export: Export) -> None:
+        self._leaving[name].remove(export)
+        if not self._leaving[name]:
+            del self._leaving[name]
 
     async def have_stopped(self, names: Iterable[str]) -> dict[str, str]:
         """Wait for stopped devices, but no longer than STOP_TIMEOUT_S; of those that must not lose
-        their disk yet, why."""
-        chosen = list(names)
+        their disk yet, why: others may start, stop and remove them meanwhile."""
+        awaited = {name: [*self._leaving.get(name, ())] for name in names}
         with suppress(TimeoutError):
             async with asyncio.timeout(STOP_TIMEOUT_S):
-                for name in chosen:
-                    if name in self._leaving:
-                        await self._leaving[name].closed.wait()
-        found = {name: self.unfinished(name) for name in chosen}
+                for exports in awaited.values():
+                    for export in exports:
+                        await export.closed.wait()
+        found = {name: self._unfinished(name, exports) for name, exports in awaited.items()}
+        again = "was started again meanwhile: do not take its disk away"
+        found.update((name, again) for name in awaited if name in self.exports)
         return {name: reason for name, reason in found.items() if reason is not None}
 
     def unfinished(self, name: str) -> str | None:
-        """Why a stopped device must not lose its disk; None where it may."""
-        return self._leaving[name].unfinished if name in self._leaving else None
+        """Why a stopped or removed device must not lose its disk; None where it may."""
+        return self._unfinished(name, [])
+
+    def _unfinished(self, name: str, awaited: Sequence[Export]) -> str | None:
+        for export in [*awaited, *self._leaving.get(name, [])]:
+            reason = export.unfinished
+            if reason is None:
+                continue
+            if export.closed.is_set():
+                return reason
+            known = name in self.config.devices
+            when = f"'ggaoectl stop {name}' waits again" if known else "the log says when it has"
+            return f"{reason}; {when}"
+        return None
 
     # --- reload ----------------------------------------------------------------------------
 
@@ -389,21 +425,20 @@ class Daemon:
         self.config = plan.config
         for device in plan.removed:
             self.stopped.discard(device.name)
-            self._leaving.pop(device.name, None)
         changed = [change for change in plan.changed if change.name not in self.stopped]
         replaced = [change for change in changed if change.how == "replace"]
         reopened = [change for change in changed if change.how == "reopen"]
         removed = [device.name for device in plan.removed if device.name in self.exports]
         leaving = removed + [change.name for change in replaced]
-        busy = [self.exports.pop(name).close(None, flush=name in removed) for name in leaving]
-        for name in leaving:
-            self.advertiser.set_broadcast(name, False)
+        busy = [self._leave(name, flush=name in removed) for name in leaving]
         for change in changed:
             self.advertiser.set_broadcast(change.name, change.new.broadcast)
             if change.how == "live":
                 self.exports[change.name].apply(change.new)
-        busy += [self.exports[change.name].reopen(change.new) for change in reopened]
-        await self._drain([asyncio.create_task(coroutine) for coroutine in busy], cause)
+        busy += [
+            asyncio.create_task(self.exports[change.name].reopen(change.new)) for change in reopened
+        ]
+        await self._drain(busy, cause)
         if self._stopping.is_set():
             return
         added = self._automatic(device.name for device in plan.added)

@@ -39,13 +39,16 @@ Json = dict[str, object]
 
 
 def waits(daemon: Daemon, plan: ReloadPlan) -> list[str]:
-    """What the devices wait for that `plan` has added or changed."""
+    """What the devices wait for that `plan` has added or changed, and why those that it has removed
+    must not lose their disks yet."""
     concerned = {device.name for device in plan.added} | {one.name for one in plan.changed}
-    return [
+    waiting = [
         f"{name} waits: {export.reason}"
         for name, export in daemon.exports.items()
         if name in concerned and export.state is State.WAITING
     ]
+    removed = {device.name: daemon.unfinished(device.name) for device in plan.removed}
+    return waiting + [f"{name}: {reason}" for name, reason in removed.items() if reason]
 
 
 class Changes:

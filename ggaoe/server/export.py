@@ -25,7 +25,7 @@ from ggaoe.errors import BackendError, GgaoeError, StateError
 from ggaoe.events import Event, about
 from ggaoe.proto.ata import serial_of
 from ggaoe.proto.frame import SECTOR_BYTES, Header
-from ggaoe.proto.target import Change, Dropped, Reply, Settings, Target, TargetState
+from ggaoe.proto.target import Change, Dropped, DropReason, Reply, Settings, Target, TargetState
 from ggaoe.sched.queue import Policy
 from ggaoe.sched.throttle import Limits, rate
 from ggaoe.server.state import StateStore
@@ -80,8 +80,9 @@ class Export:
         self._ends = 0
         """How often `close` and `reopen` were called."""
         self.closed = asyncio.Event()
-        """Set once `close` with `flush` has come to its end."""
-        self._is_flushed_at_end = False
+        """Set once `close` has come to its end."""
+        self.flushes_at_end = False
+        """Whether `close` makes stable what is in the store before it lets go of it."""
         self._letting_go = asyncio.Lock()
         """Held by a `reopen` until it has closed the store."""
         self._lost: str | None = None
@@ -241,31 +242,27 @@ class Export:
         what = "all of its data"
         if self.device.in_flight:
             what = counted(self.device.in_flight, "request")
-        return (
-            f"its store has not finished {what}: do not take it away yet; "
-            f"'ggaoectl stop {self.name}' waits again"
-        )
+        return f"its store has not finished {what}: do not take it away yet"
 
     async def close(self, timeout_s: float | None, *, flush: bool = False) -> None:
         """Stop serving: drop what has not started, finish what has, and close the backing; with
         `flush` after everything in it has become stable, whatever hosts were promised."""
         self._ends += 1
-        self._is_flushed_at_end = flush
+        self.flushes_at_end = flush
         await self._stop_life()
         self.state, self.reason = State.DRAINING, "finishing requests"
         backend = await self._engine.remove_device(self.device, timeout_s)
         await self._finish_changes()
         await self._let_go(backend)
-        if flush:
-            async with self._letting_go:  # a `reopen` may have the store
-                self.closed.set()
+        async with self._letting_go:  # a `reopen` may have the store
+            self.closed.set()
         extra = about(Event.DEVICE_STOPPED, device=self.name)
         _log.info("%s: not served any more", self.name, extra=extra)
 
     async def _let_go(self, backend: Backend | None) -> None:
         if backend is None:
             return
-        if self._is_flushed_at_end and not backend.read_only:
+        if self.flushes_at_end and not backend.read_only:
             try:
                 await backend.flush()
             except OSError as error:
@@ -353,6 +350,9 @@ class Export:
             # Limits may delay it for long, and nobody is to wait for what its host may not do.
             self._engine.drop_locked_out(self.device)
             if not await self._engine.fence(self.device):
+                reason = DropReason.NOT_SERVING.value
+                self.device.counters.drops[reason] += 1
+                self._settle(header, Fate.DROPPED, reason)
                 return
         self._reply(port, header, Reply(outcome.frame))
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +26,9 @@ from integration.scene import (
     DISK_SECTORS,
     GGAOE,
     Daemon,
+    Outcome,
     Scene,
+    SlowDisk,
     device,
     leased,
     round_trip,
@@ -103,6 +108,82 @@ def test_stop_says_whether_the_disk_may_be_taken_away(scene: Scene, engine: str)
         with slow.path.open("rb+") as file:  # nobody has it open
             os.lockf(file.fileno(), os.F_TLOCK, 0)
         assert daemon.listed("disk")["reason"] == "stopped by the operator"
+
+
+HANGS: dict[str, Any] = {"path": "slow/disk", "direct_io": False, "write_cache": True}
+UNFINISHED = "its store has not finished 1 request: do not take it away yet; "
+
+
+@contextmanager
+def hanging(scene: Scene, engine: str) -> Iterator[tuple[Daemon, SlowDisk]]:
+    """A device with a write that its store does not finish."""
+    with (
+        scene.slow_disk() as slow,
+        scene.serving(engine, device(**HANGS)) as daemon,
+        scene.wire() as wire,
+    ):
+        slow.hold()
+        wire.send(wire.write(8, b"w" * SECTOR_BYTES, tag=1))
+        wait_until(lambda: daemon.counters()["in_flight"] == 1, DEADLINE_S, "a write that hangs")
+        yield daemon, slow
+
+
+@contextmanager
+def stopping(daemon: Daemon) -> Iterator[Future[Outcome]]:
+    """Somebody stops the device, and waits."""
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(daemon.ctl, "--json", "stop", "disk")
+        wait_until(lambda: rows(daemon)["disk"][0] == "stopped", DEADLINE_S, "a stop that waits")
+        yield answer
+
+
+def test_a_start_does_not_make_a_stop_forget_what_is_unfinished(scene: Scene, engine: str) -> None:
+    with hanging(scene, engine) as (daemon, slow), stopping(daemon):
+        daemon.ask("start", "disk")
+        assert rows(daemon)["disk"][0] == "waiting"
+        with stopping(daemon) as second:
+            assert daemon.listed("disk")["reason"].startswith(UNFINISHED)
+            slow.release()
+            assert second.result().json["stopped"] == ["disk"]
+        assert slow.path.read_bytes()[8 * SECTOR_BYTES :][:SECTOR_BYTES] == b"w" * SECTOR_BYTES
+        with slow.path.open("rb+") as file:  # nobody has it open
+            os.lockf(file.fileno(), os.F_TLOCK, 0)
+
+
+def test_who_stops_is_told_that_somebody_has_started_again(scene: Scene, engine: str) -> None:
+    with hanging(scene, engine) as (daemon, slow):
+        with stopping(daemon) as stopped:
+            daemon.ask("start", "disk")
+            slow.release()
+        assert (stopped.result().status, stopped.result().json["stopped"]) == (4, [])
+        assert "disk: was started again meanwhile" in stopped.result().stderr
+        daemon.wait_for_state("disk", "serving")
+
+
+def test_what_a_removed_device_has_not_finished_is_said(scene: Scene, engine: str) -> None:
+    with hanging(scene, engine) as (daemon, slow):
+        with stopping(daemon) as stopped:
+            removed = daemon.ctl("remove", "disk")
+            assert removed.status == 0
+            assert f"disk: {UNFINISHED}the log says when it has\n" in removed.stderr
+        assert (stopped.result().status, stopped.result().json["stopped"]) == (4, [])
+        assert UNFINISHED in stopped.result().stderr
+        slow.release()
+        daemon.wait_for_log("disk: not served any more")
+
+
+def test_what_a_replaced_device_has_not_finished_is_said(scene: Scene, engine: str) -> None:
+    """Its old address goes on draining behind the reload, and the new one has no store yet."""
+    with hanging(scene, engine) as (daemon, slow):
+        daemon.reconfigure(engine, device(slot=2, **HANGS))
+        assert rows(daemon)["disk"] == ("waiting", "e0.2")
+        daemon.configure(engine)
+        assert f"disk: {UNFINISHED}the log says when it has\n" in daemon.ctl("reload").stderr
+        daemon.reconfigure(engine, device(slot=2, **HANGS))
+        with stopping(daemon) as stopped:
+            assert daemon.listed("disk")["reason"].startswith(UNFINISHED)
+            slow.release()
+        assert stopped.result().json["stopped"] == ["disk"]
 
 
 async def test_auto_decides_when_a_device_is_added(scene: Scene, engine: str) -> None:

@@ -16,6 +16,7 @@ from ggaoe.backend.file import FileSpec, open_file
 from ggaoe.backend.memory import MemoryBackend
 from ggaoe.config import DeviceConfig
 from ggaoe.engine.base import Device, Hooks
+from ggaoe.engine.sightings import Fate
 from ggaoe.errors import BackendError, StateError
 from ggaoe.net.link import LinkSettings
 from ggaoe.proto.ata import Op
@@ -402,6 +403,8 @@ async def test_reservation_is_not_answered_where_a_write_may_still_land(
     await made.close(0.001)
     await world.quiet()
     assert tag not in owner.answers
+    (sighting,) = made.device.sightings.of(MAC_B)
+    assert (sighting.fate, sighting.cause) == (Fate.DROPPED, "not_serving")
 
 
 async def test_change_that_cannot_be_stored_is_not_in_force(
