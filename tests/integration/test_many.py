@@ -53,7 +53,8 @@ def test_answers_may_be_longer_than_a_message(scene: Scene) -> None:
         top = daemon.ctl("--json", "top", "--count", "1", "0.1").json
         assert set(top["initiators"][names[-1]]) >= set(hosts)
         monitor = daemon.ctl("--json", "monitor", "--count", "1", "0.1").json
-        assert (list(monitor["devices"]), monitor["initiators"]) == (names, {})
+        assert list(monitor["devices"]) == names
+        assert set(monitor["initiators"][names[-1]]) >= set(hosts)
         assert daemon.ctl("show-macmask").stdout.count("\n") == DEVICES + 1
         why = daemon.ask("why", hosts[0], "disk*")
         assert [row["name"] for row in why["devices"]] == names
