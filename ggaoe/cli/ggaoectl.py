@@ -11,7 +11,6 @@ import argparse
 import errno
 import itertools
 import json
-import os
 import signal
 import socket
 import sys
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple
 
 from ggaoe import __version__, parts
-from ggaoe.cli import changing, rates, render
+from ggaoe.cli import changing, output, rates, render
 from ggaoe.errors import ControlError, GgaoeError, needed
 from ggaoe.units import counted, format_mac, parse_duration_s, parse_mac, printable
 
@@ -462,8 +461,7 @@ def _print(lines: Iterable[str]) -> None:
     try:
         print(text, end="", flush=True)
     except OSError as error:
-        # What is left in the buffer would be tried again at the end of the process.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        output.give_up()
         raise OutputError(f"the output cannot be written: {error.strerror}") from None
 
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeAlias, TypeVar
 
-from ggaoe.cli import render
+from ggaoe.cli import output, render
 from ggaoe.client import Initiator, RemoteDevice, Timing
 from ggaoe.errors import GgaoeError
 from ggaoe.units import parse_address, parse_mac, printable
@@ -51,8 +50,7 @@ def add_tool(
             sys.stdout.flush()
             return status
         except BrokenPipeError:
-            # Who reads our output has seen enough; at the end there is nothing more to be written.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            output.give_up()  # who reads it has seen enough
             return 128 + signal.SIGPIPE
         except GgaoeError as error:
             complain(title or name, str(error))

@@ -39,7 +39,7 @@ class Sighting:
     head: bytes
     fate: Fate = Fate.UNDER_WAY
     cause: str = ""
-    """Of a refusal in words, of a drop its counter's name."""
+    """The value of a Refusal or of a drop's reason; of a failure of the store, its words."""
     times: int = 1
     """How many there were, one after the other, that differ in nothing but time and tag."""
 

@@ -89,6 +89,7 @@ class Refusal(Enum):
 
     @property
     def words(self) -> str:
+        """For people."""
         return _WORDS[self]
 
 
@@ -167,8 +168,8 @@ class Reply:
 
     @property
     def cause(self) -> str:
-        """Of an error: why, for people."""
-        return self.refusal.words if self.refusal is not None else ""
+        """The value of the refusal; empty where it is none."""
+        return self.refusal.value if self.refusal is not None else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,14 +17,14 @@ from ggaoe.config import DeviceConfig
 from ggaoe.engine.base import Device, Port, sectors_of
 from ggaoe.engine.counters import DeviceCounters, InitiatorCounters, Initiators
 from ggaoe.engine.histogram import latencies, sizes
-from ggaoe.engine.sightings import Sighting
+from ggaoe.engine.sightings import Fate, Sighting
 from ggaoe.engine.trace import Traced
 from ggaoe.errors import ControlError, needed
 from ggaoe.net.link import LinkCounters
 from ggaoe.proto.frame import SECTOR_BYTES, SHELF_ANY, SLOT_ANY, Header, unpack_header
 from ggaoe.proto.operation import Operation
 from ggaoe.proto.rules import EVERYBODY, Rules
-from ggaoe.proto.target import Finding, TargetState
+from ggaoe.proto.target import Finding, Refusal, TargetState
 from ggaoe.proto.words import words
 from ggaoe.sched.throttle import Limits
 from ggaoe.server.changes import unsaved, waits
@@ -516,10 +516,17 @@ def _seen(inquiry: Inquiry, sighting: Sighting) -> Json:
         "to": _addressee(header) if header else None,
         "asks": words(sighting.head, sighting.length_bytes),
         "fate": sighting.fate.value,
-        "cause": sighting.cause,
+        "cause": _cause(sighting),
         "times": sighting.times,
         "frame": sighting.head.hex(),
     }
+
+
+def _cause(sighting: Sighting) -> str:
+    """For people: of a drop its reason's name, which the counters have, too."""
+    refusals = {refusal.value: refusal.words for refusal in Refusal}
+    is_refusal = sighting.fate is Fate.REFUSED
+    return refusals.get(sighting.cause, sighting.cause) if is_refusal else sighting.cause
 
 
 def _addressee(header: Header) -> str:

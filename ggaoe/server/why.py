@@ -207,7 +207,7 @@ def _too_large(frames: list[Sighting]) -> Sighting | None:
     """The last read for which a frame has no room, unless one that fits was answered since."""
     for seen in reversed(frames):
         is_ata = len(seen.head) >= ATA_HEADER_BYTES and seen.head[19] == Command.ATA
-        if seen.cause in (Refusal.SECTOR_COUNT.words, DropReason.MTU.value) and is_ata:
+        if seen.cause in (Refusal.SECTOR_COUNT.value, DropReason.MTU.value) and is_ata:
             return seen
         is_read = is_ata and ata.OP_OF_OPCODE.get(seen.head[27]) is ata.Op.READ
         if is_read and seen.fate is Fate.ANSWERED:
@@ -374,10 +374,10 @@ def _device(one: Subject) -> Check:
     last = one.frames[-1] if one.frames else None
     if last is None or last.fate is not Fate.REFUSED:
         return Check(name, Verdict.OK, text)
-    if last.cause == Refusal.READ_ONLY.words:
+    if last.cause == Refusal.READ_ONLY.value:
         remedy = f"mount it read-only, or: ggaoectl set {one.name} read-only=false --persist"
         return Check(name, Verdict.NOT_OK, f"{text}: it has tried to write", remedy)
-    if last.cause == Refusal.BEYOND_END.words:
+    if last.cause == Refusal.BEYOND_END.value:
         remedy = f"on the host: aoe-revalidate {one.config.address}"
         text += ": it has asked for more, and may know another size"
         return Check(name, Verdict.NOT_OK, text, remedy)

@@ -86,30 +86,6 @@ async def test_stop_drains_and_start_serves_again(scene: Scene, engine: str) -> 
             assert other.remote.counters.resent == 0
 
 
-def test_stop_says_whether_the_disk_may_be_taken_away(scene: Scene, engine: str) -> None:
-    options = {"path": "slow/disk", "direct_io": False, "write_cache": True}
-    with (
-        scene.slow_disk() as slow,
-        scene.serving(engine, device(**options)) as daemon,
-        scene.wire() as wire,
-    ):
-        slow.hold()
-        wire.send(wire.write(8, b"w" * SECTOR_BYTES, tag=1))
-        wait_until(lambda: daemon.counters()["in_flight"] == 1, DEADLINE_S, "a write that hangs")
-        stopped = daemon.ctl("--json", "stop", "disk")
-        assert (stopped.status, stopped.json["stopped"]) == (4, [])
-        assert "disk: its store has not finished 1 request: do not take it" in stopped.stderr
-        row = daemon.listed("disk")
-        assert (row["state"], row["reason"]) == ("stopped", stopped.json["unfinished"]["disk"])
-        assert daemon.ctl("reload").status == 0  # nobody else has to wait
-        slow.release()
-        assert daemon.ask("stop", "disk")["already"] == ["disk"]
-        assert slow.path.read_bytes()[8 * SECTOR_BYTES :][:SECTOR_BYTES] == b"w" * SECTOR_BYTES
-        with slow.path.open("rb+") as file:  # nobody has it open
-            os.lockf(file.fileno(), os.F_TLOCK, 0)
-        assert daemon.listed("disk")["reason"] == "stopped by the operator"
-
-
 HANGS: dict[str, Any] = {"path": "slow/disk", "direct_io": False, "write_cache": True}
 UNFINISHED = "its store has not finished 1 request: do not take it away yet; "
 
@@ -126,6 +102,22 @@ def hanging(scene: Scene, engine: str) -> Iterator[tuple[Daemon, SlowDisk]]:
         wire.send(wire.write(8, b"w" * SECTOR_BYTES, tag=1))
         wait_until(lambda: daemon.counters()["in_flight"] == 1, DEADLINE_S, "a write that hangs")
         yield daemon, slow
+
+
+def test_stop_says_whether_the_disk_may_be_taken_away(scene: Scene, engine: str) -> None:
+    with hanging(scene, engine) as (daemon, slow):
+        stopped = daemon.ctl("--json", "stop", "disk")
+        assert (stopped.status, stopped.json["stopped"]) == (4, [])
+        assert "disk: its store has not finished 1 request: do not take it" in stopped.stderr
+        row = daemon.listed("disk")
+        assert (row["state"], row["reason"]) == ("stopped", stopped.json["unfinished"]["disk"])
+        assert daemon.ctl("reload").status == 0  # nobody else has to wait
+        slow.release()
+        assert daemon.ask("stop", "disk")["already"] == ["disk"]
+        assert slow.path.read_bytes()[8 * SECTOR_BYTES :][:SECTOR_BYTES] == b"w" * SECTOR_BYTES
+        with slow.path.open("rb+") as file:  # nobody has it open
+            os.lockf(file.fileno(), os.F_TLOCK, 0)
+        assert daemon.listed("disk")["reason"] == "stopped by the operator"
 
 
 @contextmanager

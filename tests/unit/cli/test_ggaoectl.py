@@ -462,6 +462,7 @@ def test_it_starts_without_asyncio_and_without_the_daemon(daemon: Daemon) -> Non
         "ggaoe.cli",
         "ggaoe.cli.changing",
         "ggaoe.cli.ggaoectl",
+        "ggaoe.cli.output",
         "ggaoe.cli.rates",
         "ggaoe.cli.render",
         "ggaoe.errors",

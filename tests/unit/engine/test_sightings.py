@@ -47,8 +47,8 @@ async def test_what_was_asked_and_what_became_of_it(rig: Rig) -> None:
     assert told(disk) == [
         ("eth1", 1, Fate.ANSWERED, ""),
         ("eth1", IDENTIFY, Fate.ANSWERED, ""),
-        ("eth1", 0x30, Fate.REFUSED, Refusal.WRITE_LIST.words),
-        ("eth1", 0x20, Fate.REFUSED, Refusal.SECTOR_COUNT.words),
+        ("eth1", 0x30, Fate.REFUSED, Refusal.WRITE_LIST.value),
+        ("eth1", 0x20, Fate.REFUSED, Refusal.SECTOR_COUNT.value),
         ("eth1", 0x20, Fate.ANSWERED, ""),
     ]
     last = disk.device.last_frames(MAC_A)[-1]
