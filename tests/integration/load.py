@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from ggaoe.client import NoAnswerError, RefusedError, RemoteDevice, Timing
+from ggaoe.client import NoAnswerError, RefusedError, RemoteDevice
 from ggaoe.proto.frame import SECTOR_BYTES, Error
 from integration.scene import DEADLINE_S
 
@@ -22,10 +22,6 @@ WORKERS = 64
 SECTORS = 4
 POLL_INTERVAL_S = 0.005
 RETRY_INTERVAL_S = 0.02
-
-PATIENT = Timing(first_timeout_s=10.0, timeout_min_s=10.0, timeout_max_s=10.0, deadline_s=60.0)
-"""Nothing is sent twice unless it was lost."""
-
 
 T = TypeVar("T")
 

@@ -49,6 +49,10 @@ from helpers.targets import REPOSITORY
 DEADLINE_S = 40.0
 """For whatever is awaited: longer than any of it takes (a reload waits 22 s for disks that do not
 answer), and a hang still fails."""
+PATIENT = Timing(first_timeout_s=10.0, timeout_min_s=10.0, timeout_max_s=10.0, deadline_s=60.0)
+"""Nothing is sent twice unless it was lost, however slow the machine."""
+USUAL = Timing(deadline_s=DEADLINE_S)
+"""Where frames are lost, or a daemon is away for a while."""
 COMMAND_TIMEOUT_S = 30.0
 LEASE_BREAK_S_MIN = 30
 """Longer than a reload waits for a store."""
@@ -173,11 +177,11 @@ class Scene:
         self,
         *interfaces: str,
         namespace: Namespace | None = None,
-        timing: Timing | None = None,
+        timing: Timing = PATIENT,
     ) -> Initiator:
         """Our own client, in the host's namespace unless another is given."""
         with (namespace or self.host).entered():
-            return Initiator(list(interfaces) or ["near0"], timing or Timing(deadline_s=DEADLINE_S))
+            return Initiator(list(interfaces) or ["near0"], timing)
 
     @contextmanager
     def wire(self, interface: str = "near0", namespace: Namespace | None = None) -> Iterator[Wire]:

@@ -19,7 +19,7 @@ from ggaoe.engine.select import ENGINES
 from ggaoe.errors import ControlError
 from ggaoe.proto.frame import SECTOR_BYTES
 from helpers.netns import wait_until
-from integration.load import PATIENT, Load, running
+from integration.load import Load, running
 from integration.scene import (
     DEADLINE_S,
     DISK_BYTES,
@@ -61,7 +61,7 @@ async def test_stop_drains_and_start_serves_again(scene: Scene, engine: str) -> 
     disk = scene.disk()
     scene.disk("other")
     with scene.serving(engine, device(), device("other", 2)) as daemon:
-        async with scene.initiator(timing=PATIENT) as initiator:
+        async with scene.initiator() as initiator:
             other = Load(await initiator.open(0, 2), scene.directory / "other")
             await round_trip(initiator, disk)
             async with running(other):
@@ -213,7 +213,7 @@ async def test_set_is_in_force_until_a_reload(scene: Scene, engine: str) -> None
     scene.disk()
     with scene.serving(engine, device(queue_length=7)) as daemon:
         text = daemon.config.read_text()
-        async with scene.initiator(timing=PATIENT) as initiator:
+        async with scene.initiator() as initiator:
             load = Load(await initiator.open(0, 1), scene.directory / "disk")
             async with running(load):
                 dry = daemon.ask("set", "disk", "queue-length=9", "--dry-run")
@@ -310,7 +310,7 @@ async def test_swap_exchanges_the_backing_of_a_live_export(scene: Scene, engine:
     larger, smaller = scene.disk("larger", 2 * DISK_BYTES), scene.disk("smaller", DISK_BYTES // 2)
     larger.write_bytes(b"L" * 2 * DISK_BYTES)
     with scene.serving(engine, device()) as daemon:
-        async with scene.initiator(timing=PATIENT) as initiator:
+        async with scene.initiator() as initiator:
             remote = await initiator.open(0, 1)
             await round_trip(initiator, disk)
             refused = daemon.ctl("swap", "disk", str(smaller))

@@ -12,7 +12,6 @@ import pytest
 
 from ggaoe import __version__
 from ggaoe.proto.frame import SECTOR_BYTES, Command
-from integration.load import PATIENT
 from integration.scene import DISK_BYTES, Scene, device
 
 DISK = device()
@@ -22,7 +21,7 @@ async def test_counters_count_what_was_done(scene: Scene) -> None:
     scene.disk()
     host = scene.host.mac("near0").hex(":")
     with scene.serving(DISK, device("gone", 2)) as daemon:
-        async with scene.initiator(timing=PATIENT) as initiator:
+        async with scene.initiator() as initiator:
             remote = await initiator.open(0, 1)
             await remote.write(0, bytes(64 * SECTOR_BYTES))
             await remote.read(0, 32)
@@ -167,7 +166,7 @@ async def test_trace_shows_what_passes(scene: Scene) -> None:
     scene.disk()
     capture = scene.directory / "capture.pcapng"
     with scene.serving(DISK) as daemon:
-        async with scene.initiator(timing=PATIENT) as initiator:
+        async with scene.initiator() as initiator:
             remote = await initiator.open(0, 1)
             for options in ((), ("--pcap", str(capture))):
                 tracing = asyncio.create_task(

@@ -18,7 +18,7 @@ from ggaoe.engine.select import ENGINES
 from helpers.needs import requires_program
 from helpers.netns import wait_until
 from helpers.targets import REPOSITORY
-from integration.load import PATIENT, Load, running
+from integration.load import Load, running
 from integration.scene import DEADLINE_S, GGAOE, Scene, device
 
 pytestmark = pytest.mark.one_engine
@@ -106,7 +106,7 @@ async def test_a_scrape_says_what_stats_say(scene: Scene, engine: str) -> None:
     disk = scene.disk()
     sections = (defaults(metrics=TCP, engine=engine), device(), device("gone", 2))
     with scene.serving(*sections) as daemon:
-        async with scene.initiator(timing=PATIENT) as initiator:
+        async with scene.initiator() as initiator:
             remote = await initiator.open(0, 1)
             load = Load(remote, disk, workers=8)
             async with running(load):
@@ -135,7 +135,7 @@ async def test_alerts_and_dashboard_ask_for_what_there_is(scene: Scene, name: st
     """Each metric that they name is there, and what they ask of it by a label's value, too."""
     scene.disk()
     with scene.serving(device(), device("gone", 2, interfaces="nowhere*")) as daemon:
-        async with scene.initiator(timing=PATIENT) as initiator:
+        async with scene.initiator() as initiator:
             await (await initiator.open(0, 1)).read(0, 1)
         scene.target.run("ip", "link", "set", "far0", "down")
         daemon.wait_for_interface("far0", serving=False)

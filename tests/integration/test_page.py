@@ -9,7 +9,7 @@ import pytest
 
 from helpers.browser import Browser
 from helpers.needs import requires_program
-from integration.load import PATIENT, Load, running
+from integration.load import Load, running
 from integration.scene import Scene, device
 
 pytestmark = pytest.mark.one_engine
@@ -43,7 +43,7 @@ async def test_it_shows_what_goes_on(scene: Scene, browser: Browser) -> None:
     with scene.serving(
         DEFAULTS, device(), device(MARKUP.replace("/", ""), 3, path="other"), missing
     ):
-        async with scene.initiator(timing=PATIENT) as initiator:
+        async with scene.initiator() as initiator:
             load = Load(await initiator.open(0, 1), disk, workers=4)
             async with running(load):
                 browser.look(1400, 900, dark=False)
@@ -76,7 +76,7 @@ async def test_it_shows_what_goes_on(scene: Scene, browser: Browser) -> None:
 async def test_it_shows_who_is_slowed_down(scene: Scene, browser: Browser) -> None:
     disk = scene.disk()
     with scene.serving(DEFAULTS, device(iops_limit=200, iops_burst=1)):
-        async with scene.initiator(timing=PATIENT) as initiator:
+        async with scene.initiator() as initiator:
             remote = await initiator.open(0, 1)
             browser.open(f"http://127.0.0.1:{PORT}/")
             heads = "document.querySelector('#hosts').innerText"

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 
 import pytest
 
-from ggaoe.client import AtaCommandError, NoAnswerError, RefusedError, RemoteDevice, Timing
+from ggaoe.client import AtaCommandError, NoAnswerError, RefusedError, RemoteDevice
 from ggaoe.engine.select import ENGINES
 from ggaoe.proto.ata import AtaError
 from ggaoe.proto.frame import SECTOR_BYTES, Command, Error
 from ggaoe.proto.query import Ccmd, pack_config
 from helpers.netns import veth, wait_until
-from integration.load import PATIENT, SECTORS, WORKERS, Load, running
-from integration.scene import DEADLINE_S, DISK_SECTORS, Daemon, Scene, Wire, device
+from integration.load import SECTORS, WORKERS, Load, running
+from integration.scene import DEADLINE_S, DISK_SECTORS, USUAL, Daemon, Scene, Wire, device
 
 STEADY = device("steady", 1)
 BASE_OF_SECOND_HOST = WORKERS * SECTORS
@@ -54,7 +54,7 @@ async def stage(scene: Scene) -> AsyncIterator[Stage]:
         async with AsyncExitStack() as stack:
             loads: dict[int, list[Load]] = {1: [], 2: []}
             for number, interface in enumerate(("near0", "near1")):
-                initiator = scene.initiator(interface, timing=PATIENT)
+                initiator = scene.initiator(interface)
                 await stack.enter_async_context(initiator)
                 for slot, disk in enumerate(disks.values(), start=1):
                     remote = await initiator.open(0, slot)
@@ -158,7 +158,7 @@ async def test_a_device_is_drained_swapped_and_announced(
     """Its hosts may have to ask again, but never see an error."""
     disk = stage.scene.directory / "other"
     (stage.scene.directory / "renamed").hardlink_to(disk)
-    async with stage.scene.initiator(timing=Timing(deadline_s=DEADLINE_S)) as initiator:
+    async with stage.scene.initiator(timing=USUAL) as initiator:
         load = Load(await initiator.open(0, 2), disk)
         async with running(*stage.steady, load):
             for change in changes:
@@ -251,7 +251,7 @@ async def test_an_interface_is_opened_again(scene: Scene) -> None:
     """What was on its way is lost, as on any network, and comes again."""
     disk = scene.disk()
     with scene.serving(device()) as daemon:
-        async with scene.initiator(timing=Timing(deadline_s=DEADLINE_S)) as initiator:
+        async with scene.initiator(timing=USUAL) as initiator:
             load = Load(await initiator.open(0, 1), disk)
             async with running(load):
                 for size_kib in (512, 256):
@@ -295,7 +295,7 @@ async def test_a_device_that_takes_long_does_not_hold_up_the_others(scene: Scene
     with scene.slow_disk() as slow:
         sections = {"path": "slow/disk", "direct_io": False}
         with scene.serving(device(), device("slow", 2, **sections)) as daemon:
-            async with scene.initiator(timing=PATIENT) as initiator:
+            async with scene.initiator() as initiator:
                 load = Load(await initiator.open(0, 1), disk)
                 remote = await initiator.open(0, 2)
                 slow.hold()

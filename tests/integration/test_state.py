@@ -12,7 +12,7 @@ from ggaoe.proto.ata import Smart
 from ggaoe.proto.frame import SECTOR_BYTES, Error
 from ggaoe.proto.query import Ccmd
 from helpers.netns import veth
-from integration.scene import DEADLINE_S, Daemon, Scene, device
+from integration.scene import USUAL, Daemon, Scene, device
 
 DISK = device()
 TEXT = b"\0any \xff bytes\n"
@@ -115,7 +115,7 @@ async def test_a_mask_list_hides_the_device(two_hosts: Scene) -> None:
     with scene.serving(DISK) as daemon:
         async with (
             scene.initiator("near0") as ours,
-            scene.initiator("near1", timing=Timing(deadline_s=DEADLINE_S)) as theirs,
+            scene.initiator("near1", timing=USUAL) as theirs,
         ):
             inside, outside = await two_devices(scene, ours, theirs)
             await outside.read(0, 1)

@@ -8,12 +8,11 @@ from collections.abc import Callable
 
 import pytest
 
-from ggaoe.client import Timing
 from ggaoe.proto.frame import SECTOR_BYTES
 from helpers.netns import wait_until
 from helpers.targets import REPOSITORY
-from integration.load import PATIENT, Load, running
-from integration.scene import DEADLINE_S, GGAOE, Daemon, Scene, device
+from integration.load import Load, running
+from integration.scene import DEADLINE_S, GGAOE, USUAL, Daemon, Scene, device
 
 
 def end_by_sigterm(daemon: Daemon) -> None:
@@ -35,7 +34,7 @@ async def test_what_was_acknowledged_is_in_the_file(
     disk = scene.disk()
     daemon = scene.daemon(device(direct_io=direct_io))
     daemon.start()
-    async with scene.initiator(timing=PATIENT) as initiator:
+    async with scene.initiator() as initiator:
         load = Load(await initiator.open(0, 1), disk)
         load.start()
         await load.more()
@@ -51,7 +50,7 @@ async def test_io_goes_on_after_a_restart(scene: Scene, end: Callable[[Daemon], 
     disk = scene.disk()
     daemon = scene.daemon(device())
     daemon.start()
-    async with scene.initiator(timing=Timing(deadline_s=DEADLINE_S)) as initiator:
+    async with scene.initiator(timing=USUAL) as initiator:
         load = Load(await initiator.open(0, 1), disk)
         async with running(load):
             for _ in range(2):

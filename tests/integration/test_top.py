@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from ggaoe.engine.select import ENGINES
-from integration.load import PATIENT, Load, running
+from integration.load import Load, running
 from integration.scene import DEADLINE_S, GGAOECTL, Scene, device
 
 pytestmark = pytest.mark.one_engine
@@ -25,7 +25,7 @@ async def test_lines_and_json(scene: Scene, engine: str) -> None:
     disk, host = scene.disk(), scene.host.mac("near0").hex(":")
     sections = (f"[defaults]\nengine = {engine}\n", device(), device("gone", 2))
     with scene.serving(*sections) as daemon:
-        async with scene.initiator(timing=PATIENT) as initiator:
+        async with scene.initiator() as initiator:
             load = Load(await initiator.open(0, 1), disk, workers=4)
             async with running(load):
                 words = ("top", "0.5", "--count", "1")

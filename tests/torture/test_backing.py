@@ -21,7 +21,7 @@ from ggaoe.proto.ata import STATUS_ERROR, AtaError
 from ggaoe.proto.frame import SECTOR_BYTES
 from helpers.needs import requires_program
 from helpers.netns import wait_until
-from integration.load import PATIENT, Load, running
+from integration.load import Load, running
 from integration.scene import DEADLINE_S, DISK_BYTES, DISK_SECTORS, MIB, Daemon, Scene, device
 from torture.budget import OVERHEAD_S, seeded, torture_s
 from torture.faulty import FLUSH, READ, STATUS, WRITE, FaultyDisk, fill, loop_device, losetup
@@ -78,7 +78,7 @@ async def undisturbed(scene: Scene, *sections: str) -> AsyncIterator[Daemon]:
     anything."""
     disk = scene.disk("steady")
     with scene.serving(*sections, STEADY) as daemon:
-        async with scene.initiator(timing=PATIENT) as patient:
+        async with scene.initiator() as patient:
             load = Load(await patient.open(0, 9), disk)
             async with running(load):
                 yield daemon
@@ -91,7 +91,7 @@ async def broken(scene: Scene, way: Way) -> AsyncIterator[Broken]:
     with faulty_device(scene, way) as (disk, section):
         async with (
             undisturbed(scene, section) as daemon,
-            scene.initiator(timing=PATIENT) as initiator,
+            scene.initiator() as initiator,
             scene.initiator(timing=IMPATIENT) as impatient,
         ):
             remote = await initiator.open(0, 1)
@@ -328,7 +328,7 @@ async def test_a_sparse_file_on_a_full_file_system(
     with (inside / "disk").open("wb") as file:
         file.truncate(64 * MIB)
     section = device("disk", path="small/disk", direct_io=direct_io, write_cache=write_cache)
-    async with undisturbed(scene, section), scene.initiator(timing=PATIENT) as initiator:
+    async with undisturbed(scene, section), scene.initiator() as initiator:
         remote = await initiator.open(0, 1)
         await remote.write(0, content(1))
         await remote.flush()
@@ -353,7 +353,7 @@ async def test_files_truncated_underneath(scene: Scene) -> None:
     sections = (device("direct", 1), device("buffered", 2, direct_io=False))
     async with (
         undisturbed(scene, *sections) as daemon,
-        scene.initiator(timing=PATIENT) as initiator,
+        scene.initiator() as initiator,
     ):
         remotes = {slot: await initiator.open(0, slot) for slot in disks}
         for slot, remote in remotes.items():
@@ -395,7 +395,7 @@ async def test_a_file_that_is_another_one_now(scene: Scene, how: str) -> None:
     old = content(1) + content(2)
     async with (
         undisturbed(scene, section) as daemon,
-        scene.initiator(timing=PATIENT) as initiator,
+        scene.initiator() as initiator,
     ):
         remote = await initiator.open(0, 1)
         await remote.write(0, content(1))
@@ -428,7 +428,7 @@ async def test_a_reload_need_not_wait_for_the_notice(scene: Scene) -> None:
     disk = scene.disk()
     async with (
         undisturbed(scene, device()) as daemon,
-        scene.initiator(timing=PATIENT) as initiator,
+        scene.initiator() as initiator,
     ):
         remote = await initiator.open(0, 1)
         for fill_byte in range(1, 4):
@@ -443,7 +443,7 @@ async def test_a_file_that_is_moved_away_and_back(scene: Scene) -> None:
     disk = scene.disk()
     async with (
         undisturbed(scene, device()) as daemon,
-        scene.initiator(timing=PATIENT) as initiator,
+        scene.initiator() as initiator,
     ):
         remote = await initiator.open(0, 1)
         disk.rename(disk.with_name("away"))
@@ -460,7 +460,7 @@ async def test_a_loop_device_shrinks_and_grows(scene: Scene) -> None:
     with loop_device(scene.target, backing) as path:
         async with (
             undisturbed(scene, device(path=path)) as daemon,
-            scene.initiator(timing=PATIENT) as initiator,
+            scene.initiator() as initiator,
         ):
             remote = await initiator.open(0, 1)
             await remote.write(0, content(1))
@@ -482,7 +482,7 @@ async def test_a_loop_device_goes_away_and_returns(scene: Scene) -> None:
         section = device("disk", path=path)
         async with (
             undisturbed(scene, section) as daemon,
-            scene.initiator(timing=PATIENT) as initiator,
+            scene.initiator() as initiator,
         ):
             remote = await initiator.open(0, 1)
             await remote.write(0, content(1))

@@ -27,7 +27,7 @@ from ggaoe.proto.target import TargetState
 from ggaoe.server.control import BUSY, CONFIG_INVALID, CONNECTIONS_MAX
 from ggaoe.server.state import encode
 from helpers.netns import veth, wait_until
-from integration.load import PATIENT, Load, running
+from integration.load import Load, running
 from integration.scene import DEADLINE_S, Daemon, Scene, device
 from torture.budget import OVERHEAD_S, seeded, torture_s
 from torture.faulty import fill
@@ -50,7 +50,7 @@ async def undisturbed(scene: Scene, *sections: str) -> AsyncIterator[Daemon]:
     anything."""
     scene.disk("steady")
     with scene.serving(*sections, STEADY) as daemon:
-        async with scene.initiator(timing=PATIENT) as initiator:
+        async with scene.initiator() as initiator:
             load = Load(await initiator.open(0, 9), scene.directory / "steady")
             async with running(load):
                 yield daemon
@@ -202,7 +202,7 @@ async def test_a_state_directory_that_takes_nothing(scene: Scene, why: str) -> N
         pytest.skip("needs tmpfs")
     filler = Path(f"/proc/{scene.target.pid}/root{state}/filler")
     daemon.start()
-    async with scene.initiator(timing=PATIENT) as initiator:
+    async with scene.initiator() as initiator:
         load = Load(await initiator.open(0, 9), scene.directory / "steady")
         remote = await initiator.open(0, 1)
         async with running(load):

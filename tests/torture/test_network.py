@@ -21,7 +21,7 @@ from ggaoe.proto.frame import SECTOR_BYTES, Command, pack_advertisement, padded
 from ggaoe.proto.query import Ccmd, pack_config
 from helpers.needs import requires_program
 from helpers.netns import Namespace, bridge, veth, wait_until
-from integration.load import PATIENT, Load, running
+from integration.load import Load, running
 from integration.scene import DEADLINE_S, Daemon, Scene, Wire, device
 from torture.budget import OVERHEAD_S, seeded, torture_s
 from torture.vitals import Vitals
@@ -42,7 +42,7 @@ MEASURED_S = 12.0
 @asynccontextmanager
 async def steady(scene: Scene, daemon: Daemon) -> AsyncIterator[None]:
     """Verified load by near1 and far1 to e0.9, which must not notice anything."""
-    async with scene.initiator("near1", timing=PATIENT) as initiator:
+    async with scene.initiator("near1") as initiator:
         load = Load(await initiator.open(0, 9), scene.directory / "steady")
         async with running(load):
             yield
@@ -177,7 +177,7 @@ async def test_a_full_transmit_queue_loses_nothing(two: Scene, limit: str, optio
     except subprocess.CalledProcessError:
         pytest.skip("needs a kernel with the tbf queueing discipline")
     with two.serving(device(interfaces="far0"), STEADY, options) as daemon:
-        async with steady(two, daemon), two.initiator("near0", timing=PATIENT) as initiator:
+        async with steady(two, daemon), two.initiator("near0") as initiator:
             load = Load(await initiator.open(0, 1), two.directory / "disk")
             async with running(load):
                 end_s = time.monotonic() + torture_s(1)
@@ -242,7 +242,7 @@ async def test_honest_traffic_beside_a_flood(two: Scene, engine: str) -> None:
     with two.serving(device(interfaces="far2, far1")) as daemon:
         async with (
             two.initiator("near2", timing=Timing(timeout_max_s=0.4, deadline_s=DEADLINE_S)) as one,
-            two.initiator("near1", timing=PATIENT) as other,
+            two.initiator("near1") as other,
         ):
             flooded_link = Load(await one.open(0, 1), two.directory / "disk", 0)
             other_link = Load(await other.open(0, 1), two.directory / "disk", 1024)
@@ -298,7 +298,7 @@ async def test_two_targets_at_one_address_tell_so_once(two: Scene) -> None:
         second = Daemon(namespace, directory)
         second.configure(device(), announcing)
         two.logs.append(second.log)
-        async with steady(two, daemon), two.initiator("near2", timing=PATIENT) as initiator:
+        async with steady(two, daemon), two.initiator("near2") as initiator:
             load = Load(await initiator.open(0, 1), two.directory / "disk")
             with two.wire("near2") as wire:
                 async with running(load):
@@ -319,7 +319,7 @@ async def test_our_own_frames_come_back(two: Scene) -> None:
     """From a mirroring port. (A switch would learn from them that we are where the mirror is.)"""
     with two.serving(device(interfaces="far0"), STEADY) as daemon:
         target = two.target.mac("far0")
-        async with steady(two, daemon), two.initiator("near0", timing=PATIENT) as initiator:
+        async with steady(two, daemon), two.initiator("near0") as initiator:
             load = Load(await initiator.open(0, 1), two.directory / "disk")
             with two.wire("near0") as wire:
                 async with running(load):
@@ -346,7 +346,7 @@ async def test_two_of_our_interfaces_on_one_network(two: Scene) -> None:
         two.host.ip("link set sw2 master switch")
         await asyncio.to_thread(daemon.wait_for_interface, "far3", serving=True)
         macs = {two.target.mac(name): 0 for name in ("far2", "far3")}
-        async with steady(two, daemon), two.initiator("near2", timing=PATIENT) as initiator:
+        async with steady(two, daemon), two.initiator("near2") as initiator:
             load = Load(await initiator.open(0, 1), two.directory / "disk")
             with two.wire("near2") as wire:
                 async with running(load):

@@ -22,7 +22,6 @@ import pytest
 from ggaoe.proto.frame import SECTOR_BYTES
 from helpers.needs import requires_program
 from helpers.netns import wait_until
-from integration.load import PATIENT
 from integration.scene import DEADLINE_S, MIB, Daemon, Scene, device
 from torture.budget import OVERHEAD_S, seeded, torture_s
 from torture.ledger import FINDINGS_MAX, Finding, Ledger, Load, Write
@@ -157,7 +156,7 @@ async def test_what_was_acknowledged_survives(scene: Scene, engine: str, layout:
         pytest.skip(f"the {engine} engine has no such way")
     with rig(scene, LAYOUTS[layout]) as one:
         end_s = time.monotonic() + torture_s(SECONDS)
-        async with scene.initiator(timing=PATIENT) as initiator:
+        async with scene.initiator() as initiator:
             remote = await initiator.open(0, 1)
             load = Load(remote, one.ledger, one.rng, lambda: len(one.recorder.record), overlap=True)
             rounds = 0
@@ -186,7 +185,7 @@ async def test_what_was_acknowledged_survives(scene: Scene, engine: str, layout:
 async def test_a_write_cache_loses_what_was_not_flushed(scene: Scene, engine: str) -> None:
     """And so the judge can see a loss, which is what the other tests rely on."""
     with rig(scene, LAYOUTS["direct"], write_cache=True) as one:
-        async with scene.initiator(timing=PATIENT) as initiator:
+        async with scene.initiator() as initiator:
             remote = await initiator.open(0, 1)
             load = Load(remote, one.ledger, one.rng, lambda: len(one.recorder.record), overlap=True)
             async with load.running():

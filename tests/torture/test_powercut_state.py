@@ -13,7 +13,6 @@ import pytest
 
 from ggaoe.proto.target import TargetState
 from ggaoe.server.state import StateStore, decode
-from integration.load import PATIENT
 from integration.scene import MIB, Scene, device
 from torture.budget import OVERHEAD_S, seeded, torture_s
 from torture.changes import StateChanges, mac_of, text_of
@@ -62,7 +61,7 @@ async def one_round(scene: Scene, rng: random.Random, seconds: float) -> tuple[i
     with state_directory(scene, rng) as recorder:
         made_at = len(recorder.record)
         with scene.serving(device()):
-            async with scene.initiator(timing=PATIENT) as initiator:
+            async with scene.initiator() as initiator:
                 remote = await initiator.open(0, 1)
                 changes = StateChanges(remote, us, lambda: len(recorder.record))
                 end_s = time.monotonic() + seconds
