@@ -5,11 +5,12 @@ export VENV
 
 setup: ; @bash packaging/devel/setup.sh
 demo: setup ; @bash bench/demo.sh
-# Tests of the whole daemon, and of links in real time, want the machine for themselves; the others run beside each other.
+# The first tests compute; the others, of links in real time and of the whole daemon, wait most of the time.
 WHOLE := tests/integration tests/interop tests/torture
-ALONE := tests/unit/client tests/unit/net $(WHOLE)
+WAITING := tests/unit/client tests/unit/net $(WHOLE)
+BESIDE := -n 3 --dist worksteal
 
-test: setup ; $(VENV)/bin/pytest -n auto $(ALONE:%=--ignore=%) && $(VENV)/bin/pytest $(ALONE) && GGAOE_ENGINE=portable $(VENV)/bin/pytest -m "not one_engine" $(WHOLE)
+test: setup ; $(VENV)/bin/pytest -n auto $(WAITING:%=--ignore=%) && $(VENV)/bin/pytest $(BESIDE) $(WAITING) && GGAOE_ENGINE=portable $(VENV)/bin/pytest $(BESIDE) -m "not one_engine" $(WHOLE)
 test-quick: setup ; $(VENV)/bin/pytest -n auto tests/tidy tests/unit tests/property
 lint: setup ; $(VENV)/bin/pytest tests/tidy
 sanitize: setup ; @bash packaging/devel/sanitize.sh

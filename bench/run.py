@@ -71,7 +71,8 @@ class Bench:
             for index in range(case.interfaces):
                 veth(near, f"near{index}", far, f"far{index}", case.mtu_bytes)
             exports = self._exports(case)
-            with log.open("wb") as output, tempfile.TemporaryDirectory(dir=self.directory) as own:
+            # Not below `directory`, whose path may be too long for a socket.
+            with log.open("wb") as output, tempfile.TemporaryDirectory(prefix="ggaoe-") as own:
                 processes = [
                     far.spawn(
                         *ON_TARGET_CORE,
