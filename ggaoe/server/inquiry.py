@@ -5,6 +5,7 @@ Owns how the engine's records are put together. Judges nothing.
 
 from __future__ import annotations
 
+import asyncio
 from typing import NamedTuple
 
 from ggaoe.engine.base import Device, Engine, Port
@@ -19,33 +20,44 @@ class Strayed(NamedTuple):
     stray: Stray
 
 
-class Inquiry:
-    """About the host with the address `mac`, at `now_s` of the monotonic clock."""
+async def inquire(engine: Engine, mac: bytes, now_s: float) -> Inquiry:
+    """About the host with the address `mac`, at `now_s` of the monotonic clock; a device in each
+    turn of the loop, as there may be many, each with many hosts."""
+    inquiry = Inquiry(mac, now_s, sorted(port.name for port in engine.ports.values()))
+    for device in list(engine.devices.values()):
+        inquiry.ask(device)
+        await asyncio.sleep(0)
+    for port in engine.ports.values():
+        inquiry.ask_strays(port)
+    inquiry.strays.sort(key=lambda strayed: strayed.stray.time_s)
+    return inquiry
 
-    def __init__(self, engine: Engine, mac: bytes, now_s: float) -> None:
+
+class Inquiry:
+    """What has been found of one host."""
+
+    def __init__(self, mac: bytes, now_s: float, interfaces: list[str]) -> None:
         self.mac = mac
         self.now_s = now_s
-        self.interfaces = sorted(port.name for port in engine.ports.values())
+        self.interfaces = interfaces
         """That serve something."""
         self.heard_s: dict[str, float] = {}
         """When it was heard last, by interface."""
         self.strays: list[Strayed] = []
         """The last of its frames that has come to no device, of each interface; oldest first."""
         self._others: dict[str, set[bytes]] = {}
-        for device in engine.devices.values():
-            self._ask(device)
-        for port in engine.ports.values():
-            for source, stray in port.link.strays.items():
-                self._heard(source, port.name, stray.time_s)
-                if source == mac:
-                    self.strays.append(Strayed(port, stray))
-        self.strays.sort(key=lambda strayed: strayed.stray.time_s)
 
-    def _ask(self, device: Device) -> None:
+    def ask(self, device: Device) -> None:
         for source, initiator in device.initiators.items():
             self._heard(source, initiator.interface, initiator.last_seen_s)
         for seen in device.last_frames(self.mac):
             self._heard(self.mac, seen.interface, seen.time_s)
+
+    def ask_strays(self, port: Port) -> None:
+        for source, stray in port.link.strays.items():
+            self._heard(source, port.name, stray.time_s)
+            if source == self.mac:
+                self.strays.append(Strayed(port, stray))
 
     def _heard(self, source: bytes, interface: str, time_s: float) -> None:
         if source == self.mac:

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from ggaoe import __version__
+from ggaoe import __version__, parts
 from ggaoe.config import DeviceConfig
 from ggaoe.engine.base import Device, Port, sectors_of
 from ggaoe.engine.counters import DeviceCounters, InitiatorCounters, Initiators
@@ -43,7 +43,7 @@ from ggaoe.server.control import (
     string_list,
 )
 from ggaoe.server.export import Export, limits_of
-from ggaoe.server.inquiry import Inquiry, sighting_of
+from ggaoe.server.inquiry import Inquiry, inquire, sighting_of
 from ggaoe.server.why import Subject, checks
 from ggaoe.units import format_mac, parse_mac
 
@@ -77,7 +77,7 @@ class Verbs:
             "reload": self._reload,
             "list": splitting(self._list),
             "show": in_parts(self._show),
-            "why": splitting(self._why),
+            "why": in_parts(self._why),
             "stats": in_parts(self._stats),
             "events": self._events,
             "metrics": self._metrics,
@@ -248,11 +248,11 @@ class Verbs:
 
         return tell()
 
-    async def _why(self, params: Params) -> Json:
+    async def _why(self, params: Params) -> Parts:
         host = _host(params)
         names, missing = self._named(params)
-        inquiry = Inquiry(self._daemon.engine, host, time.monotonic())
-        return {
+        inquiry = await inquire(self._daemon.engine, host, time.monotonic())
+        head: Json = {
             "host": format_mac(host),
             "interfaces": inquiry.interfaces,
             "heard": [
@@ -261,9 +261,18 @@ class Verbs:
             ],
             "others": inquiry.others,
             "frames": [_seen(inquiry, sighting_of(strayed)) for strayed in inquiry.strays],
-            "devices": [self._reasons(name, inquiry) for name in names],
+            "devices": [],
             **({"missing": missing} if missing else {}),
         }
+
+        async def tell() -> Parts:
+            for part in parts.split(head):
+                yield part
+            for name in names:
+                if name in self._daemon.config.devices:  # still
+                    yield {"devices": [self._reasons(name, inquiry)]}
+
+        return tell()
 
     def _reasons(self, name: str, inquiry: Inquiry) -> Json:
         """What a host may do with a device, what it has sent to it, and what each check finds."""

@@ -16,7 +16,7 @@ from ggaoe.net.strays import Stray
 from ggaoe.proto.ata import Op
 from ggaoe.proto.rules import Rule, Rules
 from ggaoe.proto.target import TargetState
-from ggaoe.server.inquiry import Inquiry
+from ggaoe.server.inquiry import inquire
 from ggaoe.server.why import Check, Subject, Verdict, checks
 from ggaoe.testing.engine import ENGINES_ON_MEMORY
 from ggaoe.units import format_mac
@@ -55,10 +55,10 @@ def config(**options: object) -> DeviceConfig:
     return device_config("disk", "/srv/disk", (SHELF, SLOT), **options)
 
 
-def subject(rig: Rig, disk: Disk | None, **facts: object) -> Subject:
+async def subject(rig: Rig, disk: Disk | None, **facts: object) -> Subject:
     """As the daemon puts it together, of a device that serves unless `facts` say otherwise."""
     of = Subject(
-        Inquiry(rig.engine, MAC_A, NOW_S),
+        await inquire(rig.engine, MAC_A, NOW_S),
         config(),
         "serving",
         None,
@@ -70,8 +70,8 @@ def subject(rig: Rig, disk: Disk | None, **facts: object) -> Subject:
     return replace(of, **facts)  # type: ignore[arg-type]
 
 
-def found(rig: Rig, disk: Disk | None, **facts: object) -> dict[str, Check]:
-    answer = {check.check: check for check in checks(subject(rig, disk, **facts))}
+async def found(rig: Rig, disk: Disk | None, **facts: object) -> dict[str, Check]:
+    answer = {check.check: check for check in checks(await subject(rig, disk, **facts))}
     assert list(answer) == NAMES
     for check in answer.values():
         assert check.remedy is not None or check.verdict is not Verdict.NOT_OK, check
@@ -92,7 +92,7 @@ async def test_all_is_well(rig: Rig) -> None:
     host = Host(port, MAC_A)
     await query(host)
     await host.good(host.write(0, b"x" * 1024))
-    answer = found(rig, disk)
+    answer = await found(rig, disk)
     assert {check.verdict for check in answer.values()} == {Verdict.OK}
     assert all(check.remedy is None for check in answer.values())
     assert "announces 2 sectors" in answer["MTU"].text
@@ -105,7 +105,7 @@ async def test_a_host_that_was_never_heard(rig: Rig) -> None:
     disk = rig.disk(ports[0])
     rig.disk(ports[1], name="other", slot=SLOT + 1)
     await query(Host(ports[1], MAC_B, SLOT + 1))
-    answer = found(rig, disk)
+    answer = await found(rig, disk)
     for name in ("interface", "MTU", "VLAN", "address"):
         assert answer[name].verdict is Verdict.UNKNOWN
     assert answer["interface"].text == "never heard on eth1; other hosts: 1 on eth2"
@@ -120,7 +120,7 @@ async def test_a_host_that_is_heard_elsewhere(rig: Rig) -> None:
     disk = rig.disk(ports[0])
     rig.disk(ports[1], name="other", slot=SLOT + 1)
     await query(Host(ports[1], MAC_A, SLOT + 1))
-    fault = only_fault(found(rig, disk))
+    fault = only_fault(await found(rig, disk))
     assert (fault.check, fault.verdict) == ("interface", Verdict.NOT_OK)
     assert fault.remedy is not None
     assert "add eth2 to interfaces of disk" in fault.remedy
@@ -142,7 +142,7 @@ async def test_a_host_that_is_heard_elsewhere(rig: Rig) -> None:
 async def test_no_interface_serves_it(
     rig: Rig, wanted: list[Interface], unserved: dict[str, str], text: str, remedy: str
 ) -> None:
-    fault = only_fault(found(rig, rig.disk(), wanted=wanted, unserved=unserved))
+    fault = only_fault(await found(rig, rig.disk(), wanted=wanted, unserved=unserved))
     assert fault.check == "interface"
     assert fault.text == f"no interface serves the device: {text}"
     assert (fault.remedy or "").startswith(remedy)
@@ -152,12 +152,12 @@ async def test_more_sectors_than_fit(rig: Rig) -> None:
     disk = rig.disk(port := rig.port())
     host = Host(port, MAC_A)
     await host.answer(host.read(0, 17))
-    fault = only_fault(found(rig, disk))
+    fault = only_fault(await found(rig, disk))
     assert fault.check == "MTU"
     assert "17 sectors in one frame on eth1; eth1 has 1500, and announces 2" in fault.text
     assert "ip link set eth1 mtu 8740" in (fault.remedy or "")
     await host.good(host.read(0, 2))  # it has learnt
-    assert found(rig, disk)["MTU"].verdict is Verdict.OK
+    assert (await found(rig, disk))["MTU"].verdict is Verdict.OK
 
 
 async def test_a_mtu_that_has_shrunk(rig: Rig) -> None:
@@ -165,7 +165,7 @@ async def test_a_mtu_that_has_shrunk(rig: Rig) -> None:
     disk = rig.disk(port := rig.port())
     Host(port, MAC_A).read(0, 16)
     await until(lambda: disk.device.last_frames(MAC_A))
-    assert only_fault(found(rig, disk)).check == "MTU"
+    assert only_fault(await found(rig, disk)).check == "MTU"
 
 
 def stray(port: Port, reason: str, time_s: float = 1.0, **fields: int) -> None:
@@ -187,25 +187,25 @@ async def test_frames_that_come_to_no_device(
 ) -> None:
     disk = rig.disk(port := rig.port())
     stray(port, reason, slot=9)
-    answer = found(rig, disk)
+    answer = await found(rig, disk)
     assert only_fault(answer).check == check
     assert text in answer[check].text
     assert remedy in (answer[check].remedy or "")
     assert answer["interface"].verdict is Verdict.OK
     await query(Host(port, MAC_A))  # later, it is right
-    assert found(rig, disk)[check].verdict is Verdict.OK
+    assert (await found(rig, disk))[check].verdict is Verdict.OK
 
 
 async def test_a_vlans_interface_is_called_so(rig: Rig) -> None:
     disk = rig.disk(port := rig.port())
     await query(Host(port, MAC_A))
-    answer = found(rig, disk, wanted=[replace(interface(), vlan_id=5)])
+    answer = await found(rig, disk, wanted=[replace(interface(), vlan_id=5)])
     assert answer["VLAN"] == Check("VLAN", Verdict.OK, "eth1 is VLAN 5")
 
 
 async def test_a_duplicate_address(rig: Rig) -> None:
     disk = rig.disk(rig.port())
-    fault = only_fault(found(rig, disk, conflicts=frozenset({MAC_B})))
+    fault = only_fault(await found(rig, disk, conflicts=frozenset({MAC_B})))
     assert fault.text == f"{B} answers for e258.3, too"
 
 
@@ -223,17 +223,17 @@ async def test_a_duplicate_address(rig: Rig) -> None:
 )  # fmt: skip
 async def test_lists(rig: Rig, option: str, rules: Rules, text: str, remedy: str) -> None:
     disk = rig.disk(rig.port())
-    fault = only_fault(found(rig, disk, config=config(**{option: rules})))
+    fault = only_fault(await found(rig, disk, config=config(**{option: rules})))
     assert (fault.check, fault.text) == ("access lists", f"it is refused {text}")
     assert remedy in (fault.remedy or "")
 
 
 async def test_every_list_is_told_and_the_first_is_remedied(rig: Rig) -> None:
     lists = {"write": all_but(MAC_A), "change": only(MAC_B), "accept": only(MAC_A)}
-    answer = found(rig, rig.disk(rig.port()), config=config(**lists))
+    answer = await found(rig, rig.disk(rig.port()), config=config(**lists))
     assert answer["access lists"].text == "it is refused write: !but; change: not in the list"
     del lists["write"], lists["change"]
-    answer = found(rig, rig.disk(rig.port(2), name="b", slot=9), config=config(**lists))
+    answer = await found(rig, rig.disk(rig.port(2), name="b", slot=9), config=config(**lists))
     assert answer["access lists"].text == "nothing is refused (accept: only)"
 
 
@@ -241,26 +241,28 @@ async def test_what_hosts_have_set(rig: Rig) -> None:
     disk = rig.disk(rig.port())
     target = disk.device.target
     target.state = TargetState(mask=(MAC_B, MAC_C))
-    fault = only_fault(found(rig, disk))
+    fault = only_fault(await found(rig, disk))
     assert (fault.check, B in fault.text) == ("mask list", True)
     assert "ggaoectl clear-macmask disk" in (fault.remedy or "")
     target.state = TargetState(mask=(MAC_A,), reserved=(MAC_B,))
-    fault = only_fault(found(rig, disk))
+    fault = only_fault(await found(rig, disk))
     assert fault.text == f"held by {B}: others may not read or write"
     assert "ggaoectl clear-reserve disk" in (fault.remedy or "")
     target.state = TargetState(reserved=(MAC_A,))
-    assert found(rig, disk)["reservation"] == Check("reservation", Verdict.OK, "it holds it")
+    assert (await found(rig, disk))["reservation"] == Check(
+        "reservation", Verdict.OK, "it holds it"
+    )
 
 
 async def test_a_device_that_is_stopped(rig: Rig) -> None:
-    fault = only_fault(found(rig, None, state="stopped", reason="stopped by the operator"))
+    fault = only_fault(await found(rig, None, state="stopped", reason="stopped by the operator"))
     assert (fault.text, fault.remedy) == ("stopped: stopped by the operator", "ggaoectl start disk")
 
 
 async def test_a_device_that_waits(rig: Rig) -> None:
     disk = rig.disk(rig.port())
     disk.device.target.size_sectors = None
-    fault = only_fault(found(rig, disk, state="waiting", reason="No such file"))
+    fault = only_fault(await found(rig, disk, state="waiting", reason="No such file"))
     assert (fault.check, fault.text) == ("device", "waiting: No such file")
 
 
@@ -268,22 +270,22 @@ async def test_what_the_device_refuses(rig: Rig) -> None:
     disk = rig.disk(port := rig.port(), read_only=True)
     host = Host(port, MAC_A)
     await host.answer(host.write(0, "x"))
-    answer = found(rig, disk, config=config(read_only=True))
+    answer = await found(rig, disk, config=config(read_only=True))
     assert only_fault(answer).text == "serving 2 MiB, read-only: it has tried to write"
     await host.answer(host.read(1 << 20))
-    assert "aoe-revalidate e258.3" in (only_fault(found(rig, disk)).remedy or "")
+    assert "aoe-revalidate e258.3" in (only_fault(await found(rig, disk)).remedy or "")
     disk.strike(Fail(5), Op.READ)
     await host.answer(host.read(0))
-    assert "Input/output error" in only_fault(found(rig, disk)).text
+    assert "Input/output error" in only_fault(await found(rig, disk)).text
     disk.heal()
     await host.good(host.read(0))
-    assert found(rig, disk)["device"].verdict is Verdict.OK
+    assert (await found(rig, disk))["device"].verdict is Verdict.OK
 
 
 async def test_limits(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     disk = rig.disk(port := rig.port())
     limited = config(iops_limit=100)
-    assert found(rig, disk, config=limited)["limits"].text == (
+    assert (await found(rig, disk, config=limited))["limits"].text == (
         "iops 100/s: 0 of its requests were delayed"
     )
     monkeypatch.setattr(limit, "SOURCE_BURST", 1)
@@ -292,12 +294,12 @@ async def test_limits(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(3):
         host.send(1, config_argument(0))
     await until(lambda: disk.device.counters.drops["rate_limited"] == 2)
-    fault = only_fault(found(rig, disk))
+    fault = only_fault(await found(rig, disk))
     assert (fault.check, fault.text[:9]) == ("limits", "2 of its ")
 
 
 async def test_ages_are_readable(rig: Rig) -> None:
-    inquiry = Inquiry(rig.engine, MAC_A, NOW_S)
+    inquiry = await inquire(rig.engine, MAC_A, NOW_S)
     ages = (3.4, 300, 4 * 3600, 10 * 86_400)
     assert [inquiry.ago(NOW_S - age) for age in ages] == [
         "3 s ago", "5 min ago", "4 h ago", "10 days ago",
