@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
@@ -54,6 +55,8 @@ from ggaoe.units import format_mac
 STALE_AGE_NS = 5_000_000_000
 """A frame that waited longer in a socket is thrown away: its host has sent it again or given up."""
 CONFLICTS_REMEMBERED_MAX = 256
+CONFLICT_S = 900.0
+"""Another target that has not been heard for so long is taken to be gone: hosts ask each minute."""
 SILENT_REFUSALS = (DropReason.ACCESS_LIST, DropReason.MASK_LIST, DropReason.DISCOVER_LIST)
 """What is dropped because of its sender: told of once for each, as is what it gets errors for."""
 
@@ -203,8 +206,9 @@ class Engine(ABC):
         self.devices: dict[str, Device] = {}
         self._sectors_offered_max: dict[bytes, int] = {}
         """By the address that hosts send to, which outlives an interface taken away and added."""
-        self.conflicts: set[tuple[bytes, int, int]] = set()
-        """Other targets, each with the shelf and slot of ours for which it has answered."""
+        self._conflicts: dict[tuple[bytes, int, int], float] = {}
+        """When other targets have answered last for a shelf and slot of ours; the latest at the
+        end."""
         self._limit_logged_s = -limit.LOG_PAUSE_S
 
     @abstractmethod
@@ -376,7 +380,7 @@ class Engine(ABC):
             _drop_on(port, "malformed", now_s, frame)
             return
         if header.is_response:
-            self._notice_conflict(port, header)
+            self._notice_conflict(port, header, now_s)
             port.guard.useless(now_s)
             return
         source = header.source
@@ -467,7 +471,7 @@ class Engine(ABC):
                 device.counters.aoe_errors += 1
         self.send(port, reply.frame)
 
-    def _notice_conflict(self, port: Port, header: Header) -> None:
+    def _notice_conflict(self, port: Port, header: Header, now_s: float) -> None:
         """Two different disks at one address corrupt data without an error anywhere."""
         ours = {other.path.mac for other in self.ports.values()}
         if header.command != Command.CONFIG or header.source in ours:
@@ -476,10 +480,28 @@ class Engine(ABC):
             return
         port.link.counters.drops["conflict"] += 1
         key = (header.source, header.shelf, header.slot)
-        if key in self.conflicts or len(self.conflicts) >= CONFLICTS_REMEMBERED_MAX:
-            return
-        self.conflicts.add(key)
-        self._hooks.conflict(port, header)
+        is_known = self._is_fresh(key, now_s)
+        self._conflicts.pop(key, None)
+        if len(self._conflicts) >= CONFLICTS_REMEMBERED_MAX:
+            oldest = next(iter(self._conflicts))
+            if self._is_fresh(oldest, now_s):
+                return
+            del self._conflicts[oldest]
+        self._conflicts[key] = now_s
+        if not is_known:
+            self._hooks.conflict(port, header)
+
+    def _is_fresh(self, key: tuple[bytes, int, int], now_s: float) -> bool:
+        return now_s - self._conflicts.get(key, -math.inf) < CONFLICT_S
+
+    def conflicts_with(self, shelf: int, slot: int) -> frozenset[bytes]:
+        """Other targets that have answered for this address of late."""
+        now_s = self._clock.monotonic_ns() / 1e9
+        return frozenset(
+            key[0]
+            for key in self._conflicts
+            if key[1:] == (shelf, slot) and self._is_fresh(key, now_s)
+        )
 
     def _trace(self, device: Device, header: Header, io: Io) -> None:
         _trace.info(

@@ -289,11 +289,7 @@ class Verbs:
             device,
             interfaces.wanted_by(config),
             interfaces.unserved(config),
-            frozenset(
-                mac
-                for mac, *address in self._daemon.engine.conflicts
-                if address == [config.shelf, config.slot]
-            ),
+            self._daemon.engine.conflicts_with(config.shelf, config.slot),
         )
         seen = subject.initiator
         return {

@@ -65,7 +65,7 @@ class Subject:
     unserved: dict[str, str]
     """Why such an interface does not serve, by name."""
     conflicts: frozenset[bytes]
-    """Other targets that answer for its address."""
+    """Other targets that have answered for its address of late."""
 
     @property
     def name(self) -> str:

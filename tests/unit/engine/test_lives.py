@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 from ggaoe.backend.faults import Short
+from ggaoe.engine import base
 from ggaoe.net.link import Interface, Link, LinkSettings
 from ggaoe.net.readable import Readable
 from ggaoe.proto.ata import AtaError, Op
@@ -409,5 +410,20 @@ async def test_another_target_at_our_address_is_reported_once(rig: Rig) -> None:
     assert link.counters.drops["conflict"] == 3
     link.deliver(claim(MAC_A))
     await until(lambda: len(rig.conflicts) == 2)
+    assert rig.engine.conflicts_with(SHELF, SLOT) == {MAC_A, MAC_B}
     assert not link.sent
     assert not disk.seen
+
+
+async def test_another_target_that_was_gone_is_reported_again(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = rig.port()
+    rig.disk(port)
+    claim = request(1, config_argument(0), source=MAC_B, version_flags=0x18)
+    link_of(port).deliver(claim)
+    await until(lambda: len(rig.conflicts) == 1)
+    monkeypatch.setattr(base, "CONFLICT_S", 0.0)
+    assert not rig.engine.conflicts_with(SHELF, SLOT)
+    link_of(port).deliver(claim)
+    await until(lambda: len(rig.conflicts) == 2)
