@@ -32,6 +32,7 @@ MEMORY_MIB = 512
 POWER_OFF_TIMEOUT_S = 15.0
 VECTOR_DEPTH_FRAMES = 128
 CONSOLE_READ_BYTES = 65536
+QUIET_S = 5.0
 KERNEL_WARNING = 4  # messages of this level and below it are worse than a notice
 _OF_A_BUSY_MACHINE = "hrtimer: interrupt took "
 """The guest was not given a processor for a while."""
@@ -286,26 +287,36 @@ def _converse(process: Process, actions: Mapping[str, Action], deadline_s: float
     assert process.stdin is not None
     assert process.stdout is not None
     seen: list[str] = []
+    answer = b""
     for line in _lines(process.stdout.fileno(), deadline_s):
+        if line is None:
+            # A guest may miss that there is something to be read, until there is more.
+            os.write(process.stdin.fileno(), answer)
+            continue
         seen.append(line)
+        answer = b""
         if not line.startswith("@@host "):
             continue
-        _, name, *arguments = line.split()
+        _, since, name, *arguments = line.split()
+        answer = f"done {since}\n".encode()
+        if name != "exit":
+            actions[name](*arguments)
+        os.write(process.stdin.fileno(), answer)
         if name == "exit":
-            os.write(process.stdin.fileno(), b"done\n")
             return _transcript(seen, int(arguments[0]))
-        actions[name](*arguments)
-        os.write(process.stdin.fileno(), b"done\n")
     state = "ended early" if process.poll() is not None else "did not finish in time"
     raise GuestError(f"the guest {state}; its console:\n" + "\n".join(seen))
 
 
-def _lines(console_fd: int, deadline_s: float) -> Iterator[str]:
-    """Lines of the console until it closes or `deadline_s` (monotonic) has passed."""
+def _lines(console_fd: int, deadline_s: float) -> Iterator[str | None]:
+    """Lines of the console until it closes or `deadline_s` (monotonic) has passed; None whenever
+    it is quiet for a while."""
     rest = b""
     while (left_s := deadline_s - time.monotonic()) > 0:
-        readable, _, _ = select.select([console_fd], [], [], left_s)
-        data = os.read(console_fd, CONSOLE_READ_BYTES) if readable else b""
+        if not select.select([console_fd], [], [], min(left_s, QUIET_S))[0]:
+            yield None
+            continue
+        data = os.read(console_fd, CONSOLE_READ_BYTES)
         if not data:
             break
         *lines, rest = (rest + data).split(b"\n")
