@@ -8,8 +8,6 @@ import os
 import random
 import shutil
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from ggaoe.client import AtaCommandError, RefusedError
 from ggaoe.engine.select import live_engine
 from ggaoe.proto.ata import AtaError, Opcode
 from ggaoe.proto.frame import SECTOR_BYTES, Error
+from helpers.loop import loop_device
 from helpers.needs import requires_program
 from helpers.netns import wait_until
 from integration.scene import (
@@ -307,23 +306,6 @@ async def test_28_bit_commands(scene: Scene) -> None:
 
 
 # --- block devices -----------------------------------------------------------------------------
-
-
-@contextmanager
-def loop_device(backing: Path) -> Iterator[Path]:
-    """A block device that is `backing`."""
-    requires_program("losetup")
-    try:
-        done = subprocess.run(
-            ["losetup", "--find", "--show", backing], check=True, capture_output=True, text=True
-        )
-    except subprocess.CalledProcessError as error:
-        pytest.skip(f"needs loop devices: {error.stderr.strip()}")
-    path = Path(done.stdout.strip())
-    try:
-        yield path
-    finally:
-        subprocess.run(["losetup", "--detach", path], check=True)
 
 
 @pytest.mark.one_engine

@@ -7,8 +7,6 @@ import os
 import pwd
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,8 @@ import pytest
 from ggaoe.engine.select import ENGINES
 from ggaoe.server.doctor.storage import disks_below
 from ggaoe.units import format_mac
-from helpers.needs import requires_namespaces, requires_program, requires_root
+from helpers.loop import loop_device
+from helpers.needs import requires_namespaces, requires_program
 from helpers.netns import bridge
 from helpers.targets import REPOSITORY, Vblade
 from integration.scene import DISK_BYTES, GGAOE, MIB, Daemon, Scene, device
@@ -296,26 +295,11 @@ def test_without_privilege(scene: Scene, clinic: Clinic) -> None:
     assert daemon.stop() == 0
 
 
-@contextmanager
-def _loop_device(backing: Path) -> Iterator[str]:
-    requires_root()
-    requires_program("losetup")
-    done = subprocess.run(
-        ["losetup", "--find", "--show", backing], check=False, capture_output=True, text=True
-    )
-    if done.returncode != 0:
-        pytest.skip("needs loop devices")
-    try:
-        yield done.stdout.strip()
-    finally:
-        subprocess.run(["losetup", "--detach", done.stdout.strip()], check=True)
-
-
 def test_a_device_that_is_mounted(scene: Scene, clinic: Clinic) -> None:
     requires_program("mkfs.ext4")
     image, place = scene.disk("image", 16 * MIB), scene.directory / "place"
     place.mkdir()
-    with _loop_device(image) as loop:
+    with loop_device(image) as loop:
         subprocess.run(["mkfs.ext4", "-q", loop], check=True)
         daemon = scene.daemon(device(path=loop))
         assert not [row for row in clinic.worst(daemon) if row["check"] == "backing"]
@@ -327,13 +311,13 @@ def test_a_device_that_is_mounted(scene: Scene, clinic: Clinic) -> None:
             scene.target.run("umount", place)
 
 
-def test_disks_below_a_loop_device(tmp_path: Path) -> None:
+def test_disks_below_aloop_device(tmp_path: Path) -> None:
     requires_namespaces()
     image = tmp_path / "image"
     image.write_bytes(bytes(MIB))
     expected = list(disks_below(image))
-    with _loop_device(image) as loop:
-        assert list(disks_below(Path(loop))) == expected
+    with loop_device(image) as loop:
+        assert list(disks_below(loop)) == expected
     if not expected:
         pytest.skip("the temporary directory is on no disk")
     assert all((disk / "queue").is_dir() for disk in expected)

@@ -19,10 +19,10 @@ from ggaoe.proto.access import Dcmd
 from ggaoe.proto.ata import POWER_MODE_ACTIVE, Opcode
 from ggaoe.proto.frame import SECTOR_BYTES, Error, sectors_advertised
 from ggaoe.proto.query import Ccmd
+from helpers.loop import loop_device
 from helpers.needs import requires_namespaces, requires_program
 from helpers.netns import Namespace, Process, veth
 from helpers.targets import REPOSITORY, Vblade
-from unit.backend.stores import loop_device
 
 pytestmark = pytest.mark.one_engine
 
@@ -264,10 +264,12 @@ def test_copy_tool_with_pipes(bench: Bench, tmp_path: Path) -> None:
     assert nothing.read_bytes() == b""
 
 
-def test_copy_tool_fills_a_block_device(bench: Bench) -> None:
+def test_copy_tool_fills_a_block_device(bench: Bench, tmp_path: Path) -> None:
     data = os.urandom(DISK_SECTORS * SECTOR_BYTES)
     bench.disk.write_bytes(data)
-    with loop_device((DISK_SECTORS + 8) * SECTOR_BYTES) as (large, file):
+    file = tmp_path / "large"
+    file.write_bytes(bytes((DISK_SECTORS + 8) * SECTOR_BYTES))
+    with loop_device(file) as large:
         assert bench.tool("copy", "-q", "e0.1", str(large)) == 0
         assert file.read_bytes() == data + bytes(8 * SECTOR_BYTES)
 
@@ -283,7 +285,9 @@ def test_copy_tool_refuses_what_does_not_fit(
     assert bench.disk.read_bytes() == before
     assert bench.tool("copy", str(tmp_path / "absent"), "e0.1") == 1
     assert "absent" in capsys.readouterr().err
-    with loop_device((DISK_SECTORS - 8) * SECTOR_BYTES) as (small, file):
+    file = tmp_path / "small"
+    file.write_bytes(bytes((DISK_SECTORS - 8) * SECTOR_BYTES))
+    with loop_device(file) as small:
         assert bench.tool("copy", "e0.1", str(small)) == 1
         assert "nothing written" in capsys.readouterr().err
         assert not any(file.read_bytes())

@@ -7,16 +7,11 @@ daemon.
 from __future__ import annotations
 
 import errno
-import subprocess
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-import pytest
-
-from helpers.needs import requires_program
 from helpers.netns import Namespace
 from torture.recorder import _IN_HEADER, _TRANSFER_IN, SECTOR_BYTES, Event, Recorder, _Opcode
 
@@ -99,23 +94,3 @@ def fill(path: Path) -> None:
     with path.open("wb", buffering=0) as filler, suppress(OSError):
         while filler.write(bytes(4096)):
             pass
-
-
-def losetup(namespace: Namespace, *argv: str | Path) -> str:
-    """`losetup ARGV` as `namespace` sees files; skips where there are no loop devices."""
-    requires_program("losetup")
-    try:
-        return namespace.run("losetup", *argv).strip()
-    except subprocess.CalledProcessError as error:
-        pytest.skip(f"needs loop devices: {error}")
-
-
-@contextmanager
-def loop_device(namespace: Namespace, backing: Path) -> Iterator[Path]:
-    """A block device that is `backing`, which passes direct I/O on as such."""
-    path = Path(losetup(namespace, "--find", "--show", "--direct-io=on", backing))
-    try:
-        yield path
-    finally:
-        with suppress(subprocess.CalledProcessError):  # it has been detached by the test
-            namespace.run("losetup", "--detach", path)

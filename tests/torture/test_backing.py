@@ -19,12 +19,13 @@ import pytest
 from ggaoe.client import AtaCommandError, NoAnswerError, RemoteDevice, Timing
 from ggaoe.proto.ata import STATUS_ERROR, AtaError
 from ggaoe.proto.frame import SECTOR_BYTES
+from helpers.loop import loop_device, losetup
 from helpers.needs import requires_program
 from helpers.netns import wait_until
 from integration.load import Load, running
 from integration.scene import DEADLINE_S, DISK_BYTES, DISK_SECTORS, MIB, Daemon, Scene, device
 from torture.budget import OVERHEAD_S, seeded, torture_s
-from torture.faulty import FLUSH, READ, STATUS, WRITE, FaultyDisk, fill, loop_device, losetup
+from torture.faulty import FLUSH, READ, STATUS, WRITE, FaultyDisk, fill
 
 SECONDS = 1.0
 pytestmark = pytest.mark.timeout(torture_s(SECONDS) + OVERHEAD_S)
@@ -35,6 +36,8 @@ BAD = range(64, 72)
 """The sectors that fail where only some do."""
 WORKERS = 24
 IMPATIENT = Timing(deadline_s=0.5)
+DIRECT = "--direct-io=on"
+"""A loop device that passes it on as such."""
 
 WAYS = [
     ("file", False, "auto"),
@@ -65,7 +68,7 @@ def faulty_device(scene: Scene, way: Way) -> Iterator[tuple[FaultyDisk, str]]:
         disk = stack.enter_context(FaultyDisk(scene.target, scene.directory / "faulty", DISK_BYTES))
         path = disk.path
         if kind == "loop":
-            path = stack.enter_context(loop_device(scene.target, disk.path))
+            path = stack.enter_context(loop_device(disk.path, DIRECT, namespace=scene.target))
             stack.callback(disk.release)
         stack.callback(disk.heal)
         options = f"[defaults]\nio-engine = {io_engine}\n"
@@ -457,7 +460,7 @@ async def test_a_file_that_is_moved_away_and_back(scene: Scene) -> None:
 
 async def test_a_loop_device_shrinks_and_grows(scene: Scene) -> None:
     backing = scene.disk("backing")
-    with loop_device(scene.target, backing) as path:
+    with loop_device(backing, DIRECT, namespace=scene.target) as path:
         async with (
             undisturbed(scene, device(path=path)) as daemon,
             scene.initiator() as initiator,
@@ -467,7 +470,7 @@ async def test_a_loop_device_shrinks_and_grows(scene: Scene) -> None:
             for size_bytes in (MIB, DISK_BYTES):
                 with backing.open("r+b") as file:
                     file.truncate(size_bytes)
-                losetup(scene.target, "--set-capacity", path)
+                losetup("--set-capacity", path, namespace=scene.target)
                 await asyncio.to_thread(daemon.wait_for_log, f" to {size_bytes // MIB} MiB;")
                 assert (await remote.identify()).size_sectors * SECTOR_BYTES == size_bytes
                 await fails(remote.read(size_bytes // SECTOR_BYTES, 1), AtaError.IDNF)
@@ -478,7 +481,7 @@ async def test_a_loop_device_shrinks_and_grows(scene: Scene) -> None:
 async def test_a_loop_device_goes_away_and_returns(scene: Scene) -> None:
     """The kernel takes it away from whoever has it open only when all have closed it."""
     backing = scene.disk("backing")
-    with loop_device(scene.target, backing) as path:
+    with loop_device(backing, DIRECT, namespace=scene.target) as path:
         section = device("disk", path=path)
         async with (
             undisturbed(scene, section) as daemon,
@@ -486,13 +489,13 @@ async def test_a_loop_device_goes_away_and_returns(scene: Scene) -> None:
         ):
             remote = await initiator.open(0, 1)
             await remote.write(0, content(1))
-            losetup(scene.target, "--detach", path)
+            losetup("--detach", path, namespace=scene.target)
             await remote.write(8, content(2))
             await asyncio.to_thread(daemon.reconfigure, device(path=path, direct_io=False), STEADY)
             row = await asyncio.to_thread(daemon.listed, "disk")
             assert row["state"] == "waiting"
             assert str(path) in row["reason"]
-            losetup(scene.target, path, backing)
+            losetup(path, backing, namespace=scene.target)
             await asyncio.to_thread(daemon.wait_for_state, "disk", "serving")
             assert await remote.read(0, PAGE_SECTORS) == content(1)
             assert await remote.read(8, PAGE_SECTORS) == content(2)

@@ -20,7 +20,7 @@ import pytest
 
 from ggaoe.client import Timing
 from ggaoe.proto.frame import SECTOR_BYTES
-from helpers.needs import requires_program
+from helpers.loop import loop_device
 from helpers.targets import Ggaoe
 from integration.scene import MIB, Daemon, Scene, device
 from interop.guest import Images, Wire, run_guest
@@ -68,12 +68,8 @@ def backing(scene: Scene, way: str) -> Iterator[str]:
     if way != "loop":
         yield device(direct_io=way == "direct")
         return
-    requires_program("losetup")
-    loop = scene.target.run("losetup", "--find", "--show", path).strip()
-    try:
+    with loop_device(path, namespace=scene.target) as loop:
         yield device(path=loop)
-    finally:
-        scene.target.run("losetup", "--detach", loop)
 
 
 @pytest.mark.parametrize("way", ["direct", "buffered", "loop"])

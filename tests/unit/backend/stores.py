@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from ggaoe.backend.base import Backend
-from helpers.needs import requires_namespaces, requires_program, requires_root
+from helpers.loop import loop_device, losetup
+from helpers.needs import requires_namespaces, requires_program
 from helpers.netns import Namespace
 
 DISK_DIRECTORY = Path("/var/tmp")
@@ -33,34 +34,18 @@ def sparse_file(directory: Path, size_bytes: int) -> Iterator[Path]:
 
 
 @contextmanager
-def loop_device(
-    size_bytes: int, sector_bytes: int = 512, read_only: bool = False
-) -> Iterator[tuple[Path, Path]]:
-    """(block device, the file behind it), filled with zeros; skips where there are none."""
-    requires_root()
-    requires_program("losetup")
+def loop_of_zeros(size_bytes: int, *options: str) -> Iterator[tuple[Path, Path]]:
+    """(block device, the file behind it); skips where there are none."""
     with sparse_file(DISK_DIRECTORY, size_bytes) as file:
         file.write_bytes(bytes(size_bytes))
-        command = ["losetup", "--find", "--show", f"--sector-size={sector_bytes}"]
-        made = subprocess.run(
-            [*command, *(["--read-only"] if read_only else []), str(file)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if made.returncode:
-            pytest.skip(f"needs loop devices: {made.stderr.strip()}")
-        device = Path(made.stdout.strip())
-        try:
+        with loop_device(file, *options) as device:
             yield device, file
-        finally:
-            subprocess.run(["losetup", "--detach", str(device)], check=True)
 
 
 def grow_loop_device(device: Path, file: Path, size_bytes: int) -> None:
     """Make a loop device larger, as an administrator grows a volume."""
     os.truncate(file, size_bytes)
-    subprocess.run(["losetup", "--set-capacity", str(device)], check=True)
+    losetup("--set-capacity", device)
 
 
 def make_swap(device: Path, uuid: str) -> None:

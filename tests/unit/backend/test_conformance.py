@@ -16,7 +16,7 @@ from unit.backend.conformance import REGION_BYTES, Conformance
 from unit.backend.stores import (
     DISK_DIRECTORY,
     MEMORY_DIRECTORY,
-    loop_device,
+    loop_of_zeros,
     requires_way,
     sparse_file,
 )
@@ -102,7 +102,9 @@ class LoopConformance(Conformance):
     @pytest.fixture
     async def backend(self) -> AsyncIterator[Backend]:
         with ExitStack() as stack:
-            device, _ = stack.enter_context(loop_device(REGION_BYTES, self.sector_bytes))
+            device, _ = stack.enter_context(
+                loop_of_zeros(REGION_BYTES, f"--sector-size={self.sector_bytes}")
+            )
             spec = FileSpec(device, direct_io=self.description != BUFFERED)
             async with opened(spec, self.description) as backend:
                 if spec.direct_io:
@@ -128,7 +130,7 @@ class TestLoop4096Region(Conformance):
 
     @pytest.fixture
     async def backend(self) -> AsyncIterator[Backend]:
-        with loop_device(REGION_BYTES + 2 * FRAME_BYTES, 4096) as (device, _):
+        with loop_of_zeros(REGION_BYTES + 2 * FRAME_BYTES, "--sector-size=4096") as (device, _):
             frame = b"f" * FRAME_BYTES
             device.write_bytes(frame + bytes(REGION_BYTES) + frame)
             spec = FileSpec(device, None, FRAME_BYTES, REGION_BYTES)

@@ -20,7 +20,7 @@ from ggaoe.errors import BackendError
 from unit.backend.conformance import DEADLINE_S, Driver, data_of, flush, pattern, read, write
 from unit.backend.stores import (
     grow_loop_device,
-    loop_device,
+    loop_of_zeros,
     make_swap,
     ramfs_file,
     requires_way,
@@ -92,7 +92,7 @@ async def test_uuid_that_is_none() -> None:
 async def test_device_by_uuid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # libblkid's cache of the machine must not learn of the test's device.
     monkeypatch.setenv("BLKID_FILE", str(tmp_path / "blkid.tab"))
-    with loop_device(MIB) as (device, _):
+    with loop_of_zeros(MIB) as (device, _):
         make_swap(device, UUID)
         async with opened(FileSpec(uuid=UUID.upper())) as backend:
             assert backend.size_bytes == MIB
@@ -173,7 +173,7 @@ async def test_length_stays_when_the_file_grows(path: Path) -> None:
 
 
 async def test_device_grows() -> None:
-    with loop_device(MIB) as (device, file):
+    with loop_of_zeros(MIB) as (device, file):
         async with opened(FileSpec(device)) as backend:
             grow_loop_device(device, file, 2 * MIB)
             assert await backend.refresh_size_bytes() == 2 * MIB
@@ -244,7 +244,7 @@ async def test_cancelled_opening_leaves_no_lock(path: Path) -> None:
 
 
 async def test_device_in_use() -> None:
-    with loop_device(MIB) as (device, _):
+    with loop_of_zeros(MIB) as (device, _):
         other = os.open(device, os.O_RDONLY | os.O_EXCL)
         try:
             text = await refusal(FileSpec(device))
@@ -254,7 +254,7 @@ async def test_device_in_use() -> None:
 
 
 async def test_parts_of_a_device_share_its_claim() -> None:
-    with loop_device(MIB) as (device, _):
+    with loop_of_zeros(MIB) as (device, _):
         first = await open_file(FileSpec(device, None, 0, 65536))
         second = await open_file(FileSpec(device, None, 65536, 65536))
         try:
@@ -287,7 +287,7 @@ async def test_read_only_file_refuses_writes(path: Path, direct_io: bool) -> Non
 
 
 async def test_write_protected_device() -> None:
-    with loop_device(MIB, read_only=True) as (device, _):
+    with loop_of_zeros(MIB, "--read-only") as (device, _):
         assert "read-only = true" in await refusal(FileSpec(device))
         async with opened(FileSpec(device, read_only=True)) as backend:
             assert await Driver(backend).run(read(0, 4096)) == [4096]
@@ -297,7 +297,7 @@ async def test_write_protected_device() -> None:
 
 
 async def test_aligned_direct_transfers_need_no_thread() -> None:
-    with loop_device(MIB) as (device, _):
+    with loop_of_zeros(MIB) as (device, _):
         async with opened(FileSpec(device, name="straight")) as backend:
             requires_way(backend, "direct I/O, Linux AIO")
             driver = Driver(backend)
@@ -317,7 +317,7 @@ async def test_file_system_without_direct_io() -> None:
 
 @pytest.mark.parametrize(("offset_bytes", "length_bytes"), [(512, 8192), (4096, 512)])
 async def test_part_without_whole_blocks_is_buffered(offset_bytes: int, length_bytes: int) -> None:
-    with loop_device(MIB, 4096) as (device, _):
+    with loop_of_zeros(MIB, "--sector-size=4096") as (device, _):
         spec = FileSpec(device, None, offset_bytes, length_bytes, exact_size=True)
         async with opened(spec) as backend:
             assert backend.description == "buffered, worker threads"
