@@ -10,21 +10,19 @@ from __future__ import annotations
 import asyncio
 import json
 import tempfile
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
+from unittest.mock import patch
 
 from fuzz.loop import run
-from ggaoe.config import ReloadPlan, diff, load_async
-from ggaoe.engine.base import Hooks
-from ggaoe.net.link import Interface, LinkSettings
-from ggaoe.server import control
+from ggaoe.config import ReloadPlan, load_async
+from ggaoe.net.link import Interface
+from ggaoe.server import app, control, interfaces
+from ggaoe.server.app import Daemon
 from ggaoe.server.changes import Changes
 from ggaoe.server.control import ControlServer
-from ggaoe.server.export import Export
-from ggaoe.server.state import StateStore, decode, encode
+from ggaoe.server.state import decode, encode
 from ggaoe.server.verbs import Verbs
 from ggaoe.testing.engine import PortableOnMemory
 
@@ -32,6 +30,8 @@ CORPUS = "control"
 MAX_BYTES = 4096
 DEADLINE_S = 30.0
 CONFIG = """\
+[defaults]
+interfaces = eth*
 [disk]
 path = disk
 shelf = 1
@@ -59,78 +59,55 @@ KNOWN_CODES = {
 VERSION = b'{"jsonrpc":"2.0","id":7,"method":"version"}\n'
 
 
-class _Daemon(SimpleNamespace):
-    """As much of a daemon as the verbs need: real devices, an engine whose links are in memory."""
+class _Daemon(Daemon):
+    """The real one, but that plans are made and not carried out: they name any file."""
 
-    async def reload(self, *, dry_run: bool) -> ReloadPlan:
-        return diff(self.config, await load_async(self.source))
-
-    async def apply(self, plan: ReloadPlan, cause: str) -> None:
-        """Plans are made, and not carried out."""
-
-    async def start(self, names: list[str]) -> None:
-        assert set(names) <= self.stopped
-
-    def stop(self, names: list[str]) -> None:
-        assert set(names) <= set(self.exports)
-
-    async def have_stopped(self, names: list[str]) -> dict[str, str]:
-        return {}
-
-    def unfinished(self, name: str) -> str | None:
-        return None
+    async def apply(self, plan: ReloadPlan, cause: str = "reload") -> None:
+        pass
 
     def handlers(self) -> Mapping[str, control.Handler]:
-        changes = dict(Changes(self).handlers())  # type: ignore[arg-type]
+        changes = dict(Changes(self).handlers())
         del changes["swap"]  # opens whatever file is named
-        return {**Verbs(self).handlers(), **changes}  # type: ignore[arg-type]
+        return {**Verbs(self).handlers(), **changes}
 
 
-async def _started() -> tuple[_Daemon, ControlServer]:
+class _OneInterface:
+    """The kernel's interfaces, where there is only one."""
+
+    def __init__(self, on_change: Callable[[Interface], None], on_gone: object) -> None:
+        self._on_change = on_change
+        self.interfaces = {1: Interface(1, "eth0", bytes(6), 1500, is_up=True)}
+
+    def start(self) -> None:
+        for interface in self.interfaces.values():
+            self._on_change(interface)
+
+
+async def _started() -> tuple[_Daemon, ControlServer, tempfile.TemporaryDirectory[str]]:
     kept = tempfile.TemporaryDirectory(prefix="ggaoe-fuzz-")
     directory = Path(kept.name)
     (directory / "ggaoed.conf").write_text(CONFIG)
     (directory / "disk").write_bytes(bytes(1 << 16))
-    engine = PortableOnMemory(Hooks(changed=lambda *_: None, conflict=lambda *_: None))
-    interface = Interface(1, "eth0", bytes(6), 1500, is_up=True)
-    port = engine.open_link(interface, LinkSettings())
-    config = await load_async(directory / "ggaoed.conf")
-    daemon = _Daemon(
-        config=config,
-        filed=config,
-        stopped=set(),
-        confinement=None,
-        store=StateStore(directory),
-        changing=asyncio.Lock(),
-        source=directory / "ggaoed.conf",
-        started_s=time.monotonic(),
-        engine=engine,
-        interfaces=SimpleNamespace(
-            known=[interface],
-            refused={},
-            missing=list,
-            port_of=lambda _: port,
-            wanted=lambda: [interface],
-            wanted_by=lambda _: [interface],
-            unserved=lambda _: {},
-            why_closed=lambda _: None,
-        ),
-        kept=kept,
-    )
-    daemon.exports = {
-        name: Export(engine, daemon.store, config, lambda _: None)
-        for name, config in daemon.config.devices.items()
-    }
-    for export in daemon.exports.values():
-        await export.first_attempt.wait()
-        engine.set_ports(export.device, [port])
+    with (
+        patch.object(app, "create_engine", lambda _, hooks: PortableOnMemory(hooks)),
+        patch.object(interfaces, "InterfaceWatcher", _OneInterface),
+    ):
+        daemon = _Daemon(
+            await load_async(directory / "ggaoed.conf"),
+            source=directory / "ggaoed.conf",
+            state_directory=directory,
+            control_socket=None,
+            removed=(),
+        )
+    daemon.interfaces.start()
+    await daemon.start(daemon.config.devices)
     server = ControlServer(directory / "socket", daemon.handlers())
     await server.start()
-    return daemon, server
+    return daemon, server, kept
 
 
 @cache
-def _daemon() -> tuple[_Daemon, ControlServer]:
+def _daemon() -> tuple[_Daemon, ControlServer, tempfile.TemporaryDirectory[str]]:
     return run(_started())
 
 
@@ -156,7 +133,7 @@ def _check_answer(line: bytes) -> None:
 
 
 def one_input(data: bytes) -> None:
-    daemon, server = _daemon()
+    daemon, server, _ = _daemon()
     *answers, rest = run(_exchange(server.path, data)).split(b"\n")
     assert rest == b""
     assert len(answers) <= data.count(b"\n")
@@ -166,3 +143,5 @@ def one_input(data: bytes) -> None:
     for export in daemon.exports.values():
         state = export.device.target.state
         assert decode(encode(state)) == state
+    if daemon.stopped:
+        run(daemon.start(sorted(daemon.stopped)))
