@@ -139,14 +139,12 @@ class Verbs:
         if not isinstance(seconds, int | float) or not 0 < seconds <= TRACE_S_MAX:
             text = f"seconds is no number between 0 and {TRACE_S_MAX:g}"
             raise ControlError(INVALID_PARAMS, text)
-        if export.device.is_watched():
-            raise ControlError(REFUSED, f"{export.name} is being traced already: one at a time")
+        _check_untraced(export.device)
         return self._traced(export.device, seconds)
 
     async def _traced(self, device: Device, seconds: float) -> AsyncGenerator[Json, None]:
         """What passes, a batch at a time, and how many frames came too fast to be kept."""
-        if device.is_watched():
-            return  # another has come in between, and is not to end with this one
+        _check_untraced(device)  # another may have come in between
         end_s = time.monotonic() + seconds
         device.watch(True)
         try:
@@ -506,6 +504,11 @@ def _operations(device: Device | None, host: bytes) -> Json:
             "checks": [finding._asdict() for finding in found],
         }
     return operations
+
+
+def _check_untraced(device: Device) -> None:
+    if device.is_watched():
+        raise ControlError(REFUSED, f"{device.name} is being traced already: one at a time")
 
 
 def _age_s(inquiry: Inquiry, time_s: float) -> float:

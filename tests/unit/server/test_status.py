@@ -4,49 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable
-from pathlib import Path
+from collections.abc import Awaitable
 from typing import Any
 
 import pytest
 
-from ggaoe.config import from_mapping
-from ggaoe.engine.select import ENGINES
 from ggaoe.server.app import Daemon
-from ggaoe.server.export import Export
 from ggaoe.server.verbs import Verbs
+from unit.server.daemons import DEVICES
 
 metrics = pytest.importorskip("ggaoe.server.metrics", reason="needs prometheus-client")
 status = pytest.importorskip("ggaoe.server.status", reason="needs h11")
 
-DEVICES = 5
 HOSTS = 100
 
 
-@pytest.fixture(params=ENGINES)
-async def daemon(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Daemon]:
+@pytest.fixture
+def daemon(daemon: Daemon) -> Daemon:
     """With devices that each host has seen."""
-    (tmp_path / "state").mkdir()
-    options = {
-        f"disk{number}": {"path": str(tmp_path / "none"), "shelf": 0, "slot": number}
-        for number in range(DEVICES)
-    }
-    config = from_mapping({"defaults": {"engine": request.param}, "devices": options}, "here")
-    daemon = Daemon(
-        config, source=None, state_directory=tmp_path / "state", control_socket=None, removed=()
-    )
-    for name, one in config.devices.items():
-        export = Export(daemon.engine, daemon.store, one, lambda device: None)
-        daemon.exports[name] = export
+    for export in daemon.exports.values():
         for number in range(HOSTS):
             mac = b"\2\0\0\0\0" + bytes([number])
             export.device.initiators.seen(mac, "eth1", 100.0 + number).other_requests = 1
-    yield daemon
-    for export in daemon.exports.values():
-        await export.close(0)
-    daemon.engine.close()
-    daemon.interfaces.close()
-    daemon.events.close()
+    return daemon
 
 
 def use(daemon: Daemon, name: str) -> None:
