@@ -92,7 +92,7 @@ class IoRequest(Request):
         self.received_ns = received_ns
         self.sighting = Sighting(received_ns / 1e9, port.name, len(frame), frame.head)
         self.lost = 0
-        """The errno of a flush that failed while this write was under way, or this FLUSH waited."""
+        """The errno of a flush that failed while this write was under way."""
         self.lease: Lease | None = None
         self.payload: memoryview = memoryview(b"")
         if is_write:
@@ -387,29 +387,40 @@ class PortableEngine(Engine):
             device.counters.retries += 1
             device.again += again
         durable = not device.target.settings.write_cache
-        for request, error_number in finished:
+        for request, failure in finished:
             assert isinstance(request, IoRequest)
-            if error_number == 0 and durable and request.op is Op.WRITE and not request.lost:
-                device.commit.join(request)
-            else:
-                self._finish(device, request, error_number or request.lost)
+            error_number = failure or request.lost
+            if error_number == 0 and request.op is Op.WRITE:
+                if durable:
+                    device.commit.join(request)
+                    continue
+                device.commit.answered(request.source)
+            self._finish(device, request, error_number)
 
     def _flushed(self, device: PortableDevice, result: int) -> None:
         if result >= 0:
             for request in device.commit.done():
                 assert isinstance(request, IoRequest)
-                self._finish(device, request, request.lost)
+                self._finish(device, request, self._lost(device, request))
             return
         extra = about(Event.DEVICE_FAILED, device=device.name)
         reason = strerror(-result)
         _log.error("%s: flush of the store failed: %s", device.name, reason, extra=extra)
-        failed = device.commit.failed()
+        failed = device.commit.failed(-result)
         for request in device.queue.active:
-            if request.op is Op.FLUSH or (request.started and request.op is Op.WRITE):
+            if request.started and request.op is Op.WRITE:
                 assert isinstance(request, IoRequest)
                 request.lost = -result
         for request in failed:
-            self._finish(device, request, -result)
+            assert isinstance(request, IoRequest)
+            self._finish(device, request, self._lost(device, request) or -result)
+
+    def _lost(self, device: PortableDevice, request: IoRequest) -> int:
+        """The errno of a flush that has failed to save what its host was promised, or is about to
+        be; 0 where none has."""
+        if request.op is Op.FLUSH:
+            return device.commit.error_of(request.source, self._clock.monotonic_ns())
+        return request.lost
 
     def _finish(self, device: PortableDevice, request: Request, error_number: int) -> None:
         """Reply, account, and let those start that waited for `request`."""
@@ -555,7 +566,6 @@ class PortableEngine(Engine):
         device.queue = DeviceQueue(
             device.policy, backend.granule_bytes, backend.granule_origin_bytes
         )
-        device.commit = GroupCommit()
         device.again = []
         device.target.physical_sector_bytes = backend.granule_bytes
         device.target.is_failing = False
@@ -601,6 +611,7 @@ class PortableEngine(Engine):
                 passed.set_result(False)
         device.fences = []
         device.queue = DeviceQueue(device.policy)
+        device.commit = GroupCommit()
 
     def refresh(self, device: Device) -> None:
         assert isinstance(device, PortableDevice)

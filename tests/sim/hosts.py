@@ -70,7 +70,10 @@ class Host:
         self._given_up: dict[tuple[int, int], float] = {}
         """Requests that were asked again under another tag, and when."""
         self._outstanding = 0
-        self._is_probing = False
+        self._is_calm = False
+        """What is asked is answered at once."""
+        self._is_well = False
+        """It is done, too."""
         self._tags = itertools.count(number << 16 | SLOT)
         self.is_done = asyncio.Event()
 
@@ -79,9 +82,18 @@ class Host:
 
     def probe(self) -> None:
         """All is well: each probe must be done when it is first asked for."""
-        self._is_probing = True
+        self._is_well = True
+        self._ask_calmly(self._probes)
+
+    def flush(self) -> None:
+        """By every path, once: it may fail, and tell of a failed one before."""
+        paths = range(len(self.macs))
+        self._ask_calmly([Wish(FLUSH, 0, 0, b"", path=path) for path in paths])
+
+    def _ask_calmly(self, wishes: list[Wish]) -> None:
+        self._is_calm = True
         self._timeout_s = PROBE_TIMEOUT_S
-        self._wishes = self._probes
+        self._wishes = wishes
         self.is_done.clear()
         self._ask_for_more()
 
@@ -110,7 +122,7 @@ class Host:
 
     def _time_out(self, wish: Wish) -> None:
         del self._asked[wish.path, wish.tag]
-        if self._is_probing or self._loop.time() - wish.began_s > PATIENCE_S:
+        if self._is_calm or self._loop.time() - wish.began_s > PATIENCE_S:
             waited_s = self._loop.time() - wish.began_s
             raise AssertionError(f"no answer within {waited_s:g} s, {wish.tries} times asked")
         if self._habits.renews_tag:
@@ -126,7 +138,7 @@ class Host:
         if asked_s is not None:  # Linux learns from it how long to wait
             self._timeout_s = max(self._timeout_s, self._loop.time() - asked_s)
         wish = self._asked.get((answer.path, answer.tag))
-        if self._is_probing and wish is not None and not answer.is_good:
+        if self._is_well and wish is not None and not answer.is_good:
             raise AssertionError(f"all is well, and {answer}")
         # An AoE error is waited out by Linux; the others ask again, too, with the same effect.
         if wish is None or answer.error is not None:

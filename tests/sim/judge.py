@@ -9,6 +9,8 @@ and what befell the target, and holds it to its promises:
   acknowledged); one that is not acknowledged is there or not, sector by sector; a value that was
   overwritten never returns.
 - An acknowledged FLUSH or durable write had a flush of the disk that began after it had arrived.
+- After a flush has failed that should have saved what was acknowledged, the next FLUSH of each host
+  that writes fails; so may those that follow, as an answer can get lost.
 - Each reply answers a request that waits for one; what the target gave up is never answered, and
   what it has looked at and has not given up is, once nothing befalls it any more.
 - What hosts have set is in force, and found by whoever asks, from the acknowledgement on, whatever
@@ -148,6 +150,17 @@ class Judge:
         self._flushed_until = 0
         """What arrived up to then is followed by a flush of the disk."""
         self._flush_failures = 0
+        self._unsaved = 0
+        """The number of the last write that was acknowledged from the cache; 0: a flush has saved
+        it."""
+        self._cached: set[bytes] = set()
+        """Whose writes were acknowledged from the cache."""
+        self._untold: set[bytes] = set()
+        """Those of them that a failed flush may have deprived of a write, and do not know yet."""
+        self._writers: set[bytes] = set()
+        """Whoever has asked for a write."""
+        self._deprived: set[bytes] = set()
+        """Those of them that a failed flush may have deprived."""
         self.presence = Presence.NOTHING
         self.answers = 0
         self.reads_checked = 0
@@ -159,6 +172,8 @@ class Judge:
         self._asked += 1
         record = Record(asked, self._asked, self._flush_failures)
         self._waiting.setdefault(asked.key, deque()).append(record)
+        if asked.op is Op.WRITE:
+            self._writers.add(asked.source)
         if asked.op is Op.FLUSH:
             record.snapshot = [
                 (sector.live, len(sector.written)) if sector.is_trusted else None
@@ -226,8 +241,15 @@ class Judge:
         """It has saved what was there when it began; or has failed, and hosts will hear of it."""
         if is_good:
             self._flushed_until = max(self._flushed_until, began)
+            if self._unsaved <= began:
+                self._unsaved = 0
             return
         self._flush_failures += 1
+        if self._write_cache:
+            if self._unsaved:
+                self._untold |= self._cached
+            self._deprived |= self._writers
+            self._unsaved = 0
         for sector in self._sectors:
             if len(sector.durable) > 1 or sector.records:
                 sector.is_trusted = False
@@ -250,6 +272,9 @@ class Judge:
     def ended(self, content: Callable[[int], bytes], *, power_was_cut: bool) -> None:
         """The target has ended without ado, and the disk holds `content`."""
         self.silenced()
+        self._unsaved = 0
+        for hosts in (self._cached, self._untold, self._writers, self._deprived):
+            hosts.clear()
         for number, sector in enumerate(self._sectors):
             while sector.records:
                 self._fold(sector, number)
@@ -319,6 +344,9 @@ class Judge:
             is_durable = asked.op is Op.FLUSH or (asked.op is Op.WRITE and not self._write_cache)
             if is_durable and self._flushed_until < record.number:
                 raise BrokenPromiseError(f"{asked} was acknowledged, and no flush has covered it")
+            if asked.op is Op.WRITE and self._write_cache:
+                self._unsaved = max(self._unsaved, record.number)
+                self._cached.add(asked.source)
         elif answer.error is not None:
             record.outcome = REFUSED
         else:
@@ -326,6 +354,7 @@ class Judge:
             self._excuse(record, answer)
         if asked.op is Op.FLUSH:
             self._flushed(record)
+            self._tell(record)
         for number in asked.span:
             self._settle_sector(self._sectors[number], number, record)
 
@@ -333,6 +362,8 @@ class Judge:
         """Raises where it had no reason to fail."""
         op = record.asked.op
         if op in (Op.WRITE, Op.FLUSH) and self._flush_failures > record.flush_failures:
+            return
+        if op is Op.FLUSH and record.asked.source in self._deprived:
             return
         ill = self._full if op is Op.WRITE else self._bad
         if record.number > self._ill_until or ill.isdisjoint(record.asked.span):
@@ -372,6 +403,15 @@ class Judge:
             if snapshot is not None:
                 live, count = snapshot
                 sector.durable = sector.durable & (live | set(sector.written[count:]))
+
+    def _tell(self, record: Record) -> None:
+        """What the answer to a FLUSH says to its host of failed ones before."""
+        host = record.asked.source
+        came_after = record.flush_failures == self._flush_failures
+        if record.outcome == GOOD and came_after and host in self._untold:
+            raise BrokenPromiseError(f"{record.asked} was acknowledged, though a flush has failed")
+        if record.outcome == FAILED:
+            self._untold.discard(host)
 
     def _fold(self, sector: _Sector, number: int) -> None:
         """Take the oldest record of `sector` into what it can hold."""

@@ -20,6 +20,7 @@ from ggaoe.backend.base import Backend
 from ggaoe.engine.base import STALE_AGE_NS, Device, Engine, Hooks, Port
 from ggaoe.errors import BackendError
 from ggaoe.net.link import Interface, LinkSettings
+from ggaoe.sched.commit import TOLD_S
 from ggaoe.testing.clock import ManualClock, ManualLoop
 from ggaoe.testing.engine import ENGINES_ON_MEMORY, link_of
 from ggaoe.testing.link import MemoryLink
@@ -309,9 +310,14 @@ class World:
         await asyncio.sleep(CALM_S)
         self.pump()
         self._judge.calm()
+        await self._probe(Host.flush)
+        await asyncio.sleep(TOLD_S + 1)
+        await self._probe(Host.probe)
+
+    async def _probe(self, probe: Callable[[Host], None]) -> None:
         async with asyncio.timeout(PROBED_S):
             for host in self._hosts:
-                host.probe()
+                probe(host)
             for host in self._hosts:
                 await host.is_done.wait()
 

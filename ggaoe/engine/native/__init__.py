@@ -31,7 +31,7 @@ from ggaoe.proto.ata import Op
 from ggaoe.proto.frame import ATA_HEADER_BYTES, Header, sectors_that_fit
 from ggaoe.proto.target import DropReason, Io, Target
 from ggaoe.sched.queue import Policy
-from ggaoe.units import counted
+from ggaoe.units import counted, format_mac
 
 GRANULE_BYTES_MAX = 512
 """Requests that are not whole blocks of the store need read-modify-write: the backend does that."""
@@ -352,7 +352,7 @@ class NativeEngine(Engine):
 
     def _report_failures(self, device: NativeDevice) -> None:
         failures, lost = device.core.failures()
-        for op, sector, sectors, error_number in failures:
+        for op, sector, sectors, error_number, mac in failures:
             if op == COMMIT:
                 reason = strerror(error_number)
                 extra = about(Event.DEVICE_FAILED, device=device.name)
@@ -365,7 +365,7 @@ class NativeEngine(Engine):
                 sector,
                 sectors,
                 strerror(error_number),
-                extra=about(Event.DEVICE_FAILED, device=device.name),
+                extra=about(Event.DEVICE_FAILED, device=device.name, peer=format_mac(mac)),
             )
         if lost:
             _log.error("%s: %s failed", device.name, counted(lost, "more request"))

@@ -235,6 +235,7 @@ cdef class CoreDevice:
             raise MemoryError
         self.c.engine = core.c
         self.c.owner = <void *>self
+        self.c.flushes = self.c.stable = 1  # nothing was written: a lower number
         order_granule(self.c, 512, 0)
         for i in range(LISTS):
             self.c.lists[i].others = True
@@ -474,8 +475,8 @@ cdef class CoreDevice:
         return self.c.medium_failed
 
     def failures(self):
-        """(op, sector, sectors, errno) of requests that have failed since the last call, and how
-        many more there were than are remembered."""
+        """(op, sector, sectors, errno, the host's MAC) of requests that have failed since the last
+        call, and how many more there were than are remembered."""
         cdef Failure found[FAILURES_KEPT_MAX]
         cdef uint32_t count
         cdef uint64_t lost
@@ -486,8 +487,8 @@ cdef class CoreDevice:
         self.c.failure_count = 0
         self.c.failures_lost = 0
         leave(self.core.c)
-        return [(found[i].op, found[i].sector, found[i].sectors, found[i].error)
-                for i in range(count)], lost
+        return [(found[i].op, found[i].sector, found[i].sectors, found[i].error,
+                 found[i].mac.to_bytes(6, "big")) for i in range(count)], lost
 
     def counters(self):
         """What has happened since the last call, by counter's name; drops of a full queue; and

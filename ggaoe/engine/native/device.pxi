@@ -59,6 +59,7 @@ cdef void submit(Device *device, bint after_completion) noexcept nogil:
             device.covered = device.joined_head
             device.joined_head = device.joined_tail = NULL
             device.flushing = True
+            device.flushes += 1
             device.stats.commits += 1
             device.stats.vectors += 1
             if device.by_python:
@@ -206,15 +207,18 @@ cdef void flushed(Device *device, int64_t result) noexcept nogil:
     request = device.covered
     device.covered = NULL
     if result < 0:
-        # Whoever joined meanwhile, is under way or waits to flush may have lost data to this flush,
-        # too: the kernel reports a failed write-back once, so that the next flush would succeed.
+        # Whoever joined meanwhile, is under way, or has been answered from the cache may have lost
+        # data to this flush, too: the kernel reports a failed write-back once, so that the next
+        # flush would succeed.
         error = <int>-result
-        note_failure(device, COMMIT, error, 0, 0)
+        note_failure(device, COMMIT, error, 0, 0, 0)
         following = device.active_head
         while following != NULL:
-            if following.op == FLUSH or following.started and following.op == WRITE:
+            if following.started and following.op == WRITE:
                 following.lost = error
             following = following.active_next
+        lose(device, error)
+    device.stable = device.flushes
     while request != NULL:
         following = request.next
         finish(device, request, error or request.lost)
@@ -228,11 +232,44 @@ cdef void flushed(Device *device, int64_t result) noexcept nogil:
             request = following
 
 
+cdef void lose(Device *device, int error) noexcept nogil:
+    # Where no flush has saved what was answered, hosts hear of it from their FLUSHes: all of them, as
+    # who has several addresses may write by one and flush by another.
+    cdef Source *source
+    cdef int i
+    if device.wrote >= device.stable:
+        for i in range(SOURCES):
+            source = device.sources[i]
+            while source != NULL:
+                if source.has_written:
+                    source.lost = error
+                    source.lost_told_ns = 0
+                source = source.next
+    device.flushes += 1
+
+
+cdef int lost_by(Source *source, int64_t now_ns) noexcept nogil:
+    # The errno for a FLUSH of this host, whatever its own flush has given.
+    if source.lost == 0:
+        return 0
+    if source.lost_told_ns == 0:
+        source.lost_told_ns = now_ns
+    elif now_ns - source.lost_told_ns > <int64_t>TOLD_S * NANO:
+        source.lost = 0
+    return source.lost
+
+
 cdef void finish(Device *device, Request *request, int error) noexcept nogil:
     # Account, let those start that waited for it, reply.
-    cdef int64_t duration_ns = monotonic_ns(device.engine) - request.received_ns
+    cdef int64_t now_ns = monotonic_ns(device.engine)
+    cdef int64_t duration_ns = now_ns - request.received_ns
     cdef Stats *stats = &device.stats
     cdef Source *source = request.source
+    if request.op == FLUSH:
+        error = lost_by(source, now_ns) or error
+    elif request.op == WRITE and device.write_cache and not error:
+        source.has_written = True
+        device.wrote = device.flushes
     if request.op == READ:
         stats.read_requests += 1
         stats.read_bytes += request.bytes
@@ -277,11 +314,13 @@ cdef void failed(Device *device, Request *request, int error) noexcept nogil:
     request.source.errors += 1
     if error == EIO and not is_beyond(device, request):
         device.medium_failed = True
-    note_failure(device, request.op, error, request.offset // 512, request.bytes // 512)
+    note_failure(
+        device, request.op, error, request.mac, request.offset // 512, request.bytes // 512
+    )
 
 
 cdef void note_failure(
-    Device *device, int op, int error, uint64_t sector, uint32_t sectors
+    Device *device, int op, int error, uint64_t mac, uint64_t sector, uint32_t sectors
 ) noexcept nogil:
     cdef Failure *failure
     device.engine.attention = True
@@ -291,6 +330,7 @@ cdef void note_failure(
     failure = &device.failures[device.failure_count]
     failure.op = op
     failure.error = error
+    failure.mac = mac
     failure.sector = sector
     failure.sectors = sectors
     device.failure_count += 1

@@ -28,6 +28,7 @@ cdef enum:
     CARRIERS_MAX = 16                # threads: the leader, the watcher, those that a store holds up
     STALL_NS = 1000000               # a call that takes longer is waited for by nobody else
     CAREFUL_TIMES = 10               # for so many times as long its device writes by worker threads
+    TOLD_S = 30                      # so long FLUSHes of a host fail that tell it of a loss
     SEND_RETRY_NS = 1000000          # a packet socket can be writable though its queue is full
     REFUSED_NS_MAX = 20000000        # as REFUSED_S_MAX in net/plain.py has it
     SLOW_FRAMES_MAX = 32768          # short ones that wait for Python; the newest is dropped
@@ -90,8 +91,7 @@ ctypedef struct Request:
     bint is_short                    # no slot of its link's: head and data have SHORT_BYTES
     bint started
     uint64_t ready_number
-    int lost                         # errno of a flush that failed while this write was under way,
-                                     # or this FLUSH waited
+    int lost                         # errno of a flush that failed while this write was under way
     int blockers
     uint64_t offset
     uint32_t bytes
@@ -165,6 +165,9 @@ ctypedef struct Source:
     uint64_t waits
     uint64_t throttled
     uint64_t dropped
+    bint has_written                 # and was answered from the cache
+    int lost                         # errno of a flush that should have saved such a write
+    int64_t lost_told_ns             # 0: it has not heard of it yet
     Sighting last
 
 ctypedef struct Vector:
@@ -198,6 +201,7 @@ ctypedef struct Pool:
 ctypedef struct Failure:
     int op
     int error
+    uint64_t mac
     uint64_t sector
     uint32_t sectors
 
@@ -314,6 +318,9 @@ ctypedef struct Device:
     Request *joined_tail
     Request *covered
     bint flushing
+    uint64_t flushes                 # begun
+    uint64_t wrote                   # as many had when a write was answered last from the cache
+    uint64_t stable                  # of what was answered before so many it is known if it is saved
     Vector *again
     bint is_active
     Device *active_next_device

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from ggaoe.backend.base import Transfer
 from ggaoe.backend.faults import Fault, FaultBackend, Hold, Rule
 from ggaoe.backend.memory import MemoryBackend
-from ggaoe.engine.base import Device, Engine, Hooks, Port
+from ggaoe.engine.base import SYSTEM_CLOCK, Clock, Device, Engine, Hooks, Port
 from ggaoe.net.link import Interface, LinkSettings
 from ggaoe.proto.ata import Op
 from ggaoe.proto.frame import Header
@@ -172,7 +172,7 @@ class Host:
 class Rig:
     """One engine; `changes` and `conflicts` are what its hooks were told."""
 
-    def __init__(self, engine_class: type[Engine]) -> None:
+    def __init__(self, engine_class: type[Engine], clock: Clock = SYSTEM_CLOCK) -> None:
         self.changes: list[tuple[Device, Port, Header, bytes]] = []
         self.conflicts: list[tuple[Port, Header]] = []
         self.disks: list[Disk] = []
@@ -180,7 +180,8 @@ class Rig:
             Hooks(
                 changed=lambda *change: self.changes.append(change),
                 conflict=lambda *conflict: self.conflicts.append(conflict),
-            )
+            ),
+            clock,
         )
 
     def port(self, index: int = 1, mtu_bytes: int = 1500) -> Port:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import errno
+import time
 from dataclasses import replace
 
 import pytest
 
 from ggaoe.backend.faults import Fail
+from ggaoe.engine.base import Clock, Engine
 from ggaoe.proto.ata import Op
+from ggaoe.sched.commit import TOLD_S
 from ggaoe.sched.queue import Policy
 from unit.engine.rig import Host, Rig, sectors, until
-from unit.proto.host import MAC_A, MAC_B
+from unit.proto.host import MAC_A, MAC_B, MAC_C
 
 
 async def test_write_waits_for_a_flush_that_began_after_it_ended(rig: Rig) -> None:
@@ -143,7 +146,50 @@ async def test_failed_flush_fails_a_flush_that_has_arrived_and_not_started(rig: 
     first, second = one.flush(), two.flush()
     assert (await one.answer(first)).registers == (0x41, 0x04)
     assert (await two.answer(second)).registers == (0x41, 0x04)
+
+
+async def test_failed_flush_is_told_to_every_host_whose_writes_it_may_have_lost(
+    engine_class: type[Engine],
+) -> None:
+    """The first that flushes hears of it, and the store would save nothing more for the others."""
+    passed_ns = 0
+    clock = Clock(lambda: time.monotonic_ns() + passed_ns, time.time_ns)
+    rig = Rig(engine_class, clock)
+    port = rig.port()
+    disk = rig.disk(port, write_cache=True)
+    one, two, three = Host(port, MAC_A), Host(port, MAC_B), Host(port, MAC_C)
+    await one.good(one.write(0, "a"))
+    await two.good(two.write(2, "b"))
+    disk.strike(Fail(errno.EIO), Op.FLUSH, times=1)
+    for host in (one, two, two):
+        assert (await host.answer(host.flush())).registers == (0x41, 0x04)
+    await three.good(three.flush(), three.write(4, "c"), three.flush())
+    passed_ns = (TOLD_S + 1) * 1_000_000_000
     await two.good(two.flush())
+    await rig.close()
+
+
+async def test_failed_flush_is_told_to_nobody_whose_writes_are_stable(rig: Rig) -> None:
+    port = rig.port()
+    disk = rig.disk(port, write_cache=True)
+    one, two = Host(port, MAC_A), Host(port, MAC_B)
+    await one.good(one.write(0, "a"))
+    await two.good(two.flush())
+    disk.strike(Fail(errno.EIO), Op.FLUSH, times=1)
+    assert (await two.answer(two.flush())).registers == (0x41, 0x04)
+    await one.good(one.flush())
+
+
+async def test_failed_flush_is_told_behind_a_reopening(rig: Rig) -> None:
+    port = rig.port()
+    disk = rig.disk(port, write_cache=True)
+    one, two = Host(port, MAC_A), Host(port, MAC_B)
+    await two.good(two.write(0, "b"))
+    disk.strike(Fail(errno.EIO), Op.FLUSH, times=1)
+    assert (await one.answer(one.flush())).registers == (0x41, 0x04)
+    await rig.engine.detach(disk.device, None)
+    rig.attach(disk)
+    assert (await two.answer(two.flush())).registers == (0x41, 0x04)
 
 
 async def test_write_cache_switched_on_live_holds_for_what_completes_then(rig: Rig) -> None:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import errno
 
+import pytest
+
 from ggaoe.backend.faults import Fail, Short
+from ggaoe.events import Event, about
 from ggaoe.proto.ata import Op
+from ggaoe.units import format_mac
 from unit.engine.rig import Host, Rig, sectors, until
 from unit.proto.host import MAC_A, SMART, ata_argument
 
@@ -30,6 +34,18 @@ async def test_medium_errors_by_direction(rig: Rig) -> None:
         assert answer.data == bytes(24)
     assert disk.device.counters.ata_errors == 4
     assert dict(disk.device.initiators.items())[MAC_A].errors == 4
+
+
+async def test_a_failure_is_told_with_its_host(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    port = rig.port()
+    disk, host = rig.disk(port), Host(port, MAC_A)
+    disk.strike(Fail(errno.EIO))
+    await host.answer(host.read(8))
+    await until(lambda: caplog.records)
+    (record,) = caplog.records
+    assert record.getMessage() == "disk: READ of sector 8+1 failed: Input/output error (EIO)"
+    told = about(Event.DEVICE_FAILED, device="disk", peer=format_mac(MAC_A))
+    assert record.__dict__.items() >= told.items()
 
 
 async def test_other_failures_abort(rig: Rig) -> None:

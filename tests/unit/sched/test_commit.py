@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from ggaoe.sched.commit import GroupCommit
+from errno import EIO, ENOSPC
+
+from ggaoe.sched.commit import HOSTS_MAX, TOLD_S, GroupCommit
+from unit.proto.host import MAC_A, MAC_B, MAC_C
 from unit.sched.making import flush, write
+
+NOW_NS = 1_000_000_000_000
 
 
 def test_nothing_joined_means_no_flush() -> None:
@@ -51,5 +56,68 @@ def test_a_failed_flush_concerns_those_who_joined_while_it_ran() -> None:
     commit.join(early)
     assert commit.start()
     commit.join(late)
-    assert commit.failed() == [early, late]
+    assert commit.failed(EIO) == [early, late]
     assert not commit.start()
+
+
+def flushed(commit: GroupCommit, error: int = 0) -> None:
+    """One flush, from its beginning to its end."""
+    commit.join(flush())
+    assert commit.start()
+    if error:
+        commit.failed(error)
+    else:
+        commit.done()
+
+
+def test_a_failed_flush_is_told_to_all_who_write() -> None:
+    commit = GroupCommit()
+    commit.answered(MAC_A)
+    flushed(commit)
+    commit.answered(MAC_B)
+    flushed(commit, EIO)
+    assert [commit.error_of(mac, NOW_NS) for mac in (MAC_A, MAC_B, MAC_C)] == [EIO, EIO, 0]
+
+
+def test_a_failed_flush_without_anything_to_save_is_told_to_nobody_else() -> None:
+    commit = GroupCommit()
+    commit.answered(MAC_A)
+    flushed(commit)
+    flushed(commit, EIO)
+    assert commit.error_of(MAC_A, NOW_NS) == 0
+
+
+def test_what_is_answered_while_a_flush_runs_is_saved_by_the_next() -> None:
+    commit = GroupCommit()
+    commit.join(flush())
+    assert commit.start()
+    commit.answered(MAC_A)
+    commit.done()
+    flushed(commit, EIO)
+    assert commit.error_of(MAC_A, NOW_NS) == EIO
+
+
+def test_a_loss_is_told_until_a_host_must_have_heard() -> None:
+    commit = GroupCommit()
+    commit.answered(MAC_A)
+    flushed(commit, EIO)
+    commit.answered(MAC_A)
+    flushed(commit)
+    later_ns = NOW_NS + TOLD_S * 1_000_000_000
+    assert commit.error_of(MAC_A, NOW_NS) == EIO
+    assert commit.error_of(MAC_A, later_ns) == EIO
+    assert commit.error_of(MAC_A, later_ns + 1) == 0
+    flushed(commit, ENOSPC)
+    assert commit.error_of(MAC_A, later_ns + 1) == 0
+    commit.answered(MAC_A)
+    flushed(commit, ENOSPC)
+    assert commit.error_of(MAC_A, later_ns + 1) == ENOSPC
+
+
+def test_hosts_are_remembered_up_to_a_number() -> None:
+    commit = GroupCommit()
+    macs = [number.to_bytes(6, "big") for number in range(HOSTS_MAX + 1)]
+    for mac in macs:
+        commit.answered(mac)
+    flushed(commit, EIO)
+    assert [mac for mac in macs if commit.error_of(mac, NOW_NS)] == macs[1:]
