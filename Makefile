@@ -8,7 +8,7 @@ demo: setup ; @bash bench/demo.sh
 # The first tests compute; the others, of links in real time and of the whole daemon, wait most of the time.
 WHOLE := tests/integration tests/interop tests/torture
 WAITING := tests/unit/client tests/unit/net $(WHOLE)
-BESIDE := -n 3 --dist worksteal
+BESIDE := -n 3 --dist loadgroup
 
 test: setup ; $(VENV)/bin/pytest -n auto $(WAITING:%=--ignore=%) && $(VENV)/bin/pytest $(BESIDE) $(WAITING) && GGAOE_ENGINE=portable $(VENV)/bin/pytest $(BESIDE) -m "not one_engine" $(WHOLE)
 test-quick: setup ; $(VENV)/bin/pytest -n auto tests/tidy tests/unit tests/property

@@ -37,5 +37,8 @@ def pytest_asyncio_loop_factories(
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    if "engine" in getattr(item, "fixturenames", ()):
+    fixtures = getattr(item, "fixturenames", ())
+    if "engine" in fixtures:
         item.add_marker(pytest.mark.one_engine)
+    if "images" in fixtures:
+        item.add_marker(pytest.mark.xdist_group("guest"))  # one virtual machine at a time

@@ -15,6 +15,7 @@ import struct
 from collections.abc import Collection
 from contextlib import suppress
 from enum import IntEnum
+from functools import cache
 from pathlib import Path
 
 from ggaoe.errors import StartError
@@ -129,10 +130,16 @@ def user_called(name: str) -> pwd.struct_passwd:
 
 def user_name() -> str:
     """The name of the user we are, or its number."""
+    return _name_of(os.geteuid())
+
+
+@cache
+def _name_of(user_id: int) -> str:
+    """Remembered, as the list of users may be out of reach later."""
     try:
-        return pwd.getpwuid(os.geteuid()).pw_name
+        return pwd.getpwuid(user_id).pw_name
     except KeyError:
-        return str(os.geteuid())
+        return str(user_id)
 
 
 def thread_count() -> int:

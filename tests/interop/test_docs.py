@@ -26,7 +26,7 @@ from interop.pages import (
     two_machines,
 )
 
-GUEST_TIMEOUT_S = 180.0
+GUEST_TIMEOUT_S = 400.0
 PAGES = {
     path.stem: steps
     for path in sorted((REPOSITORY / "docs").glob("*.md"))

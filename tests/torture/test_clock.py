@@ -23,7 +23,7 @@ from interop.guest import Images, Wire, best_transport, run_guest
 from torture.budget import OVERHEAD_S, seeded, torture_s
 
 SECONDS = 3.0
-GUEST_TIMEOUT_S = torture_s(SECONDS) + 180.0
+GUEST_TIMEOUT_S = torture_s(SECONDS) + 400.0
 pytestmark = pytest.mark.timeout(GUEST_TIMEOUT_S + OVERHEAD_S)
 
 HOUR_S = 3600
