@@ -42,3 +42,4 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         item.add_marker(pytest.mark.one_engine)
     if "images" in fixtures:
         item.add_marker(pytest.mark.xdist_group("guest"))  # one virtual machine at a time
+        item.add_marker(pytest.mark.flaky(reruns=2, only_rerun=["GuestHungError"]))

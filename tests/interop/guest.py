@@ -33,6 +33,8 @@ POWER_OFF_TIMEOUT_S = 15.0
 VECTOR_DEPTH_FRAMES = 128
 CONSOLE_READ_BYTES = 65536
 QUIET_S = 5.0
+HUNG_S = 45.0
+"""Without a line and a frame: scripts wait for less, and Linux asks for targets each minute."""
 KERNEL_WARNING = 4  # messages of this level and below it are worse than a notice
 _OF_A_BUSY_MACHINE = "hrtimer: interrupt took "
 """The guest was not given a processor for a while."""
@@ -49,6 +51,11 @@ Action = Callable[..., object]
 
 class GuestError(Exception):
     """The guest did not get through its script; carries what the console showed."""
+
+
+class GuestHungError(GuestError):
+    """It has fallen silent in the middle of its script. It owes that to itself: whoever waits for a
+    target asks again and again. Its test is repeated (see conftest.py)."""
 
 
 @dataclass(frozen=True)
@@ -198,6 +205,12 @@ class Wire:
         """The interface that the guest itself opens."""
         return f"door{number}" if self.transport == "tap" else f"door{number}-raw"
 
+    def frames(self) -> int:
+        """How many have gone through the doors, either way."""
+        rows = Path(f"/proc/{self.namespace.pid}/net/dev").read_text().splitlines()
+        counts = [row.split() for row in rows if row.strip().startswith("door")]
+        return sum(int(row[2]) + int(row[10]) for row in counts)
+
     def pull(self, number: str = "0") -> None:
         """Pull a cable out: the target's interface stays up and loses its carrier."""
         self.namespace.ip(f"link set port{number} down")
@@ -231,7 +244,7 @@ def run_guest(
     `host NAME ARGUMENT…` in the script calls `actions[NAME](*arguments)` and goes on when that
     has returned. `files` (text by name) go into the guest's root directory. `aoe_options` are the
     initiator's module parameters. GuestError with the console so far if the guest does not get to
-    its end within `timeout_s`.
+    its end within `timeout_s`, GuestHungError if it has stopped to do anything.
     """
     options = " ".join(f"{name}={value}" for name, value in (aoe_options or {}).items())
     mtus = " ".join(map(str, wire.mtus))
@@ -253,7 +266,7 @@ def run_guest(
         wire.namespace.run("mount", "-t", "tmpfs", "guest", memory)
         process = _boot(wire, initrd, memory)
         try:
-            transcript = _converse(process, actions or {}, time.monotonic() + timeout_s)
+            transcript = _converse(process, wire, actions or {}, time.monotonic() + timeout_s)
             process.wait(POWER_OFF_TIMEOUT_S)
         finally:
             process.kill()
@@ -282,19 +295,26 @@ def _boot(wire: Wire, initrd: Path, memory: Path) -> Process:
     )
 
 
-def _converse(process: Process, actions: Mapping[str, Action], deadline_s: float) -> Transcript:
+def _converse(
+    process: Process, wire: Wire, actions: Mapping[str, Action], deadline_s: float
+) -> Transcript:
     """Follow the console to the script's end, doing what it asks the host for."""
     assert process.stdin is not None
     assert process.stdout is not None
     seen: list[str] = []
-    answer = b""
+    answer, frames, alive_s = b"", 0, time.monotonic()
     for line in _lines(process.stdout.fileno(), deadline_s):
         if line is None:
             # A guest may miss that there is something to be read, until there is more.
             os.write(process.stdin.fileno(), answer)
+            before, frames = frames, wire.frames()
+            if frames != before:
+                alive_s = time.monotonic()
+            elif time.monotonic() - alive_s > HUNG_S:
+                raise GuestHungError("the guest has hung; its console:\n" + "\n".join(seen))
             continue
         seen.append(line)
-        answer = b""
+        answer, alive_s = b"", time.monotonic()
         if not line.startswith("@@host "):
             continue
         _, since, name, *arguments = line.split()
