@@ -92,7 +92,7 @@ class IoRequest(Request):
         self.received_ns = received_ns
         self.sighting = Sighting(received_ns / 1e9, port.name, len(frame), frame.head)
         self.lost = 0
-        """The errno of a flush that failed while this write was under way."""
+        """The errno of a flush that failed while this write was under way, or this FLUSH waited."""
         self.lease: Lease | None = None
         self.payload: memoryview = memoryview(b"")
         if is_write:
@@ -408,7 +408,7 @@ class PortableEngine(Engine):
         _log.error("%s: flush of the store failed: %s", device.name, reason, extra=extra)
         failed = device.commit.failed(-result)
         for request in device.queue.active:
-            if request.started and request.op is Op.WRITE:
+            if request.op is Op.FLUSH or (request.started and request.op is Op.WRITE):
                 assert isinstance(request, IoRequest)
                 request.lost = -result
         for request in failed:
@@ -419,7 +419,8 @@ class PortableEngine(Engine):
         """The errno of a flush that has failed to save what its host was promised, or is about to
         be; 0 where none has."""
         if request.op is Op.FLUSH:
-            return device.commit.error_of(request.source, self._clock.monotonic_ns())
+            now_ns = self._clock.monotonic_ns()
+            return device.commit.error_of(request.source, now_ns) or request.lost
         return request.lost
 
     def _finish(self, device: PortableDevice, request: Request, error_number: int) -> None:

@@ -57,7 +57,7 @@ MUTATIONS = [
     one("a failed flush is told to one host only", ENGINE, "PortableEngine._lost",
         "if request.op is Op.FLUSH:", "if False:"),
     one("a failed flush fails readers", ENGINE, "PortableEngine._flushed",
-        "request.started and request.op is Op.WRITE", "request.started"),
+        "(request.started and request.op is Op.WRITE)", "request.started"),
     one("who failed once fails for ever", ENGINE, "PortableEngine._settle",
         "failure or request.lost", "failure or 5 * device.target.is_failing"),
     one("all fail for one", ENGINE, "settle",

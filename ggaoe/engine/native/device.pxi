@@ -207,14 +207,14 @@ cdef void flushed(Device *device, int64_t result) noexcept nogil:
     request = device.covered
     device.covered = NULL
     if result < 0:
-        # Whoever joined meanwhile, is under way, or has been answered from the cache may have lost
-        # data to this flush, too: the kernel reports a failed write-back once, so that the next
-        # flush would succeed.
+        # Whoever joined meanwhile, is under way, waits to flush, or has been answered from the cache
+        # may have lost data to this flush, too: the kernel reports a failed write-back once, so that
+        # the next flush would succeed.
         error = <int>-result
         note_failure(device, COMMIT, error, 0, 0, 0)
         following = device.active_head
         while following != NULL:
-            if following.started and following.op == WRITE:
+            if following.op == FLUSH or following.started and following.op == WRITE:
                 following.lost = error
             following = following.active_next
         lose(device, error)

@@ -91,7 +91,8 @@ ctypedef struct Request:
     bint is_short                    # no slot of its link's: head and data have SHORT_BYTES
     bint started
     uint64_t ready_number
-    int lost                         # errno of a flush that failed while this write was under way
+    int lost                         # errno of a flush that failed while this write was under way,
+                                     # or this FLUSH waited
     int blockers
     uint64_t offset
     uint32_t bytes

@@ -137,15 +137,16 @@ async def test_failed_flush_fails_writes_that_ended_or_ran_meanwhile(rig: Rig) -
 
 
 async def test_failed_flush_fails_a_flush_that_has_arrived_and_not_started(rig: Rig) -> None:
-    """What its host has written may have been lost, and the next flush would not say so."""
+    """What its host has written, by another address, may have been lost."""
     port = rig.port()
     disk = rig.disk(port, write_cache=True, policy=Policy(queue_length=1))
     one, two = Host(port, MAC_A), Host(port, MAC_B)
-    await two.good(two.write(0, "b"))
+    await one.good(one.write(0, "b"))
     disk.strike(Fail(errno.EIO), Op.FLUSH, times=1)
     first, second = one.flush(), two.flush()
     assert (await one.answer(first)).registers == (0x41, 0x04)
     assert (await two.answer(second)).registers == (0x41, 0x04)
+    await two.good(two.flush())
 
 
 async def test_failed_flush_is_told_to_every_host_whose_writes_it_may_have_lost(
