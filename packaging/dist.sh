@@ -10,4 +10,4 @@ export PYTHONPATH=$PWD SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --for
 rm -rf packaging/made
 "$python" packaging/manual.py packaging/made
 "$python" packaging/completion.py packaging/made
-"$python" setup.py -q sdist --dist-dir "${1:-dist}"
+"$python" setup.py -q sdist --dist-dir "${1:-dist}" >&2 # who calls this may print a path alone
