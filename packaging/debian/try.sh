@@ -52,6 +52,12 @@ network() {
     ip -n "try-target-$$" link add san0 type veth peer name eth0 netns "try-host-$$"
     ip -n "try-target-$$" link set san0 up
     ip -n "try-host-$$" link set eth0 up
+    local try
+    for try in $(seq 100); do # the kernel takes its time to say so
+        if ip -n "try-host-$$" link show eth0 | grep -q 'state UP'; then return 0; fi
+        sleep 0.1
+    done
+    fail "no link after $try tries"
 }
 
 start() { # as ggaoe.service does
