@@ -303,7 +303,15 @@ def _arguments() -> argparse.Namespace:
         "--record", action="store_true", help="keep the figures, and bring README.md up to date"
     )
     parser.add_argument("--list", action="store_true", help="print keys and targets, do nothing")
-    return parser.parse_args()
+    options = parser.parse_args()
+    keys = [*(case.key for case in CASES), *initiator.KEYS.values()]
+    names = [*(name for case in CASES for name in case.targets)]
+    names += [one.name for one in initiator.TARGETS]
+    for wanted, known in ((options.cases, keys), (options.targets, names)):
+        for glob in wanted:
+            if not any(fnmatchcase(name, glob) for name in known):
+                parser.error(f"nothing is called {glob}: see --list")
+    return options
 
 
 def _print_list() -> None:

@@ -168,3 +168,15 @@ def test_the_runner_measures_and_prints(aoeload: Path, tmp_path: Path) -> None:
     assert "| random read, 2 sectors, MTU 1500, depth 1 | ggaoe-portable | " in done.stdout
     assert "| half writes, 1 KiB, 64 devices on 4 interfaces" in done.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_runner_refuses_what_it_does_not_know() -> None:
+    done = subprocess.run(
+        [sys.executable, "bench/run.py", "--targets=vblade,ggaoe-nativ"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "nothing is called ggaoe-nativ: see --list" in done.stderr
