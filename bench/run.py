@@ -304,9 +304,9 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--list", action="store_true", help="print keys and targets, do nothing")
     options = parser.parse_args()
-    keys = [*(case.key for case in CASES), *initiator.KEYS.values()]
-    names = [*(name for case in CASES for name in case.targets)]
-    names += [one.name for one in initiator.TARGETS]
+    keys = {*(case.key for case in CASES), *initiator.KEYS.values()}
+    names = {name for case in CASES for name in case.targets}
+    names |= {one.name for one in initiator.TARGETS}
     for wanted, known in ((options.cases, keys), (options.targets, names)):
         for glob in wanted:
             if not any(fnmatchcase(name, glob) for name in known):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from ggaoe.sched.request import Request
 
 HOSTS_MAX = 256
+"""Remembered of one device; beyond that the first is forgotten."""
 TOLD_S = 30
 """So long each FLUSH of a host fails after the first that told it of a loss: an answer may get
 lost, and what is sent again cannot be told from a new FLUSH."""

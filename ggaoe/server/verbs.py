@@ -63,6 +63,8 @@ TRACE_FRAMES_MAX = 1000
 """In one item, so that it is short enough."""
 PIECE_CHARACTERS = 1 << 16
 
+_REFUSALS = {refusal.value: refusal.words for refusal in Refusal}
+
 
 class Verbs:
     """The handlers of one daemon."""
@@ -532,9 +534,8 @@ def _seen(inquiry: Inquiry, sighting: Sighting) -> Json:
 
 def _cause(sighting: Sighting) -> str:
     """For people: of a drop its reason's name, which the counters have, too."""
-    refusals = {refusal.value: refusal.words for refusal in Refusal}
     is_refusal = sighting.fate is Fate.REFUSED
-    return refusals.get(sighting.cause, sighting.cause) if is_refusal else sighting.cause
+    return _REFUSALS.get(sighting.cause, sighting.cause) if is_refusal else sighting.cause
 
 
 def _addressee(header: Header) -> str:

@@ -28,7 +28,7 @@ cdef enum:
     CARRIERS_MAX = 16                # threads: the leader, the watcher, those that a store holds up
     STALL_NS = 1000000               # a call that takes longer is waited for by nobody else
     CAREFUL_TIMES = 10               # for so many times as long its device writes by worker threads
-    TOLD_S = 30                      # so long FLUSHes of a host fail that tell it of a loss
+    TOLD_S = 30                      # as in sched/commit.py
     SEND_RETRY_NS = 1000000          # a packet socket can be writable though its queue is full
     REFUSED_NS_MAX = 20000000        # as REFUSED_S_MAX in net/plain.py has it
     SLOW_FRAMES_MAX = 32768          # short ones that wait for Python; the newest is dropped
