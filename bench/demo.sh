@@ -72,7 +72,7 @@ on_host ggaoe ping -i eth0 -c 5 --interval 0.05 e0.1
 
 say "Host: write the whole disk with random data, and read it back"
 head -c "${size_mib}M" /dev/urandom >"$work/written"
-on_host ggaoe copy -i eth0 "$work/written" e0.1
+on_host ggaoe copy --force -i eth0 "$work/written" e0.1
 on_host ggaoe copy -i eth0 e0.1 "$work/read"
 
 say "Compare: what was written, what was read over Ethernet, and what is in the target's file"

@@ -123,7 +123,7 @@ inside ggaoectl show daemon
 on host ggaoe discover | tee "$work/found"
 grep -q '^e0\.1 ' "$work/found" || fail "not found"
 head -c 64M /dev/urandom >"$root/root/data"
-on host ggaoe copy --quiet /root/data e0.1
+on host ggaoe copy --quiet --force /root/data e0.1
 on host ggaoe copy --quiet e0.1 /root/back
 cmp "$root/root/data" "$root/root/back" || fail "other data came back"
 cmp "$root/root/data" "$root/srv/aoe/disk" || fail "other data are on the disk"
@@ -134,7 +134,7 @@ grep -q 'san0' "$root/etc/ggaoe/ggaoed.conf" || fail "the configuration was repl
 on host ggaoe discover | grep -q '^e0\.1 ' || fail "not found any more"
 stop
 start
-on host ggaoe copy --quiet e0.1 /root/back
+on host ggaoe copy --quiet --force e0.1 /root/back
 cmp "$root/root/data" "$root/root/back" || fail "other data came back"
 stop
 

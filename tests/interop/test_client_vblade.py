@@ -235,10 +235,13 @@ def test_copy_tool_both_ways(
     # Several chunks, and no whole number of sectors.
     data = os.urandom(5_000_001)
     source.write_bytes(data)
-    assert bench.tool("copy", str(source), "e0.1") == 0
+    assert bench.tool("copy", "--force", str(source), "e0.1") == 0
     whole = data.ljust(DISK_SECTORS * SECTOR_BYTES, b"\0")
     assert bench.disk.read_bytes() == whole
-    assert "done" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "of 4.8 MiB, " in said
+    assert " left" in said
+    assert f"copied 4.8 MiB from {source} to e0.1 in " in said
     assert bench.tool("copy", "-q", "e0.1", str(copied)) == 0
     assert copied.read_bytes() == whole
     assert capsys.readouterr().err == ""
@@ -246,7 +249,7 @@ def test_copy_tool_both_ways(
         ((str(source), "e0.1"), len(data)),
         (("e0.1", str(copied)), len(whole)),
     ):
-        assert bench.tool("copy", "--json", *words) == 0
+        assert bench.tool("copy", "--json", "--force", *words) == 0
         found = json.loads(capsys.readouterr().out)
         assert (found["version"], found["shelf"], found["slot"]) == (1, 0, 1)
         assert (found["bytes"], found["write"]) == (copied_bytes, words[1] == "e0.1")
@@ -258,7 +261,9 @@ def test_copy_tool_both_ways(
 def test_copy_tool_with_pipes(bench: Bench, tmp_path: Path) -> None:
     source, copied, nothing = tmp_path / "source", tmp_path / "copied", tmp_path / "nothing"
     source.write_bytes(os.urandom(DISK_SECTORS * SECTOR_BYTES))
-    assert bench.spawn_tool("copy", "-", "e0.1", stdin=source, stdout=nothing).wait() == 0
+    assert (
+        bench.spawn_tool("copy", "--force", "-", "e0.1", stdin=source, stdout=nothing).wait() == 0
+    )
     assert bench.spawn_tool("copy", "e0.1", "-", stdout=copied).wait() == 0
     assert copied.read_bytes() == source.read_bytes() == bench.disk.read_bytes()
     assert nothing.read_bytes() == b""
@@ -270,7 +275,9 @@ def test_copy_tool_fills_a_block_device(bench: Bench, tmp_path: Path) -> None:
     file = tmp_path / "large"
     file.write_bytes(bytes((DISK_SECTORS + 8) * SECTOR_BYTES))
     with loop_device(file) as large:
-        assert bench.tool("copy", "-q", "e0.1", str(large)) == 0
+        assert bench.tool("copy", "-q", "e0.1", str(large)) == 1
+        assert not any(file.read_bytes())
+        assert bench.tool("copy", "-q", "--force", "e0.1", str(large)) == 0
         assert file.read_bytes() == data + bytes(8 * SECTOR_BYTES)
 
 
@@ -281,15 +288,100 @@ def test_copy_tool_refuses_what_does_not_fit(
     source.write_bytes(b"x" * (DISK_SECTORS * SECTOR_BYTES + 1))
     before = bench.disk.read_bytes()
     assert bench.tool("copy", str(source), "e0.1") == 1
-    assert "nothing written" in capsys.readouterr().err
+    assert "nothing was written" in capsys.readouterr().err
     assert bench.disk.read_bytes() == before
     assert bench.tool("copy", str(tmp_path / "absent"), "e0.1") == 1
     assert "absent" in capsys.readouterr().err
     file = tmp_path / "small"
     file.write_bytes(bytes((DISK_SECTORS - 8) * SECTOR_BYTES))
     with loop_device(file) as small:
-        assert bench.tool("copy", "e0.1", str(small)) == 1
-        assert "nothing written" in capsys.readouterr().err
+        assert bench.tool("copy", "--force", "e0.1", str(small)) == 1
+        assert "nothing was written" in capsys.readouterr().err
         assert not any(file.read_bytes())
     assert bench.tool("copy", "a", "b") == 2
     assert bench.tool("copy", "e0.1", "e0.2") == 2
+
+
+def test_copy_tool_overwrites_only_when_told_to(
+    bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    backup, link = tmp_path / "backup", tmp_path / "link"
+    backup.write_bytes(b"precious")
+    backup.chmod(0o600)
+    link.symlink_to(backup)
+    before = bench.disk.read_bytes()
+    for words in ((str(backup), "e0.1"), ("e0.1", str(backup)), ("e0.1", str(link))):
+        assert bench.tool("copy", *words) == 1
+        assert "would be overwritten: add --force" in capsys.readouterr().err
+    assert (bench.disk.read_bytes(), backup.read_bytes()) == (before, b"precious")
+    assert bench.tool("copy", "--force", "e0.1", str(link)) == 0
+    assert backup.read_bytes() == before
+    assert link.is_symlink()
+    assert backup.stat().st_mode & 0o777 == 0o600
+
+
+def test_copy_tool_leaves_no_truncated_image_and_resumes(bench: Bench, tmp_path: Path) -> None:
+    data = os.urandom(DISK_SECTORS * SECTOR_BYTES)
+    bench.disk.write_bytes(data)
+    backup, partial = tmp_path / "backup", tmp_path / "backup.partial"
+    said_path = tmp_path / "said"
+    with said_path.open("wb") as said_file:
+        limited = bench.host.spawn(
+            "prlimit",
+            f"--fsize={5 << 20}",
+            *(sys.executable, "-c", _MAIN, "copy", "e0.1", str(backup)),
+            stderr=said_file,
+            cwd=REPOSITORY,
+        )
+        assert limited.wait() == 1
+    said = said_path.read_text()
+    assert f"backup.partial has 4 MiB of 8 MiB. hint: ggaoe copy --resume e0.1 {backup}" in said
+    assert f"{backup}: File too large" in said
+    assert not backup.exists()
+    assert partial.read_bytes() == data[: 5 << 20]
+    assert bench.tool("copy", "e0.1", str(backup)) == 1, "neither continued nor begun again"
+    # What is between the compared ends shows that the rest only was read.
+    with partial.open("r+b") as file:
+        file.seek(5 << 19)
+        file.write(b"kept")
+    assert bench.tool("copy", "--resume", "e0.1", str(backup)) == 0
+    at = 5 << 19
+    assert backup.read_bytes() == data[:at] + b"kept" + data[at + 4 :]
+    assert not partial.exists()
+
+
+@pytest.mark.parametrize("at", [0, (4 << 20) - 1])
+def test_copy_tool_does_not_continue_with_another_disk(
+    bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str], at: int
+) -> None:
+    data = bytearray(os.urandom(DISK_SECTORS * SECTOR_BYTES))
+    bench.disk.write_bytes(data)
+    data[at] ^= 1
+    partial = tmp_path / "backup.partial"
+    partial.write_bytes(data[: 4 << 20])
+    assert bench.tool("copy", "--resume", "e0.1", str(tmp_path / "backup")) == 1
+    assert "is not the beginning of e0.1" in capsys.readouterr().err
+    assert partial.stat().st_size == 4 << 20
+    assert not (tmp_path / "backup").exists()
+
+
+def test_copy_tool_resumes_what_a_disk_has_already(bench: Bench, tmp_path: Path) -> None:
+    data = os.urandom(DISK_SECTORS * SECTOR_BYTES)
+    source = tmp_path / "source"
+    source.write_bytes(data)
+    bench.disk.write_bytes(data[: 4 << 20] + bytes(4 << 20))
+    assert bench.tool("copy", "--resume", "--force", str(source), "e0.1") == 0
+    assert bench.disk.read_bytes() == data
+
+
+def test_copy_tool_keeps_holes(bench: Bench, tmp_path: Path) -> None:
+    data = b"\xff" * 65536
+    with bench.disk.open("r+b") as disk:
+        disk.truncate(0)
+        disk.truncate(DISK_SECTORS * SECTOR_BYTES)
+        disk.seek(3 << 20)
+        disk.write(data)
+    backup = tmp_path / "backup"
+    assert bench.tool("copy", "e0.1", str(backup)) == 0
+    assert backup.read_bytes() == bench.disk.read_bytes()
+    assert backup.stat().st_blocks * 512 < 1 << 20
