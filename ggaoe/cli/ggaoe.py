@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,12 +26,13 @@ from ggaoe.cli.importing import add_import_parser
 from ggaoe.cli.tools import add_tool_parsers
 from ggaoe.cli.vblade import SOURCE, StartLine, add_vblade_parser, mapping_of
 from ggaoe.config import Config, as_mapping, effective, from_mapping, load
-from ggaoe.errors import ConfigError, GgaoeError
+from ggaoe.config.sections import FIXED, is_device_name
+from ggaoe.errors import ConfigError, GgaoeError, StartError
+from ggaoe.server.process import Readiness
 from ggaoe.units import parse_size_bytes, printable
 
 if TYPE_CHECKING:
     from ggaoe.server.app import Daemon
-    from ggaoe.server.process import Readiness
 
 DEFAULT_CONFIG = Path("/etc/ggaoe/ggaoed.conf")
 CONFINEMENTS = ("landlock", "seccomp")
@@ -123,7 +125,17 @@ def _add_export_parser(commands: argparse._SubParsersAction[argparse.ArgumentPar
         "--accept", action="append", metavar="MAC", help="serve only these hosts (repeatable)"
     )
     export.add_argument("--state-directory", type=Path, metavar="DIR", help="to keep it")
-    export.add_argument("--control-socket", type=Path, metavar="PATH", help="for ggaoectl")
+    export.add_argument(
+        "--control-socket",
+        type=Path,
+        metavar="PATH",
+        help="for ggaoectl (default: in a temporary directory, as printed)",
+    )
+    export.add_argument(
+        "--wait",
+        action="store_true",
+        help="wait for a file that cannot be opened, instead of giving up",
+    )
     export.add_argument(
         "--metrics", metavar="ADDRESS:PORT", help="serve a status page and metrics by HTTP"
     )
@@ -208,24 +220,51 @@ def _run_export(options: argparse.Namespace) -> int:
     config = from_mapping(_export_mapping(options), "ggaoe export")
     user = _user(config)
     with ExitStack() as stack:
-        state_directory = options.state_directory
-        if state_directory is None:
+        state_directory, control_socket = options.state_directory, options.control_socket
+        removed = []
+        if state_directory is None or control_socket is None:
             name = stack.enter_context(tempfile.TemporaryDirectory(prefix="ggaoe-export-"))
-            state_directory = Path(name)
-            removed = [state_directory]
+            temporary = Path(name)
+            removed.append(temporary)
             if user is not None:
-                os.chown(state_directory, user.pw_uid, user.pw_gid)
-        else:
-            removed = []
-        socket = options.control_socket.absolute() if options.control_socket else None
+                os.chown(temporary, user.pw_uid, user.pw_gid)
+            state_directory = state_directory or temporary
+            control_socket = control_socket or temporary / "control"
+        control_socket = control_socket.absolute()
         return _serve(
             options,
             config,
             source=None,
             state_directory=state_directory.absolute(),
-            control_socket=socket,
+            control_socket=control_socket,
             pid_file=None,
-            removed=removed + ([socket] if socket else []),
+            removed=[*removed, control_socket],
+            readiness_of=partial(_ExportReadiness, control_socket, options.wait),
+        )
+
+
+class _ExportReadiness(Readiness):
+    """A start that fails where the file cannot be served, and says how to reach the process."""
+
+    def __init__(
+        self, control_socket: Path, may_wait: bool, daemon: Daemon, readiness: Readiness
+    ) -> None:
+        super().__init__()
+        self._control_socket = control_socket
+        self._may_wait = may_wait
+        self._daemon = daemon
+        self._readiness = readiness
+
+    def ready(self, text: str = "") -> None:
+        (export,) = self._daemon.exports.values()
+        if export.reason is not None and not self._may_wait:
+            raise StartError(f"{export.reason} (--wait waits for it)")
+        look = f"ggaoectl -s {self._control_socket} list"
+        logging.getLogger("ggaoe").info("to look at it: %s", look)
+        self._readiness.ready(
+            f"process {os.getpid()} serves {export.config.path} as {export.config.address}\n"
+            f"to look at it: {look}\n"
+            f"to stop it:    kill {os.getpid()}"
         )
 
 
@@ -273,7 +312,10 @@ def _export_mapping(options: argparse.Namespace) -> dict[str, object]:
         value = getattr(options, key)
         if value is not None:
             defaults[key] = value
-    return {"defaults": defaults, "devices": {options.file.name: device}}
+    name = options.file.name
+    if name in FIXED or not is_device_name(name):
+        name = "export"
+    return {"defaults": defaults, "devices": {name: device}}
 
 
 def _serve(
@@ -286,10 +328,10 @@ def _serve(
     pid_file: Path | None,
     removed: Sequence[Path],
     level: int = logging.INFO,
-    readiness_of: Callable[[Daemon], Readiness] | None = None,
+    readiness_of: Callable[[Daemon, Readiness], Readiness] = lambda _, readiness: readiness,
 ) -> int:
-    """Become the daemon; returns when it has been stopped. `readiness_of` makes who is told how
-    the start went, of the daemon that starts."""
+    """Become the daemon; returns when it has been stopped. `readiness_of` turns the daemon and
+    what reports its start into what is told that it has started."""
     from ggaoe.server import logs, process
 
     process.require_capability_net_raw()
@@ -307,7 +349,7 @@ def _serve(
                 stack.enter_context(process.PidFile(pid_file))
             _run_loop(
                 _daemon(
-                    readiness_of or (lambda _: readiness),
+                    lambda daemon: readiness_of(daemon, readiness),
                     config,
                     source,
                     state_directory,

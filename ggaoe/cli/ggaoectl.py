@@ -546,7 +546,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     text = f"configuration file that names the control socket ({CONFIG})"
     options.add_argument("-c", "--config", type=Path, default=later, metavar="FILE", help=text)
     text = "control socket, whatever the configuration says"
-    options.add_argument("--socket", type=Path, default=later, metavar="PATH", help=text)
+    options.add_argument("-s", "--socket", type=Path, default=later, metavar="PATH", help=text)
     text = "print the result as JSON"
     options.add_argument("--json", action="store_true", default=later, help=text)
     text = "show where an unexpected error comes from"

@@ -123,11 +123,11 @@ def mapping_of(options: argparse.Namespace) -> dict[str, object]:
 class StartLine(Readiness):
     """Prints vblade's line once the device is served; StartError where it cannot be."""
 
-    def __init__(self, daemon: Daemon) -> None:
+    def __init__(self, daemon: Daemon, _: Readiness) -> None:
         super().__init__()
         self._daemon = daemon
 
-    def ready(self) -> None:
+    def ready(self, text: str = "") -> None:
         (export,) = self._daemon.exports.values()
         if export.reason is not None:
             raise StartError(export.reason)

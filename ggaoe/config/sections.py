@@ -23,7 +23,7 @@ from ggaoe.config.values import convert
 
 DEVICE_NAME_BYTES_MAX = 200  # as `file_name` has it
 
-_FIXED = ("defaults", "acls")
+FIXED = ("defaults", "acls")
 TEMPLATE = "template "
 _NAMED = ("interface", "device", "template")
 _IN_TEXT: dict[Place, str] = {
@@ -38,7 +38,7 @@ class Sections:
 
     def __init__(self, document: Document, overlays: Overlays, problems: Problems) -> None:
         self.problems = problems
-        self.by_kind: dict[str, list[Section]] = {kind: [] for kind in (*_FIXED, *_NAMED)}
+        self.by_kind: dict[str, list[Section]] = {kind: [] for kind in (*FIXED, *_NAMED)}
         self.templates: list[tuple[Section, Path]] = []
         """Each with its absolute pattern."""
         self.derived: dict[str, str] = {}
@@ -81,7 +81,7 @@ class Sections:
         """What a section is; None when that cannot be told, which is a problem."""
         if section.kind:
             return section.kind
-        if section.name in _FIXED:
+        if section.name in FIXED:
             return section.name
         if section.name.startswith(TEMPLATE):
             return "template"
@@ -92,7 +92,7 @@ class Sections:
         known = [schema.BY_KEY[key] for key in section.entries if key in schema.BY_KEY]
         if any(option.key in schema.DEVICE_MARKS for option in known):
             return "device"
-        if meant := nearest(section.name, _FIXED):
+        if meant := nearest(section.name, FIXED):
             text = f"unknown section [{section.name}]: did you mean [{meant}]?"
             self.problems.error(section, text)
             return None
@@ -117,7 +117,7 @@ class Sections:
 
     def _check_repeated(self) -> None:
         """Of several files: [defaults] and [acls] go on, every other section is in one of them."""
-        for kind in _FIXED:
+        for kind in FIXED:
             known: dict[str, Entry] = {}
             for section in self.by_kind[kind]:
                 for key, entry in section.entries.items():
@@ -136,14 +136,14 @@ class Sections:
         """Whoever names a section, as to change it, has to mean one."""
         interfaces = {section.name for section in self.by_kind["interface"]}
         for section in self.by_kind["device"]:
-            if section.name in _FIXED or section.name in interfaces:
+            if section.name in FIXED or section.name in interfaces:
                 text = f"device [{section.name}] has the name of another section"
                 self.problems.error(section, f"{text}: give it one of its own")
 
     # Changes that are in no file
 
     def _overlay(self, overlays: Overlays) -> None:
-        for kind in _FIXED:
+        for kind in FIXED:
             if overlay := overlays.get(kind):
                 if not self.by_kind[kind]:
                     self.by_kind[kind].append(Section(kind, kind, self.problems.file, 0, 0, {}))

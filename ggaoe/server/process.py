@@ -33,15 +33,15 @@ class Readiness:
     def __init__(self, fd: int | None = None) -> None:
         self._fd = fd
 
-    def ready(self) -> None:
-        """The daemon serves: the command that started it ends with status 0, and stderr becomes
-        /dev/null. StartError where that command has been interrupted, so nobody wants it any more.
-        """
+    def ready(self, text: str = "") -> None:
+        """The daemon serves: the command that started it prints `text` and ends with status 0, and
+        stderr becomes /dev/null. StartError where that command has been interrupted, so nobody
+        wants it any more."""
         if self._fd is None:
             return
         _to_null(sys.stderr)
         try:
-            self._tell(_READY)
+            self._tell(_READY + text.encode(errors="replace")[: MESSAGE_BYTES_MAX - 1])
         except BrokenPipeError:
             raise StartError("the command that starts ggaoe was interrupted") from None
 
@@ -102,7 +102,9 @@ def _outcome(child: int, reading: int) -> int:
             message = pipe.read(MESSAGE_BYTES_MAX)
     except KeyboardInterrupt:
         return 130
-    if message == _READY:
+    if message.startswith(_READY):
+        if text := message.removeprefix(_READY).decode(errors="replace"):
+            print(text, flush=True)
         return 0
     _print_error(
         message.removeprefix(_FAILED).decode(errors="replace")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from integration.scene import (
     DEADLINE_S,
     DISK_BYTES,
     GGAOE,
+    GGAOECTL,
     Daemon,
     Outcome,
     Received,
@@ -239,6 +242,42 @@ def test_export_refuses_what_it_cannot_do(scene: Scene) -> None:
     (line,) = errors_of(outcome)
     assert "slot" in line
     assert scene.ggaoe("export", disk).status == 2
+    outcome = scene.ggaoe("export", "/nowhere/disk", "--interface", "far0")
+    assert outcome.status == 1
+    assert "No such file" in errors_of(outcome)[-1]
+    assert "--wait" in errors_of(outcome)[-1]
+
+
+@contextmanager
+def background(scene: Scene, *argv: str | os.PathLike[str]) -> Iterator[Callable[[], str]]:
+    """An export in the background, stopped as it says at the end; gives what lists it."""
+    outcome = scene.ggaoe("export", "-d", *argv, "--interface", "far0", "--slot", "3")
+    assert outcome.status == 0, outcome
+    process = re.search(r"^process (\d+) serves ", outcome.stdout)
+    control = re.search(r"ggaoectl -s (\S+) list", outcome.stdout)
+    assert process is not None
+    assert control is not None
+    try:
+        yield lambda: scene.run(*GGAOECTL, "-s", control[1], "list").stdout
+    finally:
+        os.kill(int(process[1]), signal.SIGTERM)
+        wait_until(lambda: not is_running(int(process[1])), DEADLINE_S, "stopped")
+    assert not Path(control[1]).parent.exists()
+
+
+@pytest.mark.one_engine
+@pytest.mark.parametrize("name", ["disk", "defaults", "acls", "a=[b]\nc"])
+def test_an_export_in_the_background_is_listed_and_stopped(scene: Scene, name: str) -> None:
+    with background(scene, scene.disk(name)) as listed:
+        assert re.search(r"e0\.3 +serving", listed())
+
+
+@pytest.mark.one_engine
+def test_an_export_waits_for_its_file_when_told_to(scene: Scene) -> None:
+    with background(scene, "--wait", scene.directory / "later") as listed:
+        assert re.search(r"e0\.3 +waiting", listed())
+        scene.disk("later")
+        wait_until(lambda: re.search(r"e0\.3 +serving", listed()), DEADLINE_S, "served")
 
 
 # --- check -------------------------------------------------------------------------------------
