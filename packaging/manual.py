@@ -163,16 +163,14 @@ def _program(parser: argparse.ArgumentParser, about: str) -> Iterator[str]:
     yield "The options are:"
     yield from _options(_own_actions(parser))
     yield ".Sh COMMANDS"
-    common = {name for action in _own_actions(parser) for name in action.option_strings}
+    common = {_meaning(action) for action in _own_actions(parser)}
     for path, command, summary in _commands(parser):
         if not path:
             continue
         yield f".Ss {' '.join((*path, *_operands(command)))}"
         yield from _text(_sentence(command.description or summary))
         yield from _options(
-            action
-            for action in _own_actions(command)
-            if not common.issuperset(action.option_strings) or not action.option_strings
+            action for action in _own_actions(command) if _meaning(action) not in common
         )
         if command.epilog:
             yield ".Pp"
@@ -195,6 +193,11 @@ def _commands(
         for name, command in action.choices.items():
             if shown.get(name) != argparse.SUPPRESS:
                 yield from _commands(command, (*path, name), shown.get(name) or "")
+
+
+def _meaning(action: argparse.Action) -> tuple[object, ...]:
+    """What a reader sees of an option; two commands may mean different things by one name."""
+    return (*action.option_strings, action.metavar, action.help)
 
 
 def _own_actions(parser: argparse.ArgumentParser) -> list[argparse.Action]:

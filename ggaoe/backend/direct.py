@@ -12,6 +12,7 @@ thread would still stop all transfers of this one behind the first that blocks.
 from __future__ import annotations
 
 import errno
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,9 @@ from ggaoe.proto.ata import Op
 
 if TYPE_CHECKING:
     from ggaoe.backend.aio import AioQueue
+
+
+_log = logging.getLogger("ggaoe.device")
 
 
 class DirectBackend(ThreadedBackend):
@@ -38,30 +42,36 @@ class DirectBackend(ThreadedBackend):
     ) -> None:
         super().__init__(store, name, warnings)
         self.granule_bytes = block_bytes
-        self.description = "direct I/O, worker threads"
         self._knows_nowait = nowait
-        self._queue = self._open_queue() if nowait else None
+        self._wants_queue = nowait
+        self._queue: AioQueue | None = None
+        self.description = f"direct I/O, {'Linux AIO' if nowait else 'worker threads'}"
 
     def _open_queue(self) -> AioQueue | None:
+        """The queue, at the first transfer: an engine with a queue of its own never asks for one,
+        and the kernel has a limited number (fs.aio-max-nr)."""
         try:
             from ggaoe.backend.aio import AioQueue
         except (ImportError, OSError):  # the daemon has said so, where it matters
             return None
         try:
-            queue = AioQueue(
+            return AioQueue(
                 self.store.fd, self.store.offset_bytes, self._deliver, self._workers.submit
             )
         except OSError as error:
             what = "raise fs.aio-max-nr" if isinstance(error, BlockingIOError) else error
-            self.warnings += (f"no Linux AIO, worker threads do all I/O: {what}",)
+            _log.warning("%s: no Linux AIO, worker threads do all I/O: %s", self.store.path, what)
             return None
-        self.description = "direct I/O, Linux AIO"
-        return queue
 
     def file_access(self) -> FileAccess | None:
         return FileAccess(self.store.fd, self.store.offset_bytes, True, self._knows_nowait)
 
     def _start(self, transfers: Sequence[Transfer]) -> None:
+        if self._wants_queue:
+            self._wants_queue = False
+            self._queue = self._open_queue()
+            if self._queue is None:
+                self.description = "direct I/O, worker threads"
         if self._queue is None:
             super()._start(transfers)
             return

@@ -67,7 +67,14 @@ def command_parser() -> argparse.ArgumentParser:
     _add_daemon_options(parser)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     check = commands.add_parser("check", help="check a configuration file, and do nothing else")
-    check.add_argument("-c", "--config", type=Path, default=DEFAULT_CONFIG, metavar="FILE")
+    check.add_argument(
+        "-c",
+        "--config",
+        type=Path,
+        default=DEFAULT_CONFIG,
+        metavar="FILE",
+        help=f"configuration to check (default {DEFAULT_CONFIG})",
+    )
     check.add_argument(
         "--effective", action="store_true", help="print every value in force, and where it is from"
     )

@@ -65,7 +65,7 @@ class Verb(NamedTuple):
     name: str
     doc: str
     view: render.View
-    names: Literal["none", "optional", "required"] = "optional"
+    names: Literal["none", "one", "optional", "required"] = "optional"
 
 
 VERBS = (
@@ -82,7 +82,7 @@ VERBS = (
     Verb("top", "devices, interfaces and hosts at work, once per interval", render.top),
     Verb("metrics", "counters as Prometheus reads them, as for a textfile", render.events, "none"),
     Verb("events", "what has happened, and what happens", render.events, "none"),
-    Verb("trace", "requests and replies of a device as they pass", render.events, "required"),
+    Verb("trace", "requests and replies of a device as they pass", render.events, "one"),
     Verb("show-config", "config strings, as hosts have set them", render.config_strings),
     Verb("show-macmask", "MAC mask lists, as hosts have set them", render.mask_lists),
     Verb("show-reserve", "reservations", render.reservations),
@@ -534,6 +534,9 @@ def command_parser() -> argparse.ArgumentParser:
                 one.add_argument("--pcap", type=Path, metavar="FILE", help=text)
             if verb.name == "why":
                 one.add_argument("host", type=_mac, metavar="MAC", help="as in 02:00:00:00:00:01")
+            if verb.names == "one":
+                one.add_argument("names", nargs=1, metavar="NAME", help="a device, or a pattern")
+                continue
             count = "+" if verb.names == "required" else "*"
             one.add_argument("names", nargs=count, metavar="NAMES", help="glob patterns")
     return parser

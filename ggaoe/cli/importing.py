@@ -92,8 +92,8 @@ def _import_foreign(options: argparse.Namespace) -> int:
     with _readable():
         sections = sections_of(read(options.source, report), report)
     if not sections.devices:
-        text = f"no export is found: it has to be {what}"
-        report.note(Place(str(options.source)), text)
+        text = f"no export was found; SOURCE must be {what}"
+        report.error(Place(str(options.source)), text)
     title = f"Imported from {options.foreign} ({printable(str(options.source))}) by ggaoe import."
     toml = options.toml or (options.output is not None and options.output.suffix == ".toml")
     text = (writer.toml if toml else writer.key_file)(sections, title)
@@ -131,6 +131,9 @@ def _import_ggaoed(options: argparse.Namespace) -> int:
     with _readable():
         copied = ggaoed.read(options.source, report)
     states: Mapping[str, TargetState] = copied.states
+    if not (copied.has_devices or states or report.failed):
+        text = "neither a device nor the state of one was found"
+        report.error(Place(str(options.source)), text)
     store = None
     if options.state_directory is not None:
         from ggaoe.server.state import StateStore

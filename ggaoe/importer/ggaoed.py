@@ -44,6 +44,7 @@ class Copied:
     states by device."""
 
     text: str | None = None
+    has_devices: bool = False
     states: dict[str, TargetState] = field(default_factory=dict)
     state_directory: Path | None = None
 
@@ -69,7 +70,9 @@ def read(source: Path, report: Report) -> Copied:
     lines = text.split("\n")
     for number in obsolete:
         lines[number - 1] = f"#{lines[number - 1]}"
-    return Copied("\n".join(lines), states, config.state_directory)
+    return Copied(
+        "\n".join(lines), bool(config.devices or config.templates), states, config.state_directory
+    )
 
 
 def _states_of(config: Config, source: Path, report: Report) -> dict[str, TargetState]:

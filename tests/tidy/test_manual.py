@@ -110,6 +110,31 @@ def test_every_command_and_option_is_in_the_manual(manual: Path, name: str) -> N
     assert [one for one in long_options(parser) - {"--help"} if one not in text] == []
 
 
+def explained(parser: argparse.ArgumentParser) -> Iterator[tuple[str, str]]:
+    """The first name and the help of each option, of the commands, too."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for command in action.choices.values():
+                yield from explained(command)
+        elif action.option_strings and action.help not in (None, argparse.SUPPRESS):
+            assert action.help is not None
+            yield action.option_strings[0], action.help
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_every_meaning_of_an_option_is_in_the_manual(manual: Path, name: str) -> None:
+    """Two commands may have an option of one name and mean different things."""
+    text = letters_of(read(manual / f"{name}.8"))
+    parser = PROGRAMS[name].command_parser()
+    left = [one for one in explained(parser) if one[0] not in ("-h", "-V")]
+    assert [one for one in left if letters_of(one[1].replace("%%", "%")) not in text] == []
+
+
+def letters_of(text: str) -> str:
+    """Without what a page's layout changes."""
+    return re.sub("[^a-z0-9]", "", text.lower())
+
+
 def test_every_option_of_the_file_is_in_the_manual(manual: Path) -> None:
     text = read(manual / "ggaoed.conf.5")
     assert [option.key for option in OPTIONS if option.key not in text] == []

@@ -198,3 +198,16 @@ def test_what_check_refuses_is_refused_with_its_place(imports: Import, tmp_path:
     assert result.status == 1
     assert result.told(f"{path}:4:8: 300 is out of range")
     assert result.told(f"{path}:5:10: 'nobody' is neither")
+
+
+@pytest.mark.parametrize("content", [None, "[defaults]\nqueue-length = 32\n"])
+def test_nothing_there(imports: Import, tmp_path: Path, content: str | None) -> None:
+    path = tmp_path / "there"
+    if content is None:
+        path.mkdir()
+    else:
+        path.write_text(content)
+    result = imports("ggaoed", path)
+    assert result.status == 1
+    assert result.told("neither a device nor the state of one was found")
+    assert not result.file.exists()

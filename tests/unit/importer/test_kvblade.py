@@ -33,8 +33,9 @@ def test_listing(imports: Import, tmp_path: Path) -> None:
 
 def test_nothing_there(imports: Import, tmp_path: Path) -> None:
     result = imports("kvblade", tmp_path)
-    assert result.status == 0
-    assert result.told("warning: no export")
+    assert result.status == 1
+    assert result.told("no export was found")
+    assert not result.file.exists()
 
 
 def test_garbage_is_refused(imports: Import, tmp_path: Path) -> None:

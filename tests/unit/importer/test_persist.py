@@ -47,7 +47,7 @@ def test_noauto_needs_its_marks_removed_only(imports: Import, tmp_path: Path) ->
 def test_hidden_directories_are_left_out(imports: Import, tmp_path: Path) -> None:
     """The supervisor does not look into them."""
     export(tmp_path, 0, 1, "/dev/vg0/a").rename(tmp_path / "vblades" / ".e0.1")
-    assert imports("vblade-persist", tmp_path).told(f"{tmp_path}: warning: no export")
+    assert imports("vblade-persist", tmp_path).told(f"{tmp_path}: no export was found")
 
 
 def test_incomplete_export_is_left_out(imports: Import, tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def test_hidden_fragments_are_left_out(imports: Import, tmp_path: Path) -> None:
 def test_nothing_there(imports: Import, tmp_path: Path) -> None:
     source = fragments(tmp_path)
     assert imports("vblade", source).told(
-        f"{source}: warning: no export", "it has to be a directory"
+        f"{source}: no export was found", "SOURCE must be a directory"
     )
 
 
