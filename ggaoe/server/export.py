@@ -320,8 +320,7 @@ class Export:
     def change(self, port: Port, header: Header, frame: bytes) -> None:
         """A host asks for a change: store it, put it in force, then reply. In order of arrival."""
         if not self.device.is_known or len(self._changes) >= CHANGES_WAITING_MAX:
-            self.device.counters.drops["changes_waiting"] += 1
-            self._settle(header, Fate.DROPPED, "changes_waiting")
+            self._drop(header, "changes_waiting")
             return
         task = asyncio.create_task(self._change(port, header, frame))
         self._changes.add(task)
@@ -338,6 +337,9 @@ class Export:
                 self._settle(header, Fate.DROPPED, outcome.reason.value)
             if not isinstance(outcome, Change):
                 return
+            if outcome.state != target.state and not self._store.may_change():
+                self._drop(header, DropReason.RATE_LIMITED.value)
+                return
             try:
                 await self._put_in_force(outcome.state)
             except StateError as error:
@@ -350,11 +352,13 @@ class Export:
             # Limits may delay it for long, and nobody is to wait for what its host may not do.
             self._engine.drop_locked_out(self.device)
             if not await self._engine.fence(self.device):
-                reason = DropReason.NOT_SERVING.value
-                self.device.counters.drops[reason] += 1
-                self._settle(header, Fate.DROPPED, reason)
+                self._drop(header, DropReason.NOT_SERVING.value)
                 return
         self._reply(port, header, Reply(outcome.frame))
+
+    def _drop(self, header: Header, reason: str) -> None:
+        self.device.counters.drops[reason] += 1
+        self._settle(header, Fate.DROPPED, reason)
 
     def _reply(self, port: Port, header: Header, reply: Reply) -> None:
         self._settle(header, Fate.REFUSED if reply.is_error else Fate.ANSWERED, reply.cause)

@@ -18,6 +18,7 @@ import aiofiles
 from ggaoe.config import slots
 from ggaoe.config.schema import BY_KEY
 from ggaoe.config.sections import file_name
+from ggaoe.engine.limit import Bucket
 from ggaoe.errors import StateError
 from ggaoe.files import decode_record, encode_record, put_in_place
 from ggaoe.proto.access import LIST_ENTRIES_MAX, MacList
@@ -31,6 +32,10 @@ from ggaoe.units import format_mac, parse_mac
 FORMAT = "ggaoe-state"
 FORMAT_VERSION = 1
 FILE_BYTES_MAX = 1 << 20
+CHANGE_RATE_PER_S = 50
+CHANGE_BURST = 1000
+"""Changes by initiators that are stored, of all devices together: each costs two fsyncs of a disk
+that others use. A script that labels or reserves every device of a shelf stays below the burst."""
 DEFAULT_DIRECTORY = Path(str(BY_KEY["state-directory"].default))
 
 
@@ -39,6 +44,11 @@ class StateStore:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self._changes = Bucket(CHANGE_RATE_PER_S, CHANGE_BURST)
+
+    def may_change(self) -> bool:
+        """Whether one more change by an initiator is within the rate; it counts then."""
+        return self._changes.take(asyncio.get_running_loop().time())
 
     @property
     def is_missing_default(self) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 from ggaoe.backend.base import Backend
 from ggaoe.config import DeviceConfig
@@ -26,6 +27,7 @@ class SimStates(StateStore):
     """One device's state as a process sees it, which takes its time; `content` outlives it."""
 
     def __init__(self, chance: random.Random, content: bytes = encode(TargetState())) -> None:
+        super().__init__(Path("/states"))
         self._chance = chance
         self._is_stopped = False
         self.content = content

@@ -16,6 +16,7 @@ from ggaoe.backend.file import FileSpec, open_file
 from ggaoe.backend.memory import MemoryBackend
 from ggaoe.config import DeviceConfig
 from ggaoe.engine.base import Device, Hooks
+from ggaoe.engine.limit import Bucket
 from ggaoe.engine.sightings import Fate
 from ggaoe.errors import BackendError, StateError
 from ggaoe.net.link import LinkSettings
@@ -430,6 +431,22 @@ async def test_changes_that_wait_are_bounded(
         assert (await host.answer(tag)).error is None
     assert made.device.counters.drops == {"changes_waiting": 2}
     assert made.device.target.state.config_string == b"2"
+
+
+async def test_changes_have_a_rate_of_all_devices_together(world: World, opener: Opener) -> None:
+    world.states._changes = Bucket(rate_per_s=0, burst=2)
+    made, host = await world.serving(disk_config())
+    for number in (1, 2):
+        reply = await host.answer(host.send(1, config_argument(4, b"%d" % number)))
+        assert reply.error is None
+    # What changes nothing costs no write, and is always answered.
+    assert (await host.answer(host.send(1, config_argument(4, b"2")))).error is None
+    host.send(1, config_argument(4, b"3"))
+    await until(lambda: made.device.counters.drops)
+    assert made.device.counters.drops == {"rate_limited": 1}
+    assert made.device.target.state.config_string == b"2"
+    await made.set_state(config_string=b"the administrator's")
+    assert (await world.states.load("disk")).config_string == b"the administrator's"
 
 
 async def test_changes_under_way_are_finished_at_the_end(world: World, opener: Opener) -> None:
