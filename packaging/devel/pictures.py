@@ -27,6 +27,7 @@ from integration.scene import Daemon, Scene, device
 SIZE_BYTES = 2 << 30
 HOSTS = 3
 COLUMNS = 112
+LINES = 40
 SETTLE_S = 125.0
 DEFAULTS = "[defaults]\ninterfaces = san*\nmetrics = 127.0.0.1:9882\n"
 DEVICES = (
@@ -91,7 +92,7 @@ def draw(scene: Scene, daemon: Daemon, directory: Path) -> None:
 def draw_top(daemon: Daemon, file: Path) -> None:
     found = json.loads(daemon.ctl("--json", "top", "2", "--count", "1").stdout)
     console = Console(record=True, width=COLUMNS, file=io.StringIO(), color_system="truecolor")
-    console.print(top.view(found, COLUMNS))
+    console.print(top.view(found, COLUMNS, LINES))
     svg = console.export_svg(title="ggaoectl top")
     # Fonts of somebody else's site: any monospaced one will do.
     file.write_text(re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL))
