@@ -2,7 +2,7 @@
 
 Owns the order of checks, who may do what and why, the lists and the strings. Sans-I/O: a frame goes
 in, an outcome comes out; who reads, writes, stores state and sends is somebody else. A native
-engine answers only flawless READ, WRITE and FLUSH by itself and hands everything else to
+engine answers only flawless READ, WRITE, VERIFY and FLUSH by itself and hands everything else to
 `Target.receive`.
 """
 

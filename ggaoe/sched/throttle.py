@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ggaoe.proto.ata import Op
 from ggaoe.sched.request import Request
 
 NANO = 1_000_000_000
@@ -138,5 +137,5 @@ class Throttle:
 
 
 def _moved_bytes(request: Request) -> int:
-    """Between host and store: a FLUSH or VERIFY moves none."""
-    return request.length_bytes if request.op in (Op.READ, Op.WRITE) else 0
+    """To and from the store, which a VERIFY is read from, too. A FLUSH has none."""
+    return request.length_bytes

@@ -1,6 +1,6 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 # cython: initializedcheck=False, embedsignature=False
-"""The compiled core: READ, WRITE and FLUSH from packet socket to store and back, in batches.
+"""The compiled core: READ, WRITE, VERIFY and FLUSH from packet socket to store and back, in batches.
 
 Owns the data path of links and devices, in threads of its own that never need Python (carrier.pxi); a
 device that is no file has its transfers carried out by Python. Knows nothing of configuration, interfaces or state: `engine/native/__init__.py` tells

@@ -29,6 +29,7 @@ cdef void submit(Device *device, bint after_completion) noexcept nogil:
     cdef Vector *again
     cdef int count, i
     cdef int64_t now_ns = monotonic_ns(device.engine)
+    device.has_more_to_verify = False
     while True:
         again = device.again
         device.again = NULL
@@ -37,7 +38,9 @@ cdef void submit(Device *device, bint after_completion) noexcept nogil:
             again = again.next
             launch(device, vector, now_ns)
         count = 0
-        if device.serving:
+        if device.has_more_to_verify:
+            device.wake_ns = now_ns  # the next turn goes on: it may bring requests to other devices
+        elif device.serving:
             count = take(device, started, 64, now_ns, after_completion)
         if count == 0 and device.again == NULL:
             break
@@ -85,9 +88,6 @@ cdef Vector *next_vector(Device *device, Request **started, int count, int *at) 
     if request.op == FLUSH:
         join(device, request)
         return NULL
-    if request.op == VERIFY and not device.by_python and not take_scratch(request):
-        finish(device, request, ENOMEM)
-        return NULL
     vector = new_vector(device.engine, device, request.op)
     if vector == NULL:
         finish(device, request, EIO)
@@ -95,6 +95,7 @@ cdef Vector *next_vector(Device *device, Request **started, int count, int *at) 
     vector.members[0] = request
     vector.count = 1
     vector.bytes = request.bytes
+    vector.done_bytes = request.verified
     end = request.offset + request.bytes
     while request.op != VERIFY and at[0] < count and vector.count < MEMBERS_MAX:
         request = started[at[0]]
@@ -113,15 +114,6 @@ cdef Vector *next_vector(Device *device, Request **started, int count, int *at) 
     return vector
 
 
-cdef bint take_scratch(Request *request) noexcept nogil:
-    # False where memory is short.
-    cdef void *scratch
-    if posix_memalign(&scratch, PAGE_BYTES, request.bytes) != 0:
-        return False
-    request.scratch = <uint8_t *>scratch
-    return True
-
-
 cdef void launch(Device *device, Vector *vector, int64_t now_ns) noexcept nogil:
     # By the quickest way that is open to `vector`.
     lay_out(vector)
@@ -132,7 +124,9 @@ cdef void launch(Device *device, Vector *vector, int64_t now_ns) noexcept nogil:
         # The store has shrunk since they were admitted: a write would make the file grow again.
         vector.result = -ENOSPC if vector.op == WRITE else -EIO
         settle(vector)
-    elif vector.op == READ and device.tries_cache and read_cached(vector):
+    elif (
+        (vector.op == READ or vector.op == VERIFY) and device.tries_cache and read_cached(vector)
+    ):
         settle(vector)
     elif is_inline(vector, now_ns):
         append(&device.engine.inline_writes, vector)
@@ -159,7 +153,9 @@ cdef void settle(Vector *vector) noexcept nogil:
     elif vector.result == <int64_t>vector.bytes:
         for i in range(vector.count):
             request = vector.members[i]
-            if request.op == WRITE and not device.write_cache and not request.lost:
+            if request.op == VERIFY and vector.done_bytes + vector.bytes < request.bytes:
+                verify_more(device, request, vector.done_bytes + <uint32_t>vector.bytes)
+            elif request.op == WRITE and not device.write_cache and not request.lost:
                 join(device, request)
             else:
                 finish(device, request, request.lost)
@@ -187,6 +183,17 @@ cdef void settle(Vector *vector) noexcept nogil:
             device.again = vector
             return
     free_vector(device.engine, vector)
+
+
+cdef void verify_more(Device *device, Request *request, uint32_t verified) noexcept nogil:
+    # A VERIFY takes turns with other requests after each piece, since a short frame may ask for
+    # much; so it has no more of the store than the READs that ask for as much.
+    request.verified = verified
+    request.started = False
+    device.in_flight -= 1
+    device.has_more_to_verify = True
+    book(device, request)
+    make_ready(device, request)
 
 
 cdef inline void join(Device *device, Request *request) noexcept nogil:
@@ -363,8 +370,6 @@ cdef void answer(Device *device, Request *request, int error) noexcept nogil:
         head[27] = 0x40
     head[34] = 0
     head[35] = 0
-    free(request.scratch)
-    request.scratch = NULL
     request.send_bytes = request.bytes
     if request.op != READ or error:
         request.send_bytes = PADDING_BYTES

@@ -31,10 +31,16 @@ cdef void lay_out(Vector *vector) noexcept nogil:
     vector.bytes = 0
     for i in range(vector.count):
         request = vector.members[i]
-        vector.parts[i].iov_base = request.data if request.scratch == NULL else request.scratch
+        vector.parts[i].iov_base = request.data
         vector.parts[i].iov_len = request.bytes
         vector.bytes += request.bytes
-    if vector.count:
+    if vector.op == VERIFY:
+        vector.bytes -= vector.done_bytes
+        if not vector.device.by_python:
+            # Each piece overwrites the one before it: nobody wants the data.
+            vector.bytes = min(vector.bytes, vector.members[0].link.payload_bytes)
+        vector.parts[0].iov_len = vector.bytes
+    elif vector.count:
         vector.parts[0].iov_base = <uint8_t *>vector.parts[0].iov_base + vector.done_bytes
         vector.parts[0].iov_len -= vector.done_bytes
         vector.bytes -= vector.done_bytes

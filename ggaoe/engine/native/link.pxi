@@ -17,7 +17,6 @@ cdef Request *slot_new(Link *link) noexcept nogil:
         request.head = request.data - HEAD_BYTES
         request.link = link
     link.slots_out += 1
-    request.scratch = NULL
     request.send_bytes = 0
     request.is_short = False
     request.next = NULL
@@ -38,7 +37,6 @@ cdef Request *slot_of_its_size(Request *request) noexcept nogil:
     small.link = request.link
     small.length = request.length
     small.arrival_ns = request.arrival_ns
-    small.scratch = NULL
     small.send_bytes = 0
     small.is_short = True
     small.is_refused = request.is_refused
@@ -55,7 +53,6 @@ cdef inline uint32_t slow_weight(Request *request) noexcept nogil:
 cdef void slot_free(Request *request) noexcept nogil:
     cdef Link *link = request.link
     link.slots_out -= 1
-    free(request.scratch)
     if link.is_open and link.slots_kept < SLOTS_KEPT_MAX and not request.is_short:
         request.next = link.free
         link.free = request
@@ -254,7 +251,7 @@ cdef void take_frame(Link *link, int i, int64_t began_ns) noexcept nogil:
 
 
 cdef void dispatch(Engine *engine, Link *link, Request *request, int64_t now_ns) noexcept nogil:
-    # A flawless READ, WRITE or FLUSH goes to its device's queue, everything else to Python.
+    # A flawless READ, WRITE, VERIFY or FLUSH goes to its device's queue, everything else to Python.
     cdef Device *device = flawless(link, request)
     if device != NULL:
         trace(device, link, request.arrival_ns, request.head, request.length)
@@ -287,7 +284,7 @@ cdef void dispatch(Engine *engine, Link *link, Request *request, int64_t now_ns)
         engine.slow_refused += 1
         return
     engine.slow_count += slow_weight(request)
-    if overtakes(link, request.head, request.length):
+    if overtakes(request.head, request.length):
         engine.waits_for_python = True
 
 
@@ -348,16 +345,14 @@ cdef bint refuses(Device *device, uint64_t mac, const uint8_t *head, uint32_t le
         or not permits(&device.lists[LIST_READ if is_reading(opcode) else LIST_WRITE], mac)
         or is_writing(opcode) and is_wildcard(head)
         # A device that takes flawless frames here would have taken it.
-        or device.fast and not is_verifying(opcode) and not is_wildcard(head)
+        or device.fast and not is_wildcard(head)
     )
 
 
-cdef bint overtakes(Link *link, const uint8_t *head, uint32_t length) noexcept nogil:
-    # True where Python may queue it to a device that takes flawless frames here (a VERIFY, a READ
-    # by wildcard): those that came later must not be earlier in that queue.
-    return is_transfer(head, length) and (
-        is_wildcard(head) or route_of(link, address_at(head)).device.fast
-    )
+cdef bint overtakes(const uint8_t *head, uint32_t length) noexcept nogil:
+    # True where Python may queue it to a device that takes flawless frames here: those that came
+    # later must not be earlier in that queue.
+    return is_transfer(head, length) and is_wildcard(head)
 
 
 cdef inline bint is_wildcard(const uint8_t *head) noexcept nogil:
@@ -433,10 +428,13 @@ cdef Device *flawless(Link *link, Request *request) noexcept nogil:
         request.op = WRITE
     elif opcode == 0xE7 or opcode == 0xEA:
         request.op = FLUSH
+    elif is_verifying(opcode):
+        request.op = VERIFY
     else:
         return NULL
     if device.has_operation_lists and not permits(
-        &device.lists[LIST_READ if request.op == READ else LIST_WRITE], request.mac
+        &device.lists[LIST_READ if request.op == READ or request.op == VERIFY else LIST_WRITE],
+        request.mac,
     ):
         return NULL
     if request.op == FLUSH:
@@ -448,7 +446,7 @@ cdef Device *flawless(Link *link, Request *request) noexcept nogil:
         <uint64_t>head[28] | <uint64_t>head[29] << 8 | <uint64_t>head[30] << 16
         | <uint64_t>head[31] << 24
     )
-    if opcode == 0x20 or opcode == 0x30 or opcode == 0xC8 or opcode == 0xCA:
+    if opcode == 0x20 or opcode == 0x30 or opcode == 0xC8 or opcode == 0xCA or opcode == 0x40:
         sector &= 0x0FFFFFFF
     else:
         sector |= <uint64_t>head[32] << 32 | <uint64_t>head[33] << 40
@@ -458,6 +456,8 @@ cdef Device *flawless(Link *link, Request *request) noexcept nogil:
         return NULL
     if request.op == READ:
         return device if sectors <= link.sectors_max else NULL
+    if request.op == VERIFY:
+        return device
     if device.read_only or request.length < HEAD_BYTES + request.bytes:
         return NULL
     return device

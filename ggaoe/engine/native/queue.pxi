@@ -86,6 +86,17 @@ cdef inline void note_fate(Request *request, int fate, int error) noexcept nogil
         request.source.last.error = error
 
 
+cdef inline void book(Device *device, Request *request) noexcept nogil:
+    # It waits, and what it holds counts.
+    device.waiting_bytes += _cost(request)
+    request.source.waiting_bytes += _cost(request)
+
+
+cdef inline void unbook(Device *device, Request *request) noexcept nogil:
+    device.waiting_bytes -= _cost(request)
+    request.source.waiting_bytes -= _cost(request)
+
+
 cdef bint arrive(Device *device, Request *request, int64_t now_ns) noexcept nogil:
     # Take in `request`, or return False: its twin is active, or the budget is used up.
     cdef Source *source = source_of(device, request.mac)
@@ -118,13 +129,13 @@ cdef bint arrive(Device *device, Request *request, int64_t now_ns) noexcept nogi
     request.device = device
     request.received_ns = now_ns
     request.started = False
+    request.verified = 0
     request.lost = 0
     device.engine.sequence += 1
     request.sequence = device.engine.sequence
     note(source, request, now_ns, UNDER_WAY)
-    source.waiting_bytes += _cost(request)
+    book(device, request)
     source.active += 1
-    device.waiting_bytes += _cost(request)
     request.tag_next = chain[0]
     chain[0] = request
     request.active_next = NULL
@@ -164,11 +175,6 @@ cdef void forget(Device *device, Request *request) noexcept nogil:
         device.active_tail = request.active_prev
     device.active_count -= 1
     request.source.active -= 1
-
-
-cdef inline void unbook(Device *device, Request *request) noexcept nogil:
-    device.waiting_bytes -= _cost(request)
-    request.source.waiting_bytes -= _cost(request)
 
 
 cdef inline void enter_round(Device *device, Source *source) noexcept nogil:
@@ -214,7 +220,7 @@ cdef int take(Device *device, Request **started, int started_max, int64_t now_ns
         device.ready_count -= 1
         unbook(device, request)
         request.started = True
-        if request.ready_number <= device.throttled_number:
+        if request.ready_number <= device.throttled_number and not request.verified:
             device.stats.throttled += 1
             source.throttled += 1
         device.in_flight += 1

@@ -78,7 +78,6 @@ ctypedef struct Request:
     uint8_t *head                    # 36 bytes, followed by `data`
     uint8_t *data                    # page-aligned, the link's payload size
     uint32_t length                  # bytes of the received frame
-    uint8_t *scratch                 # of a VERIFY that has started: it may be longer than any frame
     Link *link
     Device *device
     Source *source
@@ -96,6 +95,7 @@ ctypedef struct Request:
     int blockers
     uint64_t offset
     uint32_t bytes
+    uint32_t verified                # bytes of a VERIFY that have been read
     uint64_t begin                   # the range in whole granules
     uint64_t end
     int node_count
@@ -296,6 +296,7 @@ ctypedef struct Device:
     Device *holding_next
     bint write_cache
     bint read_only
+    bint has_more_to_verify          # in this turn a VERIFY has had a piece, and not its last
     bint has_operation_lists         # LIST_READ or LIST_WRITE refuses somebody
     MacSet lists[8]
     Request *active_head

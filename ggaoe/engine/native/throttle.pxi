@@ -16,8 +16,8 @@ cdef inline int64_t _free_ns(Meter *meter, Rate *rate, int64_t cost, int64_t now
 
 
 cdef inline int64_t _moved_bytes(Request *request) noexcept nogil:
-    # Between host and store: a FLUSH or VERIFY moves none.
-    return <int64_t>request.bytes if request.op == READ or request.op == WRITE else 0
+    # To and from the store, which a VERIFY is read from, too. A FLUSH has none.
+    return <int64_t>request.bytes
 
 
 cdef inline int64_t _both_free_ns(
@@ -45,6 +45,8 @@ cdef bint find_turn(Device *device, int64_t now_ns) noexcept nogil:
     cdef int64_t until_ns, moved_bytes
     while device.turn_head != NULL:
         source = device.turn_head
+        if source.ready_head.verified:
+            return True  # limits have let the whole VERIFY start
         moved_bytes = _moved_bytes(source.ready_head)
         until_ns = _both_free_ns(source.meters, own, moved_bytes, now_ns)
         if until_ns > now_ns:

@@ -43,6 +43,7 @@ DEADLINE_S = 30.0
 
 READS = (0x20, 0x24, 0x25, 0xC8)
 WRITES = (0x30, 0x34, 0x35, 0xCA)
+VERIFIES = (0x40, 0x42)
 OTHERS = (0xE7, 0xEA, 0x40, 0x42, 0xEC, 0xE5, 0xEF, 0xB0, 0x00, 0xE0)
 
 
@@ -105,7 +106,10 @@ def frames(chance: random.Random, count: int) -> list[bytes]:
             if chance.random() < 0.05:
                 argument = argument[: chance.randrange(len(argument))]
         elif kind < 0.9:
-            argument = ata_argument(chance.choice(OTHERS), sector, min(sectors, 1))
+            opcode = chance.choice(OTHERS)
+            argument = ata_argument(
+                opcode, sector, sectors if opcode in VERIFIES else min(sectors, 1)
+            )
         elif kind < 0.95:
             made.append(
                 request(1, config_argument(0), source=source, tag=tag, slot=SLOT, shelf=SHELF)

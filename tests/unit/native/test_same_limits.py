@@ -19,6 +19,7 @@ from unit.proto.host import (
     READ_EXT,
     SHELF,
     SLOT,
+    VERIFY_EXT,
     WRITE_EXT,
     ata_argument,
     request,
@@ -28,9 +29,17 @@ from unit.sched.making import MS, SECTOR
 core = pytest.importorskip("ggaoe.engine.native.core", reason="the native engine is not built")
 
 SOURCES = [bytes([2, 0, 0, 0, 0, number]) for number in range(1, 6)]
-OPS = ((Op.READ, READ_EXT), (Op.READ, READ_EXT), (Op.WRITE, WRITE_EXT), (Op.FLUSH, FLUSH))
+OPS = (
+    (Op.READ, READ_EXT),
+    (Op.READ, READ_EXT),
+    (Op.WRITE, WRITE_EXT),
+    (Op.FLUSH, FLUSH),
+    (Op.VERIFY, VERIFY_EXT),
+)
 SECTORS = 64
 FRAME_SECTORS_MAX = 8
+VERIFY_SECTORS_MAX = 48
+"""It may ask for more than a frame holds."""
 PAYLOAD_BYTES = FRAME_SECTORS_MAX * SECTOR
 STALE_AGE_NS = 60_000_000_000
 WALL_NS = 10**18
@@ -85,7 +94,8 @@ class Twins:
 
     def arrive(self) -> None:
         op, opcode = self.chance.choice(OPS)
-        sectors = 0 if op is Op.FLUSH else self.chance.randint(1, FRAME_SECTORS_MAX)
+        sectors_max = VERIFY_SECTORS_MAX if op is Op.VERIFY else FRAME_SECTORS_MAX
+        sectors = 0 if op is Op.FLUSH else self.chance.randint(1, sectors_max)
         sector = self.chance.randrange(SECTORS - sectors) if sectors else 0
         source = self.chance.choice(SOURCES)
         tag, self.sent = self.sent, self.sent + 1

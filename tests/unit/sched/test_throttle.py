@@ -76,10 +76,11 @@ def test_a_request_larger_than_the_burst_starts_and_is_made_good() -> None:
     assert started(queue.take(NOW + 16 * MS)) == [small]
 
 
-def test_flush_and_verify_move_no_bytes_and_are_requests() -> None:
-    queue = queue_with(Limits(bandwidth=Rate(512, 512)))
-    requests = arrived(queue, read(0, 2), flush(), verify(100, 255))
-    assert started(queue.take(NOW)) == requests
+def test_a_flush_has_no_bytes_and_a_verify_those_that_it_reads() -> None:
+    queue = queue_with(Limits(bandwidth=Rate(512_000, 512)))
+    requests = arrived(queue, flush(), verify(100, 255), flush(), read(0))
+    assert started(queue.take(NOW)) == requests[:3]
+    assert queue.wake_ns == NOW + 255 * MS
     queue = queue_with(Limits(iops=Rate(10, 1)))
     requests = arrived(queue, flush(), verify(0), read(9))
     assert started(queue.take(NOW)) == requests[:1]
