@@ -53,10 +53,11 @@ cdef class CoreLink:
         cdef LinkStats stats
         memset(&stats, 0, sizeof(LinkStats))
         if self.c != NULL:
-            hold_lock(self.core.c)
-            stats = self.c.stats
-            memset(&self.c.stats, 0, sizeof(LinkStats))
-            leave(self.core.c)
+            with nogil:
+                enter(self.core.c)
+                stats = self.c.stats
+                memset(&self.c.stats, 0, sizeof(LinkStats))
+                leave(self.core.c)
         return (
             {
                 "rx_frames": stats.rx_frames, "rx_bytes": stats.rx_bytes,
@@ -83,10 +84,11 @@ cdef class CoreLink:
         copies = <Stray *>malloc(sizeof(self.c.strays))
         if copies == NULL:
             raise MemoryError
-        hold_lock(self.core.c)
-        memcpy(copies, self.c.strays, sizeof(self.c.strays))
-        memset(self.c.strays, 0, sizeof(self.c.strays))
-        leave(self.core.c)
+        with nogil:
+            enter(self.core.c)
+            memcpy(copies, self.c.strays, sizeof(self.c.strays))
+            memset(self.c.strays, 0, sizeof(self.c.strays))
+            leave(self.core.c)
         strays = []
         for i in range(STRAY_SETS * STRAY_WAYS):
             found = &copies[i]
@@ -107,11 +109,12 @@ cdef class CoreLink:
         for i, ((shelf, slot), device) in enumerate(sorted(routes, key=_address_of)):
             table[i].address = <uint32_t>shelf << 8 | <uint32_t>slot
             table[i].device = device.c
-        hold_lock(self.core.c)
-        free(self.c.routes)
-        self.c.routes = table
-        self.c.route_count = count
-        leave(self.core.c)
+        with nogil:
+            enter(self.core.c)
+            free(self.c.routes)
+            self.c.routes = table
+            self.c.route_count = count
+            leave(self.core.c)
 
     def send(self, bytes frame):
         """Queue one frame of at least 60 bytes; without effect where memory is short. It leaves
@@ -119,16 +122,17 @@ cdef class CoreLink:
         cdef Request *request
         cdef size_t size = len(frame)
         cdef const uint8_t *bytes_of = frame
-        hold_lock(self.core.c)
-        if size < HEAD_BYTES + PADDING_BYTES or size - HEAD_BYTES > self.c.payload_bytes:
-            self.c.stats.tx_refused += 1
-        else:
-            request = slot_new(self.c)
-            if request != NULL:
-                memcpy(request.head, bytes_of, size)
-                request.send_bytes = <uint32_t>(size - HEAD_BYTES)
-                queue_send(self.c, request)
-        leave(self.core.c)
+        with nogil:
+            enter(self.core.c)
+            if size < HEAD_BYTES + PADDING_BYTES or size - HEAD_BYTES > self.c.payload_bytes:
+                self.c.stats.tx_refused += 1
+            else:
+                request = slot_new(self.c)
+                if request != NULL:
+                    memcpy(request.head, bytes_of, size)
+                    request.send_bytes = <uint32_t>(size - HEAD_BYTES)
+                    queue_send(self.c, request)
+            leave(self.core.c)
 
 
     # --- links in memory ---
@@ -137,31 +141,34 @@ cdef class CoreLink:
         """`frame` arrives behind those that wait; without effect where memory is short."""
         cdef Request *request
         cdef size_t size = len(frame)
+        cdef const uint8_t *bytes_of = frame
         if size > self.c.frame_bytes_max:
             self.c.stats.truncated += 1
             return
-        hold_lock(self.core.c)
-        request = slot_new(self.c)
-        if request != NULL:
-            memcpy(request.head, <const uint8_t *>frame, size)
-            request.length = <uint32_t>size
-            request.arrival_ns = arrival_ns
-            if self.c.delivered_head == NULL:
-                self.c.delivered_head = request
-            else:
-                self.c.delivered_tail.next = request
-            self.c.delivered_tail = request
-            self.c.delivered_count += 1
-        leave(self.core.c)
+        with nogil:
+            enter(self.core.c)
+            request = slot_new(self.c)
+            if request != NULL:
+                memcpy(request.head, bytes_of, size)
+                request.length = <uint32_t>size
+                request.arrival_ns = arrival_ns
+                if self.c.delivered_head == NULL:
+                    self.c.delivered_head = request
+                else:
+                    self.c.delivered_tail.next = request
+                self.c.delivered_tail = request
+                self.c.delivered_count += 1
+            leave(self.core.c)
         wake(self.core.c.event_fd)
 
     def forget_delivered(self):
         """What was delivered and not received has never arrived."""
-        hold_lock(self.core.c)
-        drop_chain(self.c.delivered_head)
-        self.c.delivered_head = NULL
-        self.c.delivered_count = 0
-        leave(self.core.c)
+        with nogil:
+            enter(self.core.c)
+            drop_chain(self.c.delivered_head)
+            self.c.delivered_head = NULL
+            self.c.delivered_count = 0
+            leave(self.core.c)
 
     @property
     def backlog_frames(self):
@@ -178,26 +185,22 @@ cdef class CoreLink:
 
     def sent(self):
         """What was sent since the last call, oldest first."""
+        cdef Request *first
         cdef Request *request
-        hold_lock(self.core.c)
-        request = self.c.sent_head
-        self.c.sent_head = NULL
-        leave(self.core.c)
+        with nogil:
+            enter(self.core.c)
+            first = request = self.c.sent_head
+            self.c.sent_head = NULL
+            leave(self.core.c)
         frames = []
-        first = <size_t>request
         while request != NULL:
             frames.append(request.head[:HEAD_BYTES + request.send_bytes])
             request = request.next
-        hold_lock(self.core.c)
-        drop_chain(<Request *><size_t>first)
-        leave(self.core.c)
+        with nogil:
+            enter(self.core.c)
+            drop_chain(first)
+            leave(self.core.c)
         return frames
-
-
-cdef inline void hold_lock(Engine *engine) noexcept:
-    # Until `leave`; what comes between must not raise.
-    with nogil:
-        enter(engine)
 
 
 def _address_of(route):
@@ -246,19 +249,20 @@ cdef class CoreDevice:
         cdef Device **place
         if self.c == NULL:
             return
-        hold_lock(self.c.engine)  # in any thread: whoever has the lock may be waiting for the GIL
-        place = &self.c.engine.active_devices
-        while place[0] != NULL and place[0] != self.c:
-            place = &place[0].active_next_device
-        if place[0] != NULL:
-            place[0] = self.c.active_next_device
-        place = &self.c.engine.holding
-        while place[0] != NULL and place[0] != self.c:
-            place = &place[0].holding_next
-        if place[0] != NULL:
-            place[0] = self.c.holding_next
-        self.c.owner = NULL
-        leave(self.c.engine)
+        with nogil:  # in any thread: whoever has the lock may be waiting for the GIL
+            enter(self.c.engine)
+            place = &self.c.engine.active_devices
+            while place[0] != NULL and place[0] != self.c:
+                place = &place[0].active_next_device
+            if place[0] != NULL:
+                place[0] = self.c.active_next_device
+            place = &self.c.engine.holding
+            while place[0] != NULL and place[0] != self.c:
+                place = &place[0].holding_next
+            if place[0] != NULL:
+                place[0] = self.c.holding_next
+            self.c.owner = NULL
+            leave(self.c.engine)
         free(self.c.trace)
         self.c.trace = NULL
         if self.c.is_given_up or self.c.is_attached:
@@ -283,33 +287,35 @@ cdef class CoreDevice:
         for macs, others in lists:
             new[i] = mac_set(macs, others)
             i += 1
-        hold_lock(self.core.c)
-        for i in range(LISTS):
-            old[i] = self.c.lists[i]
-            self.c.lists[i] = new[i]
-        self.c.has_operation_lists = (
-            new[LIST_READ].count > 0 or not new[LIST_READ].others
-            or new[LIST_WRITE].count > 0 or not new[LIST_WRITE].others
-        )
-        self.c.shelf = shelf
-        self.c.slot = slot
-        self.c.read_only = read_only
-        self.c.write_cache = write_cache
-        if fast and not self.c.fast and self.core.c.slow_head != NULL:
-            self.core.c.waits_for_python = True  # what came before is still to be dispatched
-        self.c.fast = fast
-        leave(self.core.c)
+        with nogil:
+            enter(self.core.c)
+            for i in range(LISTS):
+                old[i] = self.c.lists[i]
+                self.c.lists[i] = new[i]
+            self.c.has_operation_lists = (
+                new[LIST_READ].count > 0 or not new[LIST_READ].others
+                or new[LIST_WRITE].count > 0 or not new[LIST_WRITE].others
+            )
+            self.c.shelf = shelf
+            self.c.slot = slot
+            self.c.read_only = read_only
+            self.c.write_cache = write_cache
+            if fast and not self.c.fast and self.core.c.slow_head != NULL:
+                self.core.c.waits_for_python = True  # what came before is still to be dispatched
+            self.c.fast = fast
+            leave(self.core.c)
         for i in range(LISTS):
             free(old[i].macs)
 
     def limit(self, uint32_t queue_length, int64_t max_delay_ns, int64_t merge_delay_ns):
         """The queue's policy."""
-        hold_lock(self.core.c)
-        self.c.queue_length = queue_length
-        self.c.max_delay_ns = max_delay_ns
-        self.c.merge_delay_ns = merge_delay_ns
-        activate(self.c)
-        leave(self.core.c)
+        with nogil:
+            enter(self.core.c)
+            self.c.queue_length = queue_length
+            self.c.max_delay_ns = max_delay_ns
+            self.c.merge_delay_ns = merge_delay_ns
+            activate(self.c)
+            leave(self.core.c)
 
     def throttle(self, limits):
         """(requests or bytes per second or 0, how many at once) each for the device's requests and
@@ -320,56 +326,63 @@ cdef class CoreDevice:
             per_s, burst = limits[i]
             rates[i].per_s = per_s
             rates[i].burst = burst * <int64_t>NANO
-        hold_lock(self.core.c)
-        set_limits(self.c, rates)
-        leave(self.core.c)
+        with nogil:
+            enter(self.core.c)
+            set_limits(self.c, rates)
+            leave(self.core.c)
 
     def resize(self, uint64_t size_bytes):
         """How much of the file is served."""
-        hold_lock(self.core.c)
-        self.c.size_bytes = size_bytes
-        leave(self.core.c)
+        with nogil:
+            enter(self.core.c)
+            self.c.size_bytes = size_bytes
+            leave(self.core.c)
 
     def attach(self, int fd, int64_t file_offset, bint direct, bint nowait,
                uint64_t granule, uint64_t origin):
         """Serve from the open file `fd`, which stays the caller's."""
-        hold_lock(self.core.c)
-        self.c.fd = fd
-        self.c.file_offset = file_offset
-        self.c.direct = direct
-        self.c.nowait = nowait
-        self.c.tries_cache = not direct
-        order_granule(self.c, granule, origin)
-        self.c.uring_file = uring_add_file(self.core.c, fd) if direct else -1
-        self.c.medium_failed = False
-        self.c.by_python = False
-        pool_open(&self.c.readers, self.core.c, READERS_MAX)
-        pool_open(&self.c.writers, self.core.c, 1)
-        self.c.is_attached = self.c.serving = True
-        leave(self.core.c)
+        with nogil:
+            enter(self.core.c)
+            self.c.fd = fd
+            self.c.file_offset = file_offset
+            self.c.direct = direct
+            self.c.nowait = nowait
+            self.c.tries_cache = not direct
+            order_granule(self.c, granule, origin)
+            self.c.uring_file = uring_add_file(self.core.c, fd) if direct else -1
+            self.c.medium_failed = False
+            self.c.by_python = False
+            pool_open(&self.c.readers, self.core.c, READERS_MAX)
+            pool_open(&self.c.writers, self.core.c, 1)
+            self.c.is_attached = self.c.serving = True
+            leave(self.core.c)
 
     def attach_to_python(self, uint64_t granule, uint64_t origin):
         """Serve from whatever carries out the transfers that `Core.take` gives."""
-        hold_lock(self.core.c)
-        order_granule(self.c, granule, origin)
-        self.c.file_offset = 0
-        self.c.medium_failed = False
-        self.c.by_python = True
-        self.c.is_attached = self.c.serving = True
-        leave(self.core.c)
+        with nogil:
+            enter(self.core.c)
+            order_granule(self.c, granule, origin)
+            self.c.file_offset = 0
+            self.c.medium_failed = False
+            self.c.by_python = True
+            self.c.is_attached = self.c.serving = True
+            leave(self.core.c)
 
     def stop(self):
         """Start nothing new, and take in nothing."""
-        hold_lock(self.core.c)
-        self.c.serving = False
-        leave(self.core.c)
+        with nogil:
+            enter(self.core.c)
+            self.c.serving = False
+            leave(self.core.c)
 
     def drop_waiting(self, bint only_locked_out):
         """Drop what has not started, or only that of hosts that a reservation locks out; returns
         how many requests that were."""
-        hold_lock(self.core.c)
-        dropped = drop_unstarted(self.c, only_locked_out)
-        leave(self.core.c)
+        cdef int dropped
+        with nogil:
+            enter(self.core.c)
+            dropped = drop_unstarted(self.c, only_locked_out)
+            leave(self.core.c)
         return dropped
 
     def detach(self):
@@ -381,18 +394,20 @@ cdef class CoreDevice:
             with nogil:
                 pool_close(&device.readers)
                 pool_close(&device.writers)
-        hold_lock(self.core.c)
-        if not device.by_python:
-            uring_remove_file(self.core.c, device.uring_file)
-        device.is_attached = False
-        leave(self.core.c)
+        with nogil:
+            enter(self.core.c)
+            if not device.by_python:
+                uring_remove_file(self.core.c, device.uring_file)
+            device.is_attached = False
+            leave(self.core.c)
 
     def give_up(self):
         """Answer nothing any more, and touch nothing that the store may still use."""
-        hold_lock(self.core.c)
-        self.c.is_given_up = True
-        self.c.is_attached = False
-        leave(self.core.c)
+        with nogil:
+            enter(self.core.c)
+            self.c.is_given_up = True
+            self.c.is_attached = False
+            leave(self.core.c)
 
     def last_io(self, bytes mac):
         """(monotonic_ns, interface index, length, first 36 bytes, what became of it, errno) of the
@@ -401,13 +416,14 @@ cdef class CoreDevice:
         cdef Source *source
         cdef Sighting last
         last.time_ns = 0
-        hold_lock(self.core.c)
-        source = self.c.sources[(number ^ number >> 17) & (SOURCES - 1)]
-        while source != NULL and source.mac != number:
-            source = source.next
-        if source != NULL:
-            last = source.last
-        leave(self.core.c)
+        with nogil:
+            enter(self.core.c)
+            source = self.c.sources[(number ^ number >> 17) & (SOURCES - 1)]
+            while source != NULL and source.mac != number:
+                source = source.next
+            if source != NULL:
+                last = source.last
+            leave(self.core.c)
         if last.time_ns == 0:
             return None
         return last.time_ns, last.link_index, last.length, last.head[:HEAD_BYTES], last.fate, last.error
@@ -419,9 +435,10 @@ cdef class CoreDevice:
             unused = <Trace *>calloc(1, sizeof(Trace))
             if unused == NULL:
                 raise MemoryError
-        hold_lock(self.core.c)
-        self.c.trace, unused = unused, self.c.trace
-        leave(self.core.c)
+        with nogil:
+            enter(self.core.c)
+            self.c.trace, unused = unused, self.c.trace
+            leave(self.core.c)
         free(unused)
 
     def traced(self):
@@ -434,10 +451,11 @@ cdef class CoreDevice:
         fresh = <Trace *>calloc(1, sizeof(Trace))
         if fresh == NULL:
             raise MemoryError
-        hold_lock(self.core.c)
-        records = self.c.trace
-        self.c.trace = fresh
-        leave(self.core.c)
+        with nogil:
+            enter(self.core.c)
+            records = self.c.trace
+            self.c.trace = fresh
+            leave(self.core.c)
         found = [
             (
                 records.records[i].time_ns,
@@ -454,20 +472,23 @@ cdef class CoreDevice:
     @property
     def load(self):
         """(requests that have started, requests that wait); no reply to others is still to come."""
-        hold_lock(self.core.c)
-        in_flight = self.c.in_flight
-        active = self.c.active_count
-        leave(self.core.c)
+        cdef uint32_t in_flight, active
+        with nogil:
+            enter(self.core.c)
+            in_flight = self.c.in_flight
+            active = self.c.active_count
+            leave(self.core.c)
         return in_flight, active - in_flight
 
     @property
     def oldest(self):
         """The sequence number of the oldest active request, or None."""
         cdef uint64_t sequence = 0
-        hold_lock(self.core.c)
-        if self.c.active_head != NULL:
-            sequence = self.c.active_head.sequence
-        leave(self.core.c)
+        with nogil:
+            enter(self.core.c)
+            if self.c.active_head != NULL:
+                sequence = self.c.active_head.sequence
+            leave(self.core.c)
         return sequence or None
 
     @property
@@ -480,13 +501,14 @@ cdef class CoreDevice:
         cdef Failure found[FAILURES_KEPT_MAX]
         cdef uint32_t count
         cdef uint64_t lost
-        hold_lock(self.core.c)
-        count = self.c.failure_count
-        memcpy(found, self.c.failures, count * sizeof(Failure))
-        lost = self.c.failures_lost
-        self.c.failure_count = 0
-        self.c.failures_lost = 0
-        leave(self.core.c)
+        with nogil:
+            enter(self.core.c)
+            count = self.c.failure_count
+            memcpy(found, self.c.failures, count * sizeof(Failure))
+            lost = self.c.failures_lost
+            self.c.failure_count = 0
+            self.c.failures_lost = 0
+            leave(self.core.c)
         return [(found[i].op, found[i].sector, found[i].sectors, found[i].error,
                  found[i].mac.to_bytes(6, "big")) for i in range(count)], lost
 
@@ -496,14 +518,15 @@ cdef class CoreDevice:
         cdef Stats stats
         cdef Histograms histograms
         cdef bint any_finished
-        hold_lock(self.core.c)
-        stats = self.c.stats
-        any_finished = stats.read_requests + stats.write_requests + stats.flush_requests > 0
-        memset(&self.c.stats, 0, sizeof(Stats))
-        if any_finished:
-            histograms = self.c.histograms
-            memset(&self.c.histograms, 0, sizeof(Histograms))
-        leave(self.core.c)
+        with nogil:
+            enter(self.core.c)
+            stats = self.c.stats
+            any_finished = stats.read_requests + stats.write_requests + stats.flush_requests > 0
+            memset(&self.c.stats, 0, sizeof(Stats))
+            if any_finished:
+                histograms = self.c.histograms
+                memset(&self.c.histograms, 0, sizeof(Histograms))
+            leave(self.core.c)
         values = dict(stats)
         queue_full = values.pop("queue_full")
         return values, queue_full, dict(histograms) if any_finished else None
@@ -514,23 +537,24 @@ cdef class CoreDevice:
         cdef Source copies[SOURCES_MAX]
         cdef Source *source
         cdef int i, count = 0
-        hold_lock(self.core.c)
-        for i in range(SOURCES):
-            source = self.c.sources[i]
-            while source != NULL:
-                if source.told_seen_ns == source.last_seen_ns and source.told_active == source.active:
+        with nogil:
+            enter(self.core.c)
+            for i in range(SOURCES):
+                source = self.c.sources[i]
+                while source != NULL:
+                    if source.told_seen_ns == source.last_seen_ns and source.told_active == source.active:
+                        source = source.next
+                        continue
+                    copies[count] = source[0]
+                    count += 1
+                    source.told_seen_ns = source.last_seen_ns
+                    source.told_active = source.active
+                    source.read_requests = source.read_bytes = 0
+                    source.write_requests = source.write_bytes = 0
+                    source.other_requests = source.errors = 0
+                    source.absorbed = source.waits = source.throttled = source.dropped = 0
                     source = source.next
-                    continue
-                copies[count] = source[0]
-                count += 1
-                source.told_seen_ns = source.last_seen_ns
-                source.told_active = source.active
-                source.read_requests = source.read_bytes = 0
-                source.write_requests = source.write_bytes = 0
-                source.other_requests = source.errors = 0
-                source.absorbed = source.waits = source.throttled = source.dropped = 0
-                source = source.next
-        leave(self.core.c)
+            leave(self.core.c)
         found = []
         for i in range(count):
             source = &copies[i]
@@ -582,9 +606,11 @@ cdef class Core:
 
     def start(self):
         """Have threads from now on; raises OSError where the system has no more."""
-        hold_lock(self.c)
-        started = start_carrier(self.c) and start_carrier(self.c)
-        leave(self.c)
+        cdef bint started
+        with nogil:
+            enter(self.c)
+            started = start_carrier(self.c) and start_carrier(self.c)
+            leave(self.c)
         if not started:
             raise OSError(EAGAIN, "no thread for the engine")
 
@@ -614,9 +640,10 @@ cdef class Core:
         """Have direct I/O of devices that are attached from now on go through io_uring; returns
         None, or why that cannot be."""
         cdef int error
-        hold_lock(self.c)
-        error = -uring_open(self.c, URING_ENTRIES)
-        leave(self.c)
+        with nogil:
+            enter(self.c)
+            error = -uring_open(self.c, URING_ENTRIES)
+            leave(self.c)
         if error == ENOSYS:
             return "not in this kernel, or too old (before Linux 5.12)"
         if error == EPERM or error == EACCES:
@@ -628,12 +655,14 @@ cdef class Core:
     def open_aio(self):
         """The same by Linux AIO."""
         cdef long result
-        hold_lock(self.c)
-        result = syscall(SYS_io_setup, <long>AIO_EVENTS, &self.c.aio)
-        error = errno if result < 0 else 0
-        if error:
-            self.c.aio = 0
-        leave(self.c)
+        cdef int error
+        with nogil:
+            enter(self.c)
+            result = syscall(SYS_io_setup, <long>AIO_EVENTS, &self.c.aio)
+            error = errno if result < 0 else 0
+            if error:
+                self.c.aio = 0
+            leave(self.c)
         if error == EAGAIN:
             return "no room for it: see sysctl fs.aio-max-nr"
         return strerror(error).decode() if error else None
@@ -688,10 +717,11 @@ cdef class Core:
             made.slots_per_block = slots_per_block
             made.block_bytes = block_bytes
             made.ring_slots = <uint32_t>(link.ring.len // block_bytes * slots_per_block)
-        hold_lock(self.c)
-        made.next = self.c.links
-        self.c.links = made
-        leave(self.c)
+        with nogil:
+            enter(self.c)
+            made.next = self.c.links
+            self.c.links = made
+            leave(self.c)
         wake(self.c.event_fd)
         link.c = made
         self._links.append(link)
@@ -714,11 +744,13 @@ cdef class Core:
         """Queue a request that Python has checked; False where it is dropped."""
         cdef Request *request
         cdef Py_buffer payload
+        cdef bint fits, taken
         if len(head) != HEAD_BYTES:
             return False
-        hold_lock(self.c)
-        request = slot_new(link.c) if device.c.serving else NULL
-        leave(self.c)
+        with nogil:
+            enter(self.c)
+            request = slot_new(link.c) if device.c.serving else NULL
+            leave(self.c)
         if request == NULL:
             return False
         memcpy(request.head, <const uint8_t *>head, HEAD_BYTES)
@@ -735,11 +767,12 @@ cdef class Core:
             if fits:
                 memcpy(request.data, payload.buf, request.bytes)
             PyBuffer_Release(&payload)
-        hold_lock(self.c)
-        taken = fits and arrive(device.c, request, monotonic_ns(self.c))
-        if not taken:
-            slot_free(request)
-        leave(self.c)
+        with nogil:
+            enter(self.c)
+            taken = fits and arrive(device.c, request, monotonic_ns(self.c))
+            if not taken:
+                slot_free(request)
+            leave(self.c)
         return taken
 
     def take(self):
@@ -754,29 +787,30 @@ cdef class Core:
         cdef bint attention
         cdef int count = 0
         read(self.c.python_fd, &counter, sizeof(counter))
-        hold_lock(self.c)
-        self.c.is_told = False
-        attention = self.c.attention
-        self.c.attention = False
-        vector = self.c.for_python.head
-        self.c.for_python.head = NULL
-        first = self.c.slow_head
-        request = NULL
-        while self.c.slow_head != NULL and count < SLOW_FRAMES_PER_CALL:
-            request = self.c.slow_head
-            self.c.slow_head = request.next
-            count += 1
-            if request.is_refused:
-                self.c.slow_refused -= 1
+        with nogil:
+            enter(self.c)
+            self.c.is_told = False
+            attention = self.c.attention
+            self.c.attention = False
+            vector = self.c.for_python.head
+            self.c.for_python.head = NULL
+            first = self.c.slow_head
+            request = NULL
+            while self.c.slow_head != NULL and count < SLOW_FRAMES_PER_CALL:
+                request = self.c.slow_head
+                self.c.slow_head = request.next
+                count += 1
+                if request.is_refused:
+                    self.c.slow_refused -= 1
+                else:
+                    self.c.slow_count -= slow_weight(request)
+            if self.c.slow_head != NULL:
+                tell_python(self.c)
             else:
-                self.c.slow_count -= slow_weight(request)
-        if self.c.slow_head != NULL:
-            tell_python(self.c)
-        else:
-            self.c.slow_tail = NULL
-        if request != NULL:
-            request.next = NULL
-        leave(self.c)
+                self.c.slow_tail = NULL
+            if request != NULL:
+                request.next = NULL
+            leave(self.c)
         frames = []
         request = first
         while request != NULL:
@@ -791,9 +825,10 @@ cdef class Core:
             if vector.device.owner != NULL:
                 transfers.append(_transfer(vector))
             vector = vector.next
-        hold_lock(self.c)
-        drop_chain(first)
-        leave(self.c)
+        with nogil:
+            enter(self.c)
+            drop_chain(first)
+            leave(self.c)
         return frames, transfers, attention
 
     def complete(self, results):
@@ -810,26 +845,28 @@ cdef class Core:
         cdef uint64_t before, counter
         cdef int64_t wait_ns = 0
         read(self.c.event_fd, &counter, sizeof(counter))
-        hold_lock(self.c)
-        self.c.told_monotonic_ns = monotonic_ns_now
-        self.c.told_real_ns = real_ns_now
-        self.c.leader = &self.c.carriers[0]
-        before = self.c.sequence + self.c.finished
-        if not take_turn(self.c, self.c.leader):
-            wait_ns = time_to_wait(self.c, monotonic_ns(self.c))
-        report_to_python(self.c, before)
-        leave(self.c)
+        with nogil:
+            enter(self.c)
+            self.c.told_monotonic_ns = monotonic_ns_now
+            self.c.told_real_ns = real_ns_now
+            self.c.leader = &self.c.carriers[0]
+            before = self.c.sequence + self.c.finished
+            if not take_turn(self.c, self.c.leader):
+                wait_ns = time_to_wait(self.c, monotonic_ns(self.c))
+            report_to_python(self.c, before)
+            leave(self.c)
         return wait_ns
 
     def resume(self):
         """All frames that `take` gave have been dispatched."""
         cdef bint is_over
-        hold_lock(self.c)
-        is_over = self.c.waits_for_python and self.c.slow_head == NULL
-        if is_over:
-            self.c.waits_for_python = False
-        is_over = is_over or self.c.active_devices != NULL
-        leave(self.c)
+        with nogil:
+            enter(self.c)
+            is_over = self.c.waits_for_python and self.c.slow_head == NULL
+            if is_over:
+                self.c.waits_for_python = False
+            is_over = is_over or self.c.active_devices != NULL
+            leave(self.c)
         if is_over:
             wake(self.c.event_fd)
 
@@ -839,17 +876,19 @@ cdef class Core:
 
     def busy_poll(self, int64_t wait_ns):
         """Wait actively for `wait_ns` after each batch; 0: never."""
-        hold_lock(self.c)
-        self.c.busy_poll_ns = wait_ns
-        leave(self.c)
+        with nogil:
+            enter(self.c)
+            self.c.busy_poll_ns = wait_ns
+            leave(self.c)
 
     def is_fenced(self, bint wanted):
         """Make `python_fd` readable whenever requests have finished."""
-        hold_lock(self.c)
-        self.c.is_fenced = wanted
-        if wanted:
-            tell_python(self.c)  # they may have finished already
-        leave(self.c)
+        with nogil:
+            enter(self.c)
+            self.c.is_fenced = wanted
+            if wanted:
+                tell_python(self.c)  # they may have finished already
+            leave(self.c)
 
 
 cdef inline bint is_quiet(Engine *engine) noexcept nogil:
