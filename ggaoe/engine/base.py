@@ -27,6 +27,7 @@ from ggaoe.engine.trace import SNAP_BYTES, Trace, Traced
 from ggaoe.events import Event, about
 from ggaoe.net.link import Frame, Interface, Link, LinkSettings
 from ggaoe.net.strays import Stray
+from ggaoe.proto.ata import is_transfer
 from ggaoe.proto.frame import (
     MTU_BYTES_MIN,
     SHELF_ANY,
@@ -50,6 +51,7 @@ from ggaoe.proto.target import (
     Target,
 )
 from ggaoe.sched.queue import Policy
+from ggaoe.sched.throttle import Meter
 from ggaoe.units import format_mac
 
 STALE_AGE_NS = 5_000_000_000
@@ -73,6 +75,7 @@ class Port:
         self.devices: dict[tuple[int, int], Device] = {}
         self.limit = limit.Bucket(limit.LINK_RATE_PER_S, limit.LINK_BURST)
         """Of answers to all sources."""
+        self._wildcards = Meter(limit.WILDCARD_RATE)
         self.guard = FloodGuard(link, self.devices.keys)
         self.is_open = True
 
@@ -86,6 +89,13 @@ class Port:
             return [d for d in self.devices.values() if d.target.is_addressed(shelf, slot)]
         device = self.devices.get((shelf, slot))
         return [device] if device is not None else []
+
+    def may_spread(self, count: int, now_ns: int) -> bool:
+        """Whether one transfer by wildcard may go to `count` devices now."""
+        if self._wildcards.free_ns(count, now_ns) > now_ns:
+            return False
+        self._wildcards.use(count)
+        return True
 
     def drop(self, reason: str, now_s: float, frame: Frame) -> None:
         """`frame` comes to no device, for `reason`, a key of `LinkCounters.drops`."""
@@ -124,6 +134,15 @@ class Device:
     def waiting(self) -> int:
         """Requests that have arrived and not started."""
         return 0
+
+    @property
+    def own_counters(self) -> DeviceCounters:
+        """Where to count; `counters` may have more, which has to be collected."""
+        return self.counters
+
+    def heard(self, mac: bytes, interface: str, now_s: float) -> InitiatorCounters:
+        """A host has sent something by `interface`; returns its counters, to count in."""
+        return self.initiators.seen(mac, interface, now_s)
 
     def last_io(self, mac: bytes) -> Sighting | None:
         """The last request of a host that reads, writes, flushes or verifies and was taken in, or
@@ -359,6 +378,14 @@ class Engine(ABC):
 
     # --- frames ----------------------------------------------------------------------------
 
+    def _attempt(self, call: Callable[..., object], *arguments: object) -> None:
+        """Call one of several that are due: should it fail, the others are called all the same."""
+        try:
+            call(*arguments)
+        except Exception as error:
+            text = f"engine: {getattr(call, '__qualname__', call)} failed"
+            self._loop.call_exception_handler({"message": text, "exception": error})
+
     @abstractmethod
     def _request(
         self,
@@ -372,10 +399,12 @@ class Engine(ABC):
         """Queue a checked request, of which `Device.last_io` tells from then on; takes
         `frame.lease` over where it keeps the payload. Returns why it was dropped, or None."""
 
-    def _dispatch(self, port: Port, frame: Frame) -> None:
-        """What one received frame leads to; the caller releases the frame afterwards."""
+    def _dispatch(self, port: Port, frame: Frame, address: tuple[int, int] | None = None) -> None:
+        """What one received frame leads to; the caller releases the frame afterwards. `address` is
+        that of the one device that is to have it, where the engine has spread it over several."""
         header = unpack_header(frame.head)
-        now_s = self._clock.monotonic_ns() / 1e9
+        now_ns = self._clock.monotonic_ns()
+        now_s = now_ns / 1e9
         if header is None:
             _drop_on(port, "malformed", now_s, frame)
             return
@@ -387,9 +416,17 @@ class Engine(ABC):
         if source[0] & 1 or (source == port.path.mac and source != ZERO_MAC):
             _drop_on(port, "source", now_s, frame)
             return
-        devices = port.addressed(header.shelf, header.slot)
+        devices = port.addressed(*(address or (header.shelf, header.slot)))
         if not devices:
             _drop_on(port, "address", now_s, frame)
+            return
+        if (
+            address is None
+            and header.is_wildcard
+            and is_transfer(header, frame.head)
+            and not port.may_spread(len(devices), now_ns)
+        ):
+            _drop_on(port, "rate_limited", now_s, frame)
             return
         raw = bytes(frame) if frame.payload else frame.head
         for device in devices:
@@ -402,15 +439,14 @@ class Engine(ABC):
     ) -> None:
         """The same for one of the devices that the frame is addressed to; `raw` is all of it."""
         source = header.source
-        initiator = device.initiators.seen(source, port.name, now_s)
+        initiator = device.heard(source, port.name, now_s)
         outcome = device.target.receive(header, raw, port.path)
 
         def note(fate: Fate, cause: str = "") -> None:
             sighting = Sighting(now_s, port.name, len(raw), bytes(frame.head), fate, cause)
             device.sightings.add(source, sighting)
 
-        is_io = isinstance(outcome, Io)
-        is_limited = not isinstance(outcome, Dropped) and (not is_io or header.is_wildcard)
+        is_limited = not isinstance(outcome, Dropped | Io)
         if is_limited and not self._is_within_rate(device, port, source, now_s):
             note(Fate.DROPPED, DropReason.RATE_LIMITED.value)
             _count_drop(device, initiator, DropReason.RATE_LIMITED)
@@ -427,7 +463,7 @@ class Engine(ABC):
             _count_drop(device, initiator, outcome.reason)
             port.guard.useless(now_s)
         else:
-            device.counters.other_requests += 1
+            device.own_counters.other_requests += 1
             initiator.other_requests += 1
             if isinstance(outcome, Change):
                 note(Fate.UNDER_WAY)
@@ -466,9 +502,9 @@ class Engine(ABC):
         if reply.is_error:
             initiator.errors += 1
             if header.command == Command.ATA and not reply.frame[14] & 0x04:
-                device.counters.ata_errors += 1
+                device.own_counters.ata_errors += 1
             else:
-                device.counters.aoe_errors += 1
+                device.own_counters.aoe_errors += 1
         self.send(port, reply.frame)
 
     def _notice_conflict(self, port: Port, header: Header, now_s: float) -> None:
@@ -521,7 +557,7 @@ def _drop_on(port: Port, reason: str, now_s: float, frame: Frame) -> None:
 
 
 def _count_drop(device: Device, initiator: InitiatorCounters, reason: DropReason) -> None:
-    device.counters.drops[reason.value] += 1
+    device.own_counters.drops[reason.value] += 1
     initiator.drops[reason.value] += 1
 
 

@@ -6,6 +6,8 @@ Owns the rates. Knows neither frames nor devices.
 
 from __future__ import annotations
 
+from ggaoe.sched.throttle import Rate
+
 SOURCE_RATE_PER_S = 1000
 SOURCE_BURST = 2000
 """Answers to one source by one device. A Linux host asks twice a minute; whoever tries a disk out
@@ -14,6 +16,10 @@ LINK_RATE_PER_S = 20_000
 LINK_BURST = 100_000
 """Answers by one link, to all sources together: a source can be varied, and every host's address
 can be somebody else's. When power returns, 250 hosts find 200 devices by two requests each."""
+WILDCARD_RATE = Rate(1000, 2000)
+"""Transfers of one link to devices by wildcard: one frame asks every device for data."""
+REFUSED_RATE = Rate(2000, 2000)
+"""Refused requests of one link that the native engine leaves to Python, which answers them."""
 SOURCES_MAX = 256
 """Sources that have a bucket of their own, per device; beyond, all newcomers share one."""
 LOG_PAUSE_S = 60.0

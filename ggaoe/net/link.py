@@ -58,9 +58,9 @@ DROP_REASONS = (
     "source",  # from a group address, or our own frame looped back
     "address",  # for a shelf.slot that is not served here
     "conflict",  # another target's claim to an address of ours
-    "rate_limited",  # one more answer than all hosts together may have
+    "rate_limited",  # beyond what all hosts together may ask: replies, or transfers by wildcard
     "replies_held",  # a reply for which there was no room
-    "slow_path_full",  # not READ, WRITE or FLUSH, or refused; more such waited than can be kept
+    "slow_path_full",  # neither READ, WRITE, VERIFY nor FLUSH, or refused; more than Python handles
 )
 """Keys of `LinkCounters.drops`."""
 

@@ -12,7 +12,15 @@ import struct
 from dataclasses import dataclass
 from enum import IntEnum
 
-from ggaoe.proto.frame import SECTOR_BYTES
+from ggaoe.proto.frame import (
+    ATA_HEADER_BYTES,
+    HEADER_BYTES,
+    SECTOR_BYTES,
+    VERSION,
+    Buffer,
+    Command,
+    Header,
+)
 
 AFLAG_WRITE = 0x01
 AFLAG_ASYNC = 0x02
@@ -90,6 +98,18 @@ OP_OF_OPCODE: dict[int, Op] = {
     Opcode.FLUSH_CACHE: Op.FLUSH,
     Opcode.FLUSH_CACHE_EXT: Op.FLUSH,
 }
+
+
+def is_transfer(header: Header, head: Buffer) -> bool:
+    """Whether a request whose first bytes are `head` is one of the operations on the medium."""
+    return (
+        header.version == VERSION
+        and header.command == Command.ATA
+        and len(head) >= ATA_HEADER_BYTES
+        and head[HEADER_BYTES + 3] in OP_OF_OPCODE
+    )
+
+
 LBA28 = frozenset(
     {
         Opcode.READ_SECTORS,

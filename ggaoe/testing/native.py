@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 
+from ggaoe.engine import limit
 from ggaoe.engine.base import SYSTEM_CLOCK, Clock, Hooks, Port
 from ggaoe.engine.native import NativeEngine
 from ggaoe.engine.native.core import CoreLink
@@ -111,6 +112,8 @@ class NativeOnMemory(NativeEngine):
             sectors_that_fit(link.mtu_bytes),
             link.mtu_bytes + ETHERNET_BYTES - HEAD_BYTES,
             None,
+            limit.WILDCARD_RATE,
+            limit.REFUSED_RATE,
         )
         return link.core
 

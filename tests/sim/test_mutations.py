@@ -29,6 +29,10 @@ MUTATIONS = [
         "elif granule.writer is not None:", "elif granule.writer is not None and is_write:"),
     one("links one after the other", ENGINE, "PortableEngine._on_readable",
         "ready.sort(key=lambda item: item[1].arrival_ns)", "pass"),
+    one("a read by wildcard is queued behind what came after it", "ggaoe.engine.base",
+        "Engine._dispatch", "self._dispatch_to(device, port, header, frame, raw, now_s)",
+        "(self._loop.call_soon if header.is_wildcard else self._attempt)(\n"
+        "                self._dispatch_to, device, port, header, frame, raw, now_s)"),
     one("stale frames are served", ENGINE, "PortableEngine._on_readable",
         "if frame.arrival_ns < oldest_ns:", "if False:"),
     Mutation("what has not started outlives its disk", (
@@ -111,6 +115,13 @@ MUTATIONS = [
         "self._clock.wall_ns()", "self._clock.wall_ns() - 10**11", "native"),
     one("acknowledged before it is durable", NATIVE, "NativeEngine.refresh",
         "settings.write_cache,", "True,", "native"),
+    Mutation("reads by wildcard pass what came before them", (
+        Edit(NATIVE, "NativeEngine.refresh", {"not device.trace_io,": "False,"}),
+        Edit(NATIVE, "NativeEngine._dispatch_all", {
+            "address in slow:":
+                "address in sorted(slow, key=lambda each: each[4] is None):",
+        }),
+    ), "native"),
     one("every transfer is good", NATIVE, "NativeEngine._on_complete",
         "results.append((handle, transfer.result))",
         "results.append((handle, transfer.length_bytes))", "native"),

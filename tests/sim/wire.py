@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from ggaoe.proto.ata import Op
 from ggaoe.proto.frame import ETHERTYPE, HEADER_BYTES, SECTOR_BYTES
 
-SHELF, SLOT = 7, 3
+SHELF, SLOT, ANY_SLOT = 7, 3, 0xFF
+WILDCARD_EVERY = 5
 READ, WRITE, VERIFY, FLUSH = 0x24, 0x34, 0x42, 0xEA
 OPS = {READ: Op.READ, WRITE: Op.WRITE, VERIFY: Op.VERIFY, FLUSH: Op.FLUSH}
 TAG_AT, FLAGS_AT, COMMAND_AT, DATA_AT = 20, 14, 19, 36
@@ -84,11 +85,13 @@ class Answered:
 def request(
     destination: bytes, source: bytes, tag: int, opcode: int, sector: int, count: int, data: bytes
 ) -> bytes:
-    """The frame of one ATA request."""
+    """The frame of one ATA request; some are for every slot, of which the target has one."""
+    is_wildcard = opcode in (READ, VERIFY) and tag % WILDCARD_EVERY == 0
+    slot = ANY_SLOT if is_wildcard else SLOT
     flags = W_FLAG | E_FLAG if opcode == WRITE else E_FLAG
     return (
         _FRAME.pack(
-            destination, source, ETHERTYPE, 0x10, 0, SHELF, SLOT, 0, tag, flags, 0, count, opcode,
+            destination, source, ETHERTYPE, 0x10, 0, SHELF, slot, 0, tag, flags, 0, count, opcode,
             sector.to_bytes(6, "little"), 0,
         )
         + data

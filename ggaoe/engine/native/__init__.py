@@ -15,6 +15,7 @@ from operator import add
 from typing import ClassVar
 
 from ggaoe.backend.base import Backend, FileAccess, Transfer
+from ggaoe.engine import limit
 from ggaoe.engine.base import STALE_AGE_NS, SYSTEM_CLOCK, Clock, Device, Engine, Hooks, Port
 from ggaoe.engine.counters import DeviceCounters, InitiatorCounters, Initiators
 from ggaoe.engine.native.core import Core, CoreDevice, CoreLink
@@ -39,6 +40,8 @@ IO_ENGINES = ("aio", "uring", "threads")
 """The quickest first; by measurement."""
 INTERFACES_NAMED_MAX = 512
 """More than can be served at a time; the one that was served longest ago gives way."""
+COLLECT_INTERVAL_S = 0.1
+"""What hosts have done is asked of the core no more often because of frames that come to Python."""
 COMMIT = 4
 """The core's name for the flush that answers writes, in failures."""
 
@@ -119,6 +122,7 @@ class NativeDevice(Device):
         self.is_serving = False
         self.transfers: set[Transfer] = set()
         self._interfaces: dict[int, str] = {}
+        self._collected_s = 0.0
         super().__init__(name, target, policy, trace_io=trace_io)
 
     @property
@@ -146,6 +150,16 @@ class NativeDevice(Device):
     def counters(self, counters: DeviceCounters) -> None:
         self.core.counters()
         self._counters = counters
+
+    @property
+    def own_counters(self) -> DeviceCounters:
+        return self._counters
+
+    def heard(self, mac: bytes, interface: str, now_s: float) -> InitiatorCounters:
+        if now_s - self._collected_s >= COLLECT_INTERVAL_S:
+            self._collected_s = now_s
+            return self.initiators.seen(mac, interface, now_s)
+        return self._initiators.seen(mac, interface, now_s)
 
     @property
     def initiators(self) -> Initiators:
@@ -220,6 +234,8 @@ class NativeEngine(Engine):
         self._io_engine = "threads"
         self._is_refused = False
         """Of the frame that is being dispatched: when it came, no device would have queued it."""
+        self._replies: dict[CoreLink, list[bytes]] | None = None
+        """Of the frames that are being dispatched; None: none is."""
         self._fences: list[tuple[NativeDevice, int, asyncio.Future[bool]]] = []
         self._loop.add_reader(self._core.python_fd, self._on_event)
 
@@ -263,6 +279,8 @@ class NativeEngine(Engine):
             (ring.memory, ring.slot_bytes, ring.slots_per_block, ring.block_bytes)
             if ring is not None
             else None,
+            limit.WILDCARD_RATE,
+            limit.REFUSED_RATE,
         )
         return link.core
 
@@ -300,29 +318,44 @@ class NativeEngine(Engine):
 
     def _send(self, port: Port, frame: bytes) -> None:
         link = self._core_links.get(port)
-        if link is not None:
-            link.send(frame)
-            self._core.kick()
+        if link is None:
+            return
+        if self._replies is not None:
+            self._replies.setdefault(link, []).append(frame)
+            return
+        link.send([frame])
+        self._core.kick()
 
     # --- what the core leaves to Python ----------------------------------------------------
 
     def _on_event(self) -> None:
         slow, transfers, attention = self._core.take()
         if attention:
-            for device in self._devices_of_core.values():
-                self._report_failures(device)
+            for device in list(self._devices_of_core.values()):
+                self._attempt(self._report_failures, device)
         if transfers:
-            self._carry_out(transfers)
-        for link, frame, arrival_ns, self._is_refused in slow:
+            self._attempt(self._carry_out, transfers)
+        if slow:
+            self._dispatch_all(slow)
+        if self._fences:
+            self._pass_fences()
+
+    def _dispatch_all(
+        self, slow: Sequence[tuple[CoreLink, bytes, int, bool, tuple[int, int] | None]]
+    ) -> None:
+        """Their replies leave together: each visit to the core makes the leader wait."""
+        self._replies = {}
+        for link, frame, arrival_ns, self._is_refused, address in slow:
             port = self._ports_of_links.get(link)
             if port is not None:
                 payload = memoryview(frame)[ATA_HEADER_BYTES:]
-                self._dispatch(port, Frame(frame[:ATA_HEADER_BYTES], payload, arrival_ns))
+                head = Frame(frame[:ATA_HEADER_BYTES], payload, arrival_ns)
+                self._attempt(self._dispatch, port, head, address)
         self._is_refused = False
-        # Also where `slow` is empty: the core may wait for a frame whose link has been closed.
-        self._core.resume()
-        if self._fences:
-            self._pass_fences()
+        replies, self._replies = self._replies, None
+        for link, frames in replies.items():
+            link.send(frames)
+        self._core.kick()
 
     def _carry_out(
         self, given: Sequence[tuple[CoreDevice, int, int, int, int, list[memoryview]]]

@@ -140,7 +140,7 @@ cdef bint take_turn(Engine *engine, Carrier *carrier) noexcept nogil:
     cdef Vector *vector = collect(engine)
     cdef Vector *following
     cdef bint after_completion = vector != NULL
-    cdef bint more = False
+    cdef bint more
     while vector != NULL:
         following = vector.next
         settle(vector)
@@ -149,10 +149,9 @@ cdef bint take_turn(Engine *engine, Carrier *carrier) noexcept nogil:
         end_holds(engine)
     if engine.has_error:
         take_errors(engine)
-    if not engine.waits_for_python:
-        more = receive_all(engine)
+    more = receive_all(engine)
     push(engine, carrier, after_completion)
-    return more and not engine.waits_for_python
+    return more
 
 
 cdef void push(Engine *engine, Carrier *carrier, bint after_completion) noexcept nogil:
@@ -306,7 +305,7 @@ cdef void sleep_until_event(Engine *engine, int64_t wait_ns) noexcept nogil:
     cdef int count = 1
     cdef int i
     watched[0].fd = engine.event_fd
-    while link != NULL and not engine.waits_for_python:
+    while link != NULL:
         watched[count].fd = link.fd
         count += 1
         link = link.next

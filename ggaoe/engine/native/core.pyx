@@ -36,7 +36,9 @@ AIO_EVENTS_MAX = AIO_EVENTS
 """Requests of an engine that Linux AIO has room for, as counted by the system."""
 
 
-_STRAYS = ("vlan", "foreign_host", "truncated", "stale", "slow_path_full", "address")
+_STRAYS = (
+    "vlan", "foreign_host", "truncated", "stale", "slow_path_full", "address", "rate_limited",
+)
 """Counters' names, as STRAY_VLAN and those after it count them."""
 
 
@@ -70,6 +72,7 @@ cdef class CoreLink:
                 "truncated": stats.truncated, "tx_refused": stats.tx_refused,
                 "stale": stats.stale, "replies_held": stats.replies_held,
                 "slow_path_full": stats.slow_full, "address": stats.address,
+                "rate_limited": stats.rate_limited,
             },
         )
 
@@ -116,23 +119,35 @@ cdef class CoreLink:
             self.c.route_count = count
             leave(self.core.c)
 
-    def send(self, bytes frame):
-        """Queue one frame of at least 60 bytes; without effect where memory is short. It leaves
+    def send(self, list frames):
+        """Queue frames of at least 60 bytes each; without effect where memory is short. They leave
         with `Core.kick`."""
         cdef Request *request
-        cdef size_t size = len(frame)
-        cdef const uint8_t *bytes_of = frame
+        cdef size_t count = 0
+        cdef size_t i, size
+        cdef bytes frame
+        cdef iovec *parts = <iovec *>malloc(len(frames) * sizeof(iovec))
+        if parts == NULL:
+            return
+        for frame in frames:
+            parts[count].iov_base = <uint8_t *>frame
+            parts[count].iov_len = len(frame)
+            count += 1
         with nogil:
             enter(self.core.c)
-            if size < HEAD_BYTES + PADDING_BYTES or size - HEAD_BYTES > self.c.payload_bytes:
-                self.c.stats.tx_refused += 1
-            else:
+            for i in range(count):
+                size = parts[i].iov_len
+                if size < HEAD_BYTES + PADDING_BYTES or size - HEAD_BYTES > self.c.payload_bytes:
+                    self.c.stats.tx_refused += 1
+                    continue
                 request = slot_new(self.c)
-                if request != NULL:
-                    memcpy(request.head, bytes_of, size)
-                    request.send_bytes = <uint32_t>(size - HEAD_BYTES)
-                    queue_send(self.c, request)
+                if request == NULL:
+                    break
+                memcpy(request.head, parts[i].iov_base, size)
+                request.send_bytes = <uint32_t>(size - HEAD_BYTES)
+                queue_send(self.c, request)
             leave(self.core.c)
+        free(parts)
 
 
     # --- links in memory ---
@@ -300,8 +315,8 @@ cdef class CoreDevice:
             self.c.slot = slot
             self.c.read_only = read_only
             self.c.write_cache = write_cache
-            if fast and not self.c.fast and self.core.c.slow_head != NULL:
-                self.core.c.waits_for_python = True  # what came before is still to be dispatched
+            if fast and not self.c.fast:
+                refuse_waiting(self.core.c, <uint32_t>shelf << 8 | <uint32_t>slot)
             self.c.fast = fast
             leave(self.core.c)
         for i in range(LISTS):
@@ -681,10 +696,12 @@ cdef class Core:
         return self.c.sequence
 
     def open_link(self, int fd, int index, bytes mac, uint32_t sectors_max, uint32_t payload_bytes,
-                  ring):
+                  ring, wildcards, refused):
         """Carry the frames of the packet socket `fd`, which stays the caller's; -1: the link is in
         memory. `ring` is its mapped receive ring with slot size in bytes, slots per block and
-        block size in bytes, or None. Raises OSError where there are too many links."""
+        block size in bytes, or None. `wildcards` and `refused` are (number per second, how many at
+        once) of requests to devices by wildcard, and of refused requests that come to Python.
+        Raises OSError where there are too many links."""
         cdef CoreLink link = CoreLink.__new__(CoreLink)
         cdef Link *made
         if len(self._links) == LINKS_MAX:
@@ -704,6 +721,10 @@ cdef class Core:
         made.in_memory = fd < 0
         made.frame_bytes_max = HEAD_BYTES + payload_bytes
         made.room_frames = -1
+        made.wildcard_rate.per_s, burst = wildcards
+        made.wildcard_rate.burst = burst * <int64_t>NANO
+        made.refused_rate.per_s, burst = refused
+        made.refused_rate.burst = burst * <int64_t>NANO
         made.payload_bytes = (payload_bytes + PAGE_BYTES - 1) // PAGE_BYTES * PAGE_BYTES
         if ring is not None:
             memory, slot_bytes, slots_per_block, block_bytes = ring
@@ -777,11 +798,13 @@ cdef class Core:
 
     def take(self):
         """What Python has to look at, once `python_fd` is readable: frames, (CoreLink, frame,
-        arrival_ns, whether it has been refused here) each; transfers of devices that are no files, (CoreDevice, handle, op, offset,
-        length, buffers) each; and whether requests have failed. `resume` is due afterwards."""
+        arrival_ns, whether it has been refused here, shelf and slot of the one device that is to have
+        it or None) each; transfers of devices that are no files, (CoreDevice, handle, op, offset,
+        length, buffers) each; and whether requests have failed. `kick` is due afterwards."""
         cdef Request *first
         cdef Request *request
         cdef Vector *vector
+        cdef Vector *untold
         cdef CoreLink link
         cdef uint64_t counter
         cdef bint attention
@@ -811,24 +834,39 @@ cdef class Core:
             if request != NULL:
                 request.next = NULL
             leave(self.c)
-        frames = []
-        request = first
-        while request != NULL:
-            frame = request.head[:request.length]
-            for link in self._links:
-                if link.c == request.link:
-                    frames.append((link, frame, request.arrival_ns, bool(request.is_refused)))
-                    break
-            request = request.next
-        transfers = []
-        while vector != NULL:
-            if vector.device.owner != NULL:
-                transfers.append(_transfer(vector))
-            vector = vector.next
-        with nogil:
-            enter(self.c)
-            drop_chain(first)
-            leave(self.c)
+        try:
+            frames = []
+            request = first
+            while request != NULL:
+                frame = request.head[:request.length]
+                for link in self._links:
+                    if link.c == request.link:
+                        address = None
+                        if request.only_for != ADDRESSED:
+                            address = request.only_for >> 8, request.only_for & 0xFF
+                        frames.append(
+                            (link, frame, request.arrival_ns, bool(request.is_refused), address)
+                        )
+                        break
+                request = request.next
+            transfers = []
+            untold = vector
+            while untold != NULL:
+                if untold.device.owner != NULL:
+                    transfers.append(_transfer(untold))
+                untold = untold.next
+        except BaseException:  # nobody has the transfers
+            while vector != NULL:
+                untold = vector.next
+                vector.result = -ENOMEM
+                report(self.c, vector)
+                vector = untold
+            raise
+        finally:
+            with nogil:
+                enter(self.c)
+                drop_chain(first)
+                leave(self.c)
         return frames, transfers, attention
 
     def complete(self, results):
@@ -857,19 +895,6 @@ cdef class Core:
             leave(self.c)
         return wait_ns
 
-    def resume(self):
-        """All frames that `take` gave have been dispatched."""
-        cdef bint is_over
-        with nogil:
-            enter(self.c)
-            is_over = self.c.waits_for_python and self.c.slow_head == NULL
-            if is_over:
-                self.c.waits_for_python = False
-            is_over = is_over or self.c.active_devices != NULL
-            leave(self.c)
-        if is_over:
-            wake(self.c.event_fd)
-
     def kick(self):
         """Start what has been queued, and send what there is to say."""
         wake(self.c.event_fd)
@@ -889,6 +914,25 @@ cdef class Core:
             if wanted:
                 tell_python(self.c)  # they may have finished already
             leave(self.c)
+
+
+cdef void refuse_waiting(Engine *engine, uint32_t address) noexcept nogil:
+    # From now on the core queues what the device at `address` is asked for. What Python still has in
+    # front of it came before, and must not come after: hosts send it again.
+    cdef Request *request = engine.slow_head
+    while request != NULL:
+        if (
+            not request.is_refused
+            and is_transfer(request.head, request.length)
+            and (
+                request.only_for == address
+                or request.only_for == ADDRESSED and address_at(request.head) == address
+            )
+        ):
+            request.is_refused = True
+            engine.slow_count -= slow_weight(request)
+            engine.slow_refused += 1
+        request = request.next
 
 
 cdef inline bint is_quiet(Engine *engine) noexcept nogil:

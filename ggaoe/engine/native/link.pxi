@@ -19,6 +19,7 @@ cdef Request *slot_new(Link *link) noexcept nogil:
     link.slots_out += 1
     request.send_bytes = 0
     request.is_short = False
+    request.only_for = ADDRESSED
     request.next = NULL
     return request
 
@@ -40,6 +41,7 @@ cdef Request *slot_of_its_size(Request *request) noexcept nogil:
     small.send_bytes = 0
     small.is_short = True
     small.is_refused = request.is_refused
+    small.only_for = request.only_for
     memcpy(small.head, request.head, request.length)
     request.link.slots_out += 1
     slot_free(request)
@@ -260,18 +262,75 @@ cdef void dispatch(Engine *engine, Link *link, Request *request, int64_t now_ns)
         return
     if is_for_nobody(link, request):
         link.stats.address += 1
-        stray(link, request.head, request.length, request.length, STRAY_ADDRESS)
-        slot_free(request)
+        drop(request, STRAY_ADDRESS)
+    elif is_sound(link, request) and is_wildcard(request.head) and (
+        is_transfer(request.head, request.length)
+    ):
+        spread(engine, link, request, now_ns)
+    else:
+        leave_to_python(engine, request, is_refused(link, request), now_ns)
+
+
+cdef void drop(Request *request, int reason) noexcept nogil:
+    stray(request.link, request.head, request.length, request.length, reason)
+    slot_free(request)
+
+
+cdef void spread(Engine *engine, Link *link, Request *request, int64_t now_ns) noexcept nogil:
+    # A transfer by wildcard: each device that it is for has a frame of its own, in its place among
+    # the others. A short frame leads to many replies, so that there is a limit.
+    cdef Route *route
+    cdef Request *copy
+    cdef uint32_t i
+    cdef int64_t count = 0
+    for i in range(link.route_count):
+        count += matches(request.head, link.routes[i].address)
+    if count == 0:
+        link.stats.address += 1
+        drop(request, STRAY_ADDRESS)
         return
-    request.is_refused = is_refused(link, request)
+    if free_ns(&link.wildcards, &link.wildcard_rate, count, now_ns) > now_ns:
+        link.stats.rate_limited += 1
+        drop(request, STRAY_RATE_LIMITED)
+        return
+    link.wildcards.owed += count * NANO
+    for i in range(link.route_count):
+        route = &link.routes[i]
+        if not matches(request.head, route.address):
+            continue
+        copy = slot_new(link)
+        if copy == NULL:
+            break
+        memcpy(copy.head, request.head, request.length)
+        copy.length = request.length
+        copy.arrival_ns = request.arrival_ns
+        copy.only_for = route.address
+        if not is_flawless(link, route.device, copy):
+            leave_to_python(
+                engine, copy, refuses(route.device, mac_at(&copy.head[6]), copy.head, copy.length),
+                now_ns,
+            )
+            continue
+        trace(route.device, link, copy.arrival_ns, copy.head, copy.length)
+        if not arrive(route.device, copy, now_ns):
+            slot_free(copy)
+    slot_free(request)
+
+
+cdef void leave_to_python(
+    Engine *engine, Request *request, bint refused, int64_t now_ns
+) noexcept nogil:
+    # Of what is refused Python has only some: it can lead to nothing but errors.
+    cdef Link *link = request.link
+    request.is_refused = refused
     if (
         engine.slow_refused >= SLOW_REFUSED_MAX
-        if request.is_refused
+        or free_ns(&link.refused, &link.refused_rate, 1, now_ns) > now_ns
+        if refused
         else engine.slow_count >= SLOW_FRAMES_MAX
     ):
         link.stats.slow_full += 1
-        stray(link, request.head, request.length, request.length, STRAY_SLOW_FULL)
-        slot_free(request)
+        drop(request, STRAY_SLOW_FULL)
         return
     request = slot_of_its_size(request)
     request.next = NULL
@@ -280,25 +339,32 @@ cdef void dispatch(Engine *engine, Link *link, Request *request, int64_t now_ns)
     else:
         engine.slow_head = request
     engine.slow_tail = request
-    if request.is_refused:
+    if refused:
+        link.refused.owed += NANO
         engine.slow_refused += 1
-        return
-    engine.slow_count += slow_weight(request)
-    if overtakes(request.head, request.length):
-        engine.waits_for_python = True
+    else:
+        engine.slow_count += slow_weight(request)
 
 
 cdef bint is_for_nobody(Link *link, Request *request) noexcept nogil:
     # True for a request from somebody else to an address that is not known here: a flood of them
     # must not come to Python.
+    return (
+        is_sound(link, request)
+        and not is_wildcard(request.head)
+        and route_of(link, address_at(request.head)) == NULL
+    )
+
+
+cdef inline bint is_sound(Link *link, Request *request) noexcept nogil:
+    # A request, and from somebody else. What an address of nobody asks for, or a loop, holds up
+    # nobody.
     cdef uint8_t *head = request.head
     cdef uint64_t mac
     if request.length < 24 or head[12] != 0x88 or head[13] != 0xA2 or head[14] & 0x08:
         return False
     mac = mac_at(&head[6])
-    if head[6] & 1 or mac == link.mac_number and mac != 0 or is_wildcard(head):
-        return False
-    return route_of(link, address_at(head)) == NULL
+    return not head[6] & 1 and (mac != link.mac_number or mac == 0)
 
 
 cdef bint is_refused(Link *link, Request *request) noexcept nogil:
@@ -306,23 +372,25 @@ cdef bint is_refused(Link *link, Request *request) noexcept nogil:
     # is a transfer, Python must not queue it later, either, when what has come after it may be done.
     cdef uint8_t *head = request.head
     cdef uint64_t mac
-    cdef uint32_t address, i
-    if request.length < 24 or head[12] != 0x88 or head[13] != 0xA2 or head[14] & 0x08:
+    cdef uint32_t i
+    if not is_sound(link, request):
         return True
     mac = mac_at(&head[6])
-    if head[6] & 1 or mac == link.mac_number and mac != 0:
-        return True  # whatever it asks for, its source is nobody's: a loop must not hold up others
     if not is_wildcard(head):
         return refuses(route_of(link, address_at(head)).device, mac, head, request.length)
     for i in range(link.route_count):
-        address = link.routes[i].address
-        if (
-            (head[18] == 0xFF or head[18] == <uint8_t>address)
-            and (head[16] == 0xFF and head[17] == 0xFF or address >> 8 == address_at(head) >> 8)
-            and not refuses(link.routes[i].device, mac, head, request.length)
+        if matches(head, link.routes[i].address) and (
+            not refuses(link.routes[i].device, mac, head, request.length)
         ):
             return False
     return True
+
+
+cdef inline bint matches(const uint8_t *head, uint32_t address) noexcept nogil:
+    # Whether the frame, which is for several devices, is for the one at `address`, too.
+    return (head[18] == 0xFF or head[18] == <uint8_t>address) and (
+        head[16] == 0xFF and head[17] == 0xFF or address >> 8 == address_at(head) >> 8
+    )
 
 
 cdef bint refuses(Device *device, uint64_t mac, const uint8_t *head, uint32_t length) noexcept nogil:
@@ -345,14 +413,8 @@ cdef bint refuses(Device *device, uint64_t mac, const uint8_t *head, uint32_t le
         or not permits(&device.lists[LIST_READ if is_reading(opcode) else LIST_WRITE], mac)
         or is_writing(opcode) and is_wildcard(head)
         # A device that takes flawless frames here would have taken it.
-        or device.fast and not is_wildcard(head)
+        or device.fast
     )
-
-
-cdef bint overtakes(const uint8_t *head, uint32_t length) noexcept nogil:
-    # True where Python may queue it to a device that takes flawless frames here: those that came
-    # later must not be earlier in that queue.
-    return is_transfer(head, length) and is_wildcard(head)
 
 
 cdef inline bint is_wildcard(const uint8_t *head) noexcept nogil:
@@ -398,29 +460,36 @@ cdef inline bint is_change(const uint8_t *head, uint32_t length) noexcept nogil:
 
 
 cdef Device *flawless(Link *link, Request *request) noexcept nogil:
-    # The device whose every check `request` passes (proto/target.py); its fields are set then.
-    cdef uint8_t *head = request.head
+    # The device that it is for, whose every check it passes; NULL where there is none.
     cdef Device *device
+    if request.length < HEAD_BYTES:
+        return NULL
+    device = routed(link, address_at(request.head))
+    return device if device != NULL and is_flawless(link, device, request) else NULL
+
+
+cdef bint is_flawless(Link *link, Device *device, Request *request) noexcept nogil:
+    # Whether `request` passes every check of `device` (proto/target.py); its fields are set then.
+    cdef uint8_t *head = request.head
     cdef uint64_t sector
     cdef uint32_t sectors
     cdef uint8_t opcode
-    if request.length < HEAD_BYTES or head[12] != 0x88 or head[13] != 0xA2:
-        return NULL
+    if head[12] != 0x88 or head[13] != 0xA2:
+        return False
     if head[14] & 0xF8 != 0x10 or head[19] != 0 or head[6] & 1:
-        return NULL
+        return False
     request.mac = mac_at(&head[6])
     if request.mac == link.mac_number and request.mac != 0:
-        return NULL
-    device = routed(link, address_at(head))
-    if device == NULL or not device.serving or not device.fast:
-        return NULL
+        return False
+    if not device.serving or not device.fast:
+        return False
     if (
         not permits(&device.lists[LIST_ACCEPT], request.mac)
         or not permits(&device.lists[LIST_DENY], request.mac)
         or not permits(&device.lists[LIST_MASK], request.mac)
         or not permits(&device.lists[LIST_RESERVED], request.mac)
     ):
-        return NULL
+        return False
     opcode = head[27]
     if opcode == 0x24 or opcode == 0x20 or opcode == 0x25 or opcode == 0xC8:
         request.op = READ
@@ -431,16 +500,16 @@ cdef Device *flawless(Link *link, Request *request) noexcept nogil:
     elif is_verifying(opcode):
         request.op = VERIFY
     else:
-        return NULL
+        return False
     if device.has_operation_lists and not permits(
         &device.lists[LIST_READ if request.op == READ or request.op == VERIFY else LIST_WRITE],
         request.mac,
     ):
-        return NULL
+        return False
     if request.op == FLUSH:
         request.offset = 0
         request.bytes = 0
-        return device
+        return True
     sectors = head[26]
     sector = (
         <uint64_t>head[28] | <uint64_t>head[29] << 8 | <uint64_t>head[30] << 16
@@ -453,14 +522,16 @@ cdef Device *flawless(Link *link, Request *request) noexcept nogil:
     request.offset = sector * 512
     request.bytes = sectors * 512
     if sectors == 0 or request.offset + request.bytes > device.size_bytes:
-        return NULL
+        return False
     if request.op == READ:
-        return device if sectors <= link.sectors_max else NULL
+        return sectors <= link.sectors_max
     if request.op == VERIFY:
-        return device
-    if device.read_only or request.length < HEAD_BYTES + request.bytes:
-        return NULL
-    return device
+        return True
+    return (
+        not device.read_only
+        and request.length >= HEAD_BYTES + request.bytes
+        and not is_wildcard(head)
+    )
 
 
 cdef void queue_send(Link *link, Request *request) noexcept nogil:
@@ -565,7 +636,7 @@ cdef bint receive_all(Engine *engine) noexcept nogil:
                 horizon_ns = newest_ns
         link = link.next
     now_ns = monotonic_ns(engine)
-    while not engine.waits_for_python:
+    while True:
         oldest = NULL
         link = engine.links
         while link != NULL:
@@ -579,7 +650,7 @@ cdef bint receive_all(Engine *engine) noexcept nogil:
             link = link.next
         if oldest == NULL:
             break
-        while oldest.received_first < oldest.received_count and not engine.waits_for_python:
+        while oldest.received_first < oldest.received_count:
             request = oldest.received[oldest.received_first]
             oldest.received_first += 1
             if request.arrival_ns < began_ns - engine.stale_age_ns:

@@ -36,6 +36,7 @@ cdef enum:
     SHORT_BYTES = 64                 # such a frame waits in a slot of its own size
     LONG_AS_SHORT = 32               # as so many short ones counts a frame that is longer
     SLOW_FRAMES_PER_CALL = 64
+    ADDRESSED = 0xFFFFFFFF
     LATENCY_SHIFT_MIN = 10
     LATENCY_SHIFT_MAX = 34
     LATENCY_BUCKETS = 97
@@ -87,6 +88,7 @@ ctypedef struct Request:
     uint64_t sequence
     int op
     bint is_refused                  # by every device that it is for, or by what a host is
+    uint32_t only_for                # shelf and slot of the one device that is to have it; ADDRESSED: as its head says
     bint is_short                    # no slot of its link's: head and data have SHORT_BYTES
     bint started
     uint64_t ready_number
@@ -134,6 +136,7 @@ cdef enum:                           # why a frame came to no device
     STRAY_STALE = 3
     STRAY_SLOW_FULL = 4
     STRAY_ADDRESS = 5
+    STRAY_RATE_LIMITED = 6
 
 ctypedef struct Stray:
     int64_t time_ns                  # 0: this place is free
@@ -356,6 +359,7 @@ ctypedef struct LinkStats:
     uint64_t replies_held
     uint64_t slow_full
     uint64_t address
+    uint64_t rate_limited
 
 ctypedef struct Link:
     Engine *engine
@@ -401,6 +405,10 @@ ctypedef struct Link:
     int64_t refused_since_ns         # the first of send_head, which it may never take; 0: it was not
     Route *routes
     uint32_t route_count
+    Rate wildcard_rate               # of transfers to devices by wildcard
+    Meter wildcards
+    Rate refused_rate                # of refused requests on their way to Python
+    Meter refused
     LinkStats stats
     Stray strays[256]                # STRAY_SETS * STRAY_WAYS
     Link *next
@@ -435,7 +443,6 @@ ctypedef struct Engine:
     Request *slow_tail
     uint32_t slow_count              # of them that are not refused, in terms of short ones
     uint32_t slow_refused            # and that are
-    bint waits_for_python            # no frame is looked at before Python has dealt with the slow ones
     bint attention                   # Python has something else to look after
     bint is_fenced                   # Python wants to know when requests finish
     bint is_told                     # Python knows

@@ -1,6 +1,6 @@
 # Limits that a user sets, the twin of sched/throttle.py and of what sched/queue.py does with it.
 
-cdef inline int64_t _free_ns(Meter *meter, Rate *rate, int64_t cost, int64_t now_ns) noexcept nogil:
+cdef inline int64_t free_ns(Meter *meter, Rate *rate, int64_t cost, int64_t now_ns) noexcept nogil:
     # When `cost` more may be used; `now_ns`: at once.
     cdef int64_t elapsed_ns = now_ns - meter.since_ns
     cdef int64_t over
@@ -24,8 +24,8 @@ cdef inline int64_t _both_free_ns(
     Meter *meters, Rate *limits, int64_t moved_bytes, int64_t now_ns
 ) noexcept nogil:
     return max(
-        _free_ns(&meters[0], &limits[0], 1, now_ns),
-        _free_ns(&meters[1], &limits[1], moved_bytes, now_ns),
+        free_ns(&meters[0], &limits[0], 1, now_ns),
+        free_ns(&meters[1], &limits[1], moved_bytes, now_ns),
     )
 
 

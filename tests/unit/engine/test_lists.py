@@ -14,6 +14,7 @@ from ggaoe.engine import limit
 from ggaoe.engine.limit import Bucket, SourceLimit
 from ggaoe.proto.ata import Op
 from ggaoe.proto.rules import EVERYBODY, Rules
+from ggaoe.sched.throttle import Rate
 from ggaoe.testing.engine import link_of
 from unit.engine.rig import Disk, Host, Rig, until
 from unit.proto.host import (
@@ -161,17 +162,20 @@ async def test_a_source_that_asks_too_often_is_not_answered(
     assert disk.device.counters.other_requests == 4
 
 
-@pytest.mark.usefixtures("few")
-async def test_reads_of_all_devices_at_once_are_limited(rig: Rig) -> None:
+async def test_reads_of_all_devices_at_once_are_limited(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """They are the largest answers to the smallest question, and no host needs them."""
+    monkeypatch.setattr(limit, "WILDCARD_RATE", Rate(1, 6))
     port = rig.port()
     disks = [rig.disk(port, name=f"disk{slot}", slot=slot) for slot in (1, 2)]
     host = Host(port, MAC_A, slot=ANY_SLOT)
     for _ in range(5):
         host.read(0)
-    await until(lambda: all(disk.device.counters.drops["rate_limited"] == 2 for disk in disks))
+    await until(lambda: link_of(port).counters.drops["rate_limited"] == 2)
     await until(lambda: len(link_of(port).sent) == 6)
     assert [len(disk.of(Op.READ)) for disk in disks] == [3, 3]
+    assert dict(link_of(port).strays.items())[MAC_A].reason == "rate_limited"
 
 
 async def test_a_link_has_a_limit_for_all_sources(rig: Rig) -> None:

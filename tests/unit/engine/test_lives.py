@@ -19,7 +19,7 @@ from ggaoe.sched.queue import Policy
 from ggaoe.testing.engine import link_of
 from unit.engine.conftest import Leases
 from unit.engine.rig import DEADLINE_S, Host, Rig, interface, sectors, until
-from unit.proto.host import MAC_A, MAC_B, SHELF, SLOT, config_argument, request
+from unit.proto.host import ANY_SLOT, MAC_A, MAC_B, SHELF, SLOT, config_argument, request
 
 # --- links -----------------------------------------------------------------------------------
 
@@ -65,11 +65,13 @@ async def test_port_closes_with_frames_and_replies_held(rig: Rig) -> None:
 
 
 async def test_a_link_closes_while_others_wait_for_its_last_frame(rig: Rig) -> None:
-    """Behind a VERIFY nothing is looked at until it is queued; and if its link is gone by then?"""
+    """Its requests may still be on their way to Python, and to several devices."""
     ports = rig.port(1), rig.port(2)
     rig.disk(*ports)
     one, two = Host(ports[0], MAC_A), Host(ports[1], MAC_A)
     one.verify(0)
+    one.write(0, "w", slot=ANY_SLOT)
+    one.read(0, slot=ANY_SLOT)
     await until(lambda: not one.link.backlog_frames)
     rig.engine.close_link(ports[0])
     await two.good(two.write(0, "a"), two.read(0))

@@ -27,6 +27,7 @@ SCOPE_VARIABLE = "GGAOE_TEST_CORE_SCOPE"
 OPCODES = {Op.READ: READ_EXT, Op.WRITE: WRITE_EXT}
 SECTORS = 4
 PAYLOAD_BYTES = SECTORS * SECTOR
+NO_RATE = (0, 0)
 STALE_AGE_NS = 60_000_000_000
 QUEUE_LENGTH = 64
 LISTS = 8
@@ -38,7 +39,9 @@ class Bench:
 
     def __init__(self) -> None:
         self.core = core.Core(STALE_AGE_NS, False)
-        self.link = self.core.open_link(-1, 1, MAC_TARGET, SECTORS, PAYLOAD_BYTES, None)
+        self.link = self.core.open_link(
+            -1, 1, MAC_TARGET, SECTORS, PAYLOAD_BYTES, None, NO_RATE, NO_RATE
+        )
         self.device = core.CoreDevice(self.core)
         self.device.admit(SHELF, SLOT, [((), True)] * LISTS, False, True, True)
         self.device.resize(SECTORS * SECTOR)

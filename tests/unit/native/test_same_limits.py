@@ -41,6 +41,7 @@ FRAME_SECTORS_MAX = 8
 VERIFY_SECTORS_MAX = 48
 """It may ask for more than a frame holds."""
 PAYLOAD_BYTES = FRAME_SECTORS_MAX * SECTOR
+NO_RATE = Rate(0, 0)
 STALE_AGE_NS = 60_000_000_000
 WALL_NS = 10**18
 LISTS = 8
@@ -57,7 +58,9 @@ class Twins:
         self.queue = DeviceQueue(policy)
         self.commit = GroupCommit()
         self.core = core.Core(STALE_AGE_NS, False)
-        self.link = self.core.open_link(-1, 1, MAC_TARGET, FRAME_SECTORS_MAX, PAYLOAD_BYTES, None)
+        self.link = self.core.open_link(
+            -1, 1, MAC_TARGET, FRAME_SECTORS_MAX, PAYLOAD_BYTES, None, NO_RATE, NO_RATE
+        )
         self.device = core.CoreDevice(self.core)
         self.admit()
         self.device.resize(SECTORS * SECTOR)
