@@ -5,7 +5,7 @@ Peers have no exception: whatever arrives in a frame becomes a reply, a drop or 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 
@@ -60,6 +60,20 @@ class ControlError(GgaoeError):
 
 class ClientError(GgaoeError):
     """The user-space initiator failed: no answer, refused, or an ATA error."""
+
+
+def attempt(call: Callable[..., object], *arguments: object) -> bool:
+    """Call one of several that are due in the event loop: if it raises, report that to the loop's
+    exception handler and return False, so that the others are called all the same."""
+    try:
+        call(*arguments)
+    except Exception as error:
+        from asyncio import get_running_loop  # heavy, where nothing else needs it
+
+        text = f"{getattr(call, '__qualname__', call)} failed"
+        get_running_loop().call_exception_handler({"message": text, "exception": error})
+        return False
+    return True
 
 
 def needed(feature: str, error: ImportError) -> str:

@@ -24,6 +24,7 @@ from ggaoe.engine.counters import DeviceCounters, InitiatorCounters, Initiators
 from ggaoe.engine.flood import FloodGuard
 from ggaoe.engine.sightings import Fate, Sighting, Sightings
 from ggaoe.engine.trace import SNAP_BYTES, Trace, Traced
+from ggaoe.errors import attempt
 from ggaoe.events import Event, about
 from ggaoe.net.link import Frame, Interface, Link, LinkSettings
 from ggaoe.net.strays import Stray
@@ -378,14 +379,6 @@ class Engine(ABC):
 
     # --- frames ----------------------------------------------------------------------------
 
-    def _attempt(self, call: Callable[..., object], *arguments: object) -> None:
-        """Call one of several that are due: should it fail, the others are called all the same."""
-        try:
-            call(*arguments)
-        except Exception as error:
-            text = f"engine: {getattr(call, '__qualname__', call)} failed"
-            self._loop.call_exception_handler({"message": text, "exception": error})
-
     @abstractmethod
     def _request(
         self,
@@ -432,7 +425,7 @@ class Engine(ABC):
         for device in devices:
             if device.trace is not None:
                 device.trace.add(frame.arrival_ns, port.name, len(raw), bytes(raw[:SNAP_BYTES]))
-            self._dispatch_to(device, port, header, frame, raw, now_s)
+            attempt(self._dispatch_to, device, port, header, frame, raw, now_s)
 
     def _dispatch_to(
         self, device: Device, port: Port, header: Header, frame: Frame, raw: bytes, now_s: float

@@ -59,9 +59,12 @@ class FloodGuard:
         """Receive everything again, for now: the flood is over, or other addresses are served."""
         if self._timer is not None:
             self._timer.cancel()
+            # Should the kernel refuse, or anything else fail, it is tried again.
+            self._timer = asyncio.get_running_loop().call_later(NARROW_S, self.widen)
+            self._link.widen()
+            self._timer.cancel()
             self._timer = None
             self._shed.clear()
-            self._link.widen()
 
     def close(self) -> None:
         """The link is about to be closed."""

@@ -22,6 +22,7 @@ from ggaoe.engine.counters import INITIATORS_MAX, InitiatorCounters
 from ggaoe.engine.histogram import latency_bucket, size_bucket
 from ggaoe.engine.sightings import Fate, Sighting
 from ggaoe.engine.trace import Trace
+from ggaoe.errors import attempt
 from ggaoe.events import Event, about
 from ggaoe.net.buffers import BufferPool, Lease
 from ggaoe.net.link import Frame, Interface, Link, LinkSettings
@@ -233,10 +234,8 @@ class PortableEngine(Engine):
         several = len(lanes) > 1
         horizon_ns = self._clock.wall_ns()
         for lane in lanes:
-            dropped = lane.collect()
-            if dropped:
-                lane.port.guard.useless(self._clock.monotonic_ns() / 1e9, dropped)
-            if several:
+            attempt(self._collect, lane)
+            if several and lane.received:
                 _straighten(lane.received, self._clock.wall_ns())
                 if not lane.is_drained:
                     horizon_ns = min(horizon_ns, lane.received[-1].arrival_ns)
@@ -251,12 +250,17 @@ class PortableEngine(Engine):
             if frame.arrival_ns < oldest_ns:
                 lane.port.drop("stale", self._clock.monotonic_ns() / 1e9, frame)
             elif lane.port.is_open:
-                self._dispatch(lane.port, frame)
+                attempt(self._dispatch, lane.port, frame)
             frame.release()
         if not self._turn_scheduled and any(lane.received for lane in lanes):
             self._turn_scheduled = True
             self._loop.call_soon(self._scheduled_turn)
         self._push()
+
+    def _collect(self, lane: _Lane) -> None:
+        dropped = lane.collect()
+        if dropped:
+            lane.port.guard.useless(self._clock.monotonic_ns() / 1e9, dropped)
 
     def _scheduled_turn(self) -> None:
         self._turn_scheduled = False
@@ -270,9 +274,9 @@ class PortableEngine(Engine):
             device, subject = _owner(transfer)
             device.transfers.discard(transfer)
             if subject is None:
-                self._flushed(device, transfer.result)
+                attempt(self._flushed, device, transfer.result)
             else:
-                self._settle(device, subject, transfer.result)
+                attempt(self._settle, device, subject, transfer.result)
             self._active[device] = None
         self._push(after_completion=True)
 
@@ -328,12 +332,12 @@ class PortableEngine(Engine):
         """Submit once per device that has news, then send once per link that has replies."""
         while self._active:
             device, _ = self._active.popitem()
-            self._submit(device, after_completion=after_completion)
+            attempt(self._submit, device, after_completion)
         while self._dirty:
             lane, _ = self._dirty.popitem()
-            self._transmit(lane)
+            attempt(self._transmit, lane)
 
-    def _submit(self, device: PortableDevice, *, after_completion: bool) -> None:
+    def _submit(self, device: PortableDevice, after_completion: bool) -> None:
         backend = device.backend
         if backend is None:
             return
@@ -427,21 +431,24 @@ class PortableEngine(Engine):
         """Reply, account, and let those start that waited for `request`."""
         assert isinstance(request, IoRequest)
         if error_number:
-            self._fail(device, request, error_number)
+            attempt(self._fail, device, request, error_number)
         else:
-            head = device.target.ata_head(request.header, request.io.taskfile, request.path)
-            if device.trace is not None:
-                self._watch_reply(device.trace, request, head)
-            if request.op is Op.READ:
-                self._queue_reply(request.port, [head, request.payload], request.lease)
-                request.lease = None
-            else:
-                self._queue_reply(request.port, [head.ljust(60, b"\0")])
-            request.sighting.fate = Fate.ANSWERED
+            attempt(self._reply, device, request)
         request.release()
         self._account(device, request)
         device.queue.finish(request)
         self._pass_fences(device, request)
+
+    def _reply(self, device: PortableDevice, request: IoRequest) -> None:
+        head = device.target.ata_head(request.header, request.io.taskfile, request.path)
+        if device.trace is not None:
+            self._watch_reply(device.trace, request, head)
+        if request.op is Op.READ:
+            lease, request.lease = request.lease, None
+            self._queue_reply(request.port, [head, request.payload], lease)
+        else:
+            self._queue_reply(request.port, [head.ljust(60, b"\0")])
+        request.sighting.fate = Fate.ANSWERED
 
     def _fail(self, device: PortableDevice, request: IoRequest, error_number: int) -> None:
         is_read = request.op in (Op.READ, Op.VERIFY)

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 
+from ggaoe.errors import attempt
 from ggaoe.net.link import Interface
 from ggaoe.net.readable import Readable
 
@@ -242,7 +243,7 @@ class InterfaceWatcher:
                 break
             if sender == 0:
                 for interface, is_there in self._table.feed(data):
-                    (self._on_change if is_there else self._on_gone)(interface)
+                    attempt(self._on_change if is_there else self._on_gone, interface)
         if self._table.dump_again and self._table.dumping is None:
             try:
                 self._request_dump()

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Iterable, Iterator, Sequence
 
 from ggaoe.engine.base import Device, Engine, Port
+from ggaoe.errors import attempt
 from ggaoe.proto.frame import BROADCAST
 from ggaoe.proto.operation import Operation
 
@@ -39,7 +40,7 @@ class Advertiser:
 
     def _periodic(self, interval_s: float) -> None:
         for device in self._engine.devices.values():
-            self._send(device, device.ports)
+            attempt(self._send, device, device.ports)
         self.set_interval(interval_s)
 
     def set_broadcast(self, device_name: str, broadcast: bool) -> None:
@@ -68,7 +69,7 @@ class Advertiser:
             del self._timers[device, ports]
             if self._engine.devices.get(device.name) is not device:
                 return
-            self._send(device, device.ports if ports is None else device.ports & ports)
+            attempt(self._send, device, device.ports if ports is None else device.ports & ports)
             if len(times_s) > 1:
                 self._after(times_s[0], device, ports, times_s[1:])
 

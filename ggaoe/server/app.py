@@ -25,6 +25,7 @@ from ggaoe.server.confine import Confinement, confine, limits_of
 from ggaoe.server.control import REFUSED, ControlServer
 from ggaoe.server.events import Events
 from ggaoe.server.export import FIRST_ATTEMPT_TIMEOUT_S, Export, State, rules_of
+from ggaoe.server.failures import Failures
 from ggaoe.server.interfaces import Interfaces
 from ggaoe.server.notify import ServiceManager
 from ggaoe.server.process import Readiness
@@ -110,6 +111,7 @@ class Daemon:
 
     async def run(self, readiness: Readiness) -> None:
         """Serve until a signal says stop; raises StartError and StateError before ready."""
+        Failures().watch(asyncio.get_running_loop())
         self.store.check()
         self._handle_signals()
         try:

@@ -119,8 +119,11 @@ class Export:
             retry_s = min(retry_s * 2, RETRY_S_MAX)
         while True:
             await asyncio.sleep(SIZE_POLL_S)
-            await self._watch_size(backend)
-            await self.is_replaced()
+            try:
+                await self._watch_size(backend)
+                await self.is_replaced()
+            except Exception:
+                _log.exception("%s: cannot be watched", self.name)
 
     async def _opened(self) -> Backend:
         """One attempt, which is left to itself where the store does not answer."""

@@ -30,8 +30,8 @@ MUTATIONS = [
     one("links one after the other", ENGINE, "PortableEngine._on_readable",
         "ready.sort(key=lambda item: item[1].arrival_ns)", "pass"),
     one("a read by wildcard is queued behind what came after it", "ggaoe.engine.base",
-        "Engine._dispatch", "self._dispatch_to(device, port, header, frame, raw, now_s)",
-        "(self._loop.call_soon if header.is_wildcard else self._attempt)(\n"
+        "Engine._dispatch", "attempt(self._dispatch_to, device, port, header, frame, raw, now_s)",
+        "(self._loop.call_soon if header.is_wildcard else attempt)(\n"
         "                self._dispatch_to, device, port, header, frame, raw, now_s)"),
     one("stale frames are served", ENGINE, "PortableEngine._on_readable",
         "if frame.arrival_ns < oldest_ns:", "if False:"),

@@ -22,6 +22,7 @@ from ggaoe.engine.native.core import Core, CoreDevice, CoreLink
 from ggaoe.engine.portable import strerror
 from ggaoe.engine.sightings import Fate, Sighting
 from ggaoe.engine.trace import Traced
+from ggaoe.errors import attempt
 from ggaoe.events import Event, about
 from ggaoe.net.filters import Role
 from ggaoe.net.link import Frame, Interface, Link, LinkCounters, LinkSettings
@@ -41,7 +42,7 @@ IO_ENGINES = ("aio", "uring", "threads")
 INTERFACES_NAMED_MAX = 512
 """More than can be served at a time; the one that was served longest ago gives way."""
 COLLECT_INTERVAL_S = 0.1
-"""What hosts have done is asked of the core no more often because of frames that come to Python."""
+"""What hosts have done is asked of the core no more often, unless somebody wants to know."""
 COMMIT = 4
 """The core's name for the flush that answers writes, in failures."""
 
@@ -332,9 +333,9 @@ class NativeEngine(Engine):
         slow, transfers, attention = self._core.take()
         if attention:
             for device in list(self._devices_of_core.values()):
-                self._attempt(self._report_failures, device)
+                attempt(self._report_failures, device)
         if transfers:
-            self._attempt(self._carry_out, transfers)
+            attempt(self._carry_out, transfers)
         if slow:
             self._dispatch_all(slow)
         if self._fences:
@@ -350,11 +351,11 @@ class NativeEngine(Engine):
             if port is not None:
                 payload = memoryview(frame)[ATA_HEADER_BYTES:]
                 head = Frame(frame[:ATA_HEADER_BYTES], payload, arrival_ns)
-                self._attempt(self._dispatch, port, head, address)
+                attempt(self._dispatch, port, head, address)
         self._is_refused = False
         replies, self._replies = self._replies, None
         for link, frames in replies.items():
-            link.send(frames)
+            attempt(link.send, frames)
         self._core.kick()
 
     def _carry_out(
@@ -372,7 +373,7 @@ class NativeEngine(Engine):
         for device, transfers in batches.items():
             assert device.backend is not None
             device.transfers.update(transfers)
-            device.backend.submit(transfers)
+            attempt(device.backend.submit, transfers)
 
     def _on_complete(self, transfers: Sequence[Transfer]) -> None:
         results = []

@@ -1,0 +1,70 @@
+"""Whatever callbacks raise is logged, and ends the process only where it goes on for long."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+
+from ggaoe.server.failures import FAILURES_MIN, LASTING_S, LOGGED_BURST, PAUSE_S, Failures
+
+
+class Watched:
+    """Failures at times that the test sets; `ended` counts the ends of the process."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+        self.ended = 0
+        self.failures = Failures(self._end, lambda: self.now_s)
+
+    def _end(self) -> None:
+        self.ended += 1
+
+    def fail(self, after_s: float) -> None:
+        self.now_s += after_s
+        context = {"message": "it failed", "exception": ValueError("why")}
+        self.failures.handle(asyncio.get_running_loop(), context)
+
+
+async def test_an_exception_is_logged_with_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    loop = asyncio.get_running_loop()
+    before = loop.get_exception_handler()
+    failed = asyncio.Event()
+
+    def fail() -> None:
+        loop.call_soon(failed.set)
+        raise ValueError("why")
+
+    try:
+        Failures().watch(loop)
+        loop.call_soon(fail)
+        await failed.wait()
+    finally:
+        loop.set_exception_handler(before)
+    (record,) = caplog.records
+    assert record.levelno == logging.ERROR
+    assert record.exc_info is not None
+    assert "why" in caplog.text
+
+
+async def test_failures_that_last_end_the_process(caplog: pytest.LogCaptureFixture) -> None:
+    watched = Watched()
+    while not watched.ended:
+        assert watched.now_s <= 100 + LASTING_S + 2
+        watched.fail(1.0)
+    assert watched.now_s >= 100 + LASTING_S
+    assert caplog.records[-1].levelno == logging.CRITICAL
+    assert len(caplog.records) < LOGGED_BURST + LASTING_S
+
+
+@pytest.mark.parametrize(
+    ("count", "apart_s"),
+    [(10_000, (LASTING_S - 1) / 10_000), (100, PAUSE_S + 1), (FAILURES_MIN - 1, PAUSE_S)],
+    ids=["many at once", "now and then", "few"],
+)
+async def test_others_do_not(count: int, apart_s: float) -> None:
+    watched = Watched()
+    for _ in range(count):
+        watched.fail(apart_s)
+    assert not watched.ended
