@@ -237,6 +237,7 @@ class NativeEngine(Engine):
         """Of the frame that is being dispatched: when it came, no device would have queued it."""
         self._replies: dict[CoreLink, list[bytes]] | None = None
         """Of the frames that are being dispatched; None: none is."""
+        self._meeting: asyncio.TimerHandle | None = None
         self._fences: list[tuple[NativeDevice, int, asyncio.Future[bool]]] = []
         self._loop.add_reader(self._core.python_fd, self._on_event)
 
@@ -260,6 +261,8 @@ class NativeEngine(Engine):
 
     def close(self) -> None:
         super().close()
+        if self._meeting is not None:
+            self._meeting.cancel()
         self._loop.remove_reader(self._core.python_fd)
         self._core.close()
 
@@ -334,12 +337,22 @@ class NativeEngine(Engine):
         if attention:
             for device in list(self._devices_of_core.values()):
                 attempt(self._report_failures, device)
+            if self._meeting is None and self._core.has_newcomers:
+                self._meeting = self._loop.call_later(COLLECT_INTERVAL_S, self._meet)
         if transfers:
             attempt(self._carry_out, transfers)
         if slow:
             self._dispatch_all(slow)
         if self._fences:
             self._pass_fences()
+
+    def _meet(self) -> None:
+        """Hosts have come that were not known: log them. A flood may have any number of addresses,
+        so those of a while are asked for together."""
+        self._meeting = None
+        self._core.meet()
+        for device in self.devices.values():
+            attempt(lambda device=device: device.initiators)
 
     def _dispatch_all(
         self, slow: Sequence[tuple[CoreLink, bytes, int, bool, tuple[int, int] | None]]

@@ -869,6 +869,18 @@ cdef class Core:
                 leave(self.c)
         return frames, transfers, attention
 
+    @property
+    def has_newcomers(self):
+        """Whether hosts have come that were not known when `meet` was called last."""
+        return bool(self.c.has_newcomers)
+
+    def meet(self):
+        """`CoreDevice.initiators` is about to be called for every device."""
+        with nogil:
+            enter(self.c)
+            self.c.has_newcomers = False
+            leave(self.c)
+
     def complete(self, results):
         """The results of transfers that `take` gave: (handle, bytes or negated errno) each."""
         cdef Vector *vector

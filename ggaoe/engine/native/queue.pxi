@@ -23,6 +23,8 @@ cdef Source *source_of(Device *device, uint64_t mac) noexcept nogil:
         source.next = chain[0]
         chain[0] = source
         device.source_count += 1
+        if not device.engine.has_newcomers:
+            device.engine.has_newcomers = device.engine.attention = True
     return source
 
 

@@ -444,6 +444,7 @@ ctypedef struct Engine:
     uint32_t slow_count              # of them that are not refused, in terms of short ones
     uint32_t slow_refused            # and that are
     bint attention                   # Python has something else to look after
+    bint has_newcomers               # such as hosts that it has not heard of
     bint is_fenced                   # Python wants to know when requests finish
     bint is_told                     # Python knows
     Vector *free_vectors

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import time
+
+import pytest
 
 from ggaoe.backend.faults import Fail
 from ggaoe.engine.sightings import FRAMES_PER_HOST_MAX, HOSTS_MAX, Fate, Sighting, Sightings
@@ -11,6 +14,7 @@ from ggaoe.net.strays import Stray, Strays
 from ggaoe.proto.ata import Op
 from ggaoe.proto.target import Refusal
 from ggaoe.testing.engine import link_of
+from ggaoe.units import format_mac
 from unit.engine.rig import Disk, Host, Rig, until
 from unit.proto.host import (
     ANY_SHELF,
@@ -219,3 +223,16 @@ def test_an_older_stray_does_not_take_a_newer_ones_place() -> None:
     known.add(Stray(1.0, 60, head, "vlan"))
     known.add(Stray(3.0, 8, head[:8], "malformed"))
     assert known.items() == [(MAC_A, Stray(2.0, 60, head, "address"))]
+
+
+async def test_a_new_host_is_told_of_though_nobody_asks(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By its reads and writes alone."""
+    port = rig.port()
+    rig.disk(port)
+    with caplog.at_level(logging.INFO, "ggaoe.engine"):
+        for mac in (MAC_A, MAC_B):
+            host = Host(port, mac)
+            await host.good(host.read(0))
+            await until(lambda: format_mac(mac) in caplog.text)  # noqa: B023
