@@ -150,6 +150,8 @@ cdef bint take_turn(Engine *engine, Carrier *carrier) noexcept nogil:
     if engine.has_error:
         take_errors(engine)
     more = receive_all(engine)
+    if engine.starved_until_ns:
+        more = False
     push(engine, carrier, after_completion)
     return more
 
@@ -264,7 +266,7 @@ cdef bint end_call(Engine *engine, Carrier *carrier, Device *device) noexcept no
 
 cdef int64_t time_to_wait(Engine *engine, int64_t now_ns) noexcept nogil:
     # Until something is to be done of which no descriptor tells; -1: no such thing.
-    cdef int64_t wake_ns = 0
+    cdef int64_t wake_ns = engine.starved_until_ns
     cdef Link *link = engine.links
     cdef Device *device = engine.holding
     while link != NULL:
@@ -305,7 +307,7 @@ cdef void sleep_until_event(Engine *engine, int64_t wait_ns) noexcept nogil:
     cdef int count = 1
     cdef int i
     watched[0].fd = engine.event_fd
-    while link != NULL:
+    while link != NULL and engine.starved_until_ns == 0:
         watched[count].fd = link.fd
         count += 1
         link = link.next

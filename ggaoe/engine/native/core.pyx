@@ -953,6 +953,7 @@ cdef inline bint is_quiet(Engine *engine) noexcept nogil:
         engine.held_up == 0
         and engine.aio_in_flight == 0
         and engine.with_workers == 0
+        and not engine.left_behind
         and (engine.uring == NULL or engine.uring.in_flight == 0)
     )
 
@@ -974,16 +975,31 @@ cdef object _transfer(Vector *vector):
 cdef void stop_carriers(Engine *engine) noexcept nogil:
     # Those that a store holds up stay behind, and those whose threads in the kernel it may hold up.
     cdef int i
+    cdef bint ends[CARRIERS_MAX]
     cdef bint waits
+    cdef timespec pause
+    pause.tv_sec = 0
+    pause.tv_nsec = STALL_NS
     enter(engine)
     engine.stopping = True
     pthread_cond_broadcast(&engine.watch)
     pthread_cond_broadcast(&engine.spare)
     wake(engine.event_fd)
+    for i in range(STOP_LOOKS_MAX):  # a call that has just begun is most often about to end
+        if engine.in_store == NULL:
+            break
+        leave(engine)
+        nanosleep(&pause, NULL)
+        enter(engine)
     waits = engine.uring == NULL or engine.uring.in_flight == 0
+    for i in range(engine.carrier_count):
+        ends[i] = waits and not engine.carriers[i].is_held_up and (
+            engine.in_store == NULL or engine.leader != &engine.carriers[i]
+        )
+        engine.left_behind = engine.left_behind or not ends[i]
     leave(engine)
     for i in range(engine.carrier_count):
-        if waits and not engine.carriers[i].is_held_up:
+        if ends[i]:
             pthread_join(engine.carriers[i].thread, NULL)
     engine.carrier_count = 0
 

@@ -8,6 +8,7 @@ cdef extern from "<time.h>" nogil:
         long tv_sec
         long tv_nsec
     int clock_gettime(int clock, timespec *now)
+    int nanosleep(const timespec *wanted, timespec *left)
     int CLOCK_MONOTONIC
     int CLOCK_REALTIME
 

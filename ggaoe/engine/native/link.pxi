@@ -126,6 +126,11 @@ cdef bint receive(Link *link, int64_t began_ns) noexcept nogil:
     return receive_by_ring(link) if link.ring != NULL else receive_by_call(link, began_ns)
 
 
+cdef void starve(Engine *engine) noexcept nogil:
+    # Memory is short: ask again in a while, not at once and for ever.
+    engine.starved_until_ns = monotonic_ns(engine) + STARVED_NS
+
+
 cdef bint receive_by_ring(Link *link) noexcept nogil:
     cdef tpacket2_hdr *slot
     cdef tpacket2_hdr *following = slot_at(link, link.ring_at)
@@ -140,6 +145,7 @@ cdef bint receive_by_ring(Link *link) noexcept nogil:
             more = False
             break
         if not take_slot(link, slot):
+            starve(link.engine)
             break
         store_release(&slot.tp_status, TP_STATUS_KERNEL)
         link.ring_at += 1
@@ -194,6 +200,8 @@ cdef bint receive_by_call(Link *link, int64_t began_ns) noexcept nogil:
         if link.slots[i] == NULL:
             link.slots[i] = slot_new(link)
             if link.slots[i] == NULL:
+                if i == 0:
+                    starve(link.engine)
                 wanted = i
                 break
         link.parts[i].iov_base = link.slots[i].head
@@ -207,7 +215,7 @@ cdef bint receive_by_call(Link *link, int64_t began_ns) noexcept nogil:
         message.msg_controllen = CONTROL_BYTES
         message.msg_flags = 0
     if wanted <= 0:
-        return True
+        return True  # there may be more, for which there is no room
     count = recvmmsg(link.fd, link.messages, wanted, MSG_DONTWAIT, NULL)
     if count <= 0:
         return False
@@ -619,8 +627,10 @@ cdef bint receive_all(Engine *engine) noexcept nogil:
     cdef bint several = engine.links != NULL and engine.links.next != NULL
     cdef bint more = False
     link = engine.links
+    if engine.starved_until_ns and engine.starved_until_ns <= monotonic_ns(engine):
+        engine.starved_until_ns = 0
     while link != NULL:
-        link.is_drained = not receive(link, began_ns)
+        link.is_drained = engine.starved_until_ns == 0 and not receive(link, began_ns)
         if not link.is_drained:
             more = True
         if several and link.received_count > link.received_first:

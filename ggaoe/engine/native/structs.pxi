@@ -28,6 +28,8 @@ cdef enum:
     CARRIERS_MAX = 16                # threads: the leader, the watcher, those that a store holds up
     STALL_NS = 1000000               # a call that takes longer is waited for by nobody else
     CAREFUL_TIMES = 10               # for so many times as long its device writes by worker threads
+    STARVED_NS = 10000000            # between attempts to receive where memory is short
+    STOP_LOOKS_MAX = 20              # at a call of a store that has begun before the end, one each STALL_NS
     TOLD_S = 30                      # as in sched/commit.py
     SEND_RETRY_NS = 1000000          # a packet socket can be writable though its queue is full
     REFUSED_NS_MAX = 20000000        # as REFUSED_S_MAX in net/plain.py has it
@@ -445,6 +447,8 @@ ctypedef struct Engine:
     uint32_t slow_refused            # and that are
     bint attention                   # Python has something else to look after
     bint has_newcomers               # such as hosts that it has not heard of
+    int64_t starved_until_ns         # memory was short: no frame is received before; 0: it was not
+    bint left_behind                 # a thread that a store holds up, and that nobody waits for
     bint is_fenced                   # Python wants to know when requests finish
     bint is_told                     # Python knows
     Vector *free_vectors
