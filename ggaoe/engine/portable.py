@@ -30,7 +30,7 @@ from ggaoe.net.plain import PlainLink
 from ggaoe.net.readable import Readable
 from ggaoe.proto import ata
 from ggaoe.proto.ata import Op
-from ggaoe.proto.frame import Header
+from ggaoe.proto.frame import Header, unpack_header
 from ggaoe.proto.target import DropReason, Io, Path, Target
 from ggaoe.sched.commit import GroupCommit
 from ggaoe.sched.merge import Vector, settle
@@ -40,6 +40,8 @@ from ggaoe.units import counted, format_mac
 
 FRAMES_PER_TURN_MAX = 64
 """Per link and wake, so that a flood cannot starve completions and the control plane."""
+FRAMES_OF_BACKLOG = 16
+"""The same of a link that had more than that, beside others: they have less to wait for."""
 REPLIES_HELD_MAX = 16384
 """Per link while its transmit queue is full; beyond it the newest reply is dropped."""
 SEND_RETRY_S = 0.001
@@ -158,9 +160,12 @@ class _Lane:
         self.leases: list[Lease | None] = []
         self.is_blocked = False
 
-    def collect(self) -> int:
+    def collect(self, *, beside_others: bool) -> int:
         """Take from the link what one turn may handle; how many frames it has dropped thereby."""
-        wanted = FRAMES_PER_TURN_MAX - len(self.received)
+        frames_max = (
+            FRAMES_PER_TURN_MAX if self.is_drained or not beside_others else FRAMES_OF_BACKLOG
+        )
+        wanted = frames_max - len(self.received)
         if wanted <= 0:
             return 0
         counters = self.port.link.counters
@@ -176,6 +181,14 @@ def _straighten(received: Sequence[Frame], latest_ns: int) -> None:
     one of them: none has arrived after now, nor after the one behind it."""
     for frame in reversed(received):
         frame.arrival_ns = latest_ns = min(frame.arrival_ns, latest_ns)
+
+
+def _concerns_none(lane: _Lane, others: Sequence[_Lane]) -> bool:
+    """Whether the device of the first frame of `lane` is served by none of `others`."""
+    header = unpack_header(lane.received[0].head)
+    return header is not None and not any(
+        other.port.addressed(header.shelf, header.slot) for other in others
+    )
 
 
 class PortableEngine(Engine):
@@ -228,20 +241,26 @@ class PortableEngine(Engine):
 
         Links are read one after the other: what came after the turn's beginning waits for the next
         turn, as something older may have come to a link that was read before. Where a link has more
-        than one turn's worth, so does what is newer than the last frame taken from it.
+        than one turn's worth, so does what is newer than the last frame taken from it, unless that
+        link does not serve the device.
         """
         lanes = list(self._lanes.values())
         several = len(lanes) > 1
-        horizon_ns = self._clock.wall_ns()
+        began_ns = horizon_ns = self._clock.wall_ns()
         for lane in lanes:
-            attempt(self._collect, lane)
+            attempt(self._collect, lane, several)
             if several and lane.received:
                 _straighten(lane.received, self._clock.wall_ns())
                 if not lane.is_drained:
                     horizon_ns = min(horizon_ns, lane.received[-1].arrival_ns)
         ready: list[tuple[_Lane, Frame]] = []
         for lane in lanes:
-            while lane.received and (not several or lane.received[0].arrival_ns <= horizon_ns):
+            others = [other for other in lanes if not (other is lane or other.is_drained)]
+            while lane.received and (
+                not several
+                or lane.received[0].arrival_ns <= horizon_ns
+                or (lane.received[0].arrival_ns <= began_ns and _concerns_none(lane, others))
+            ):
                 ready.append((lane, lane.received.popleft()))
         if several:
             ready.sort(key=lambda item: item[1].arrival_ns)
@@ -257,8 +276,8 @@ class PortableEngine(Engine):
             self._loop.call_soon(self._scheduled_turn)
         self._push()
 
-    def _collect(self, lane: _Lane) -> None:
-        dropped = lane.collect()
+    def _collect(self, lane: _Lane, several: bool) -> None:
+        dropped = lane.collect(beside_others=several)
         if dropped:
             lane.port.guard.useless(self._clock.monotonic_ns() / 1e9, dropped)
 

@@ -612,10 +612,24 @@ cdef inline void release_sent(Link *link) noexcept nogil:
     slot_free(request)
 
 
+cdef bint concerns_no_other(Link *link, Request *request) noexcept nogil:
+    # Whether no link that may have more frames serves the device that `request` is for.
+    cdef Link *other = link.engine.links
+    while other != NULL:
+        if other != link and not other.is_drained and (
+            request.length < HEAD_BYTES
+            or is_wildcard(request.head)
+            or route_of(other, address_at(request.head)) != NULL
+        ):
+            return False
+        other = other.next
+    return True
+
+
 cdef bint receive_all(Engine *engine) noexcept nogil:
     # Frames of all links in order of arrival, as far as it is certain: what came after the turn's
     # beginning waits for the next, and so does what is newer than the last one taken from a link
-    # that has more than one turn's worth. True where frames are left.
+    # that has more than one turn's worth and serves the same device. True where frames are left.
     cdef int64_t began_ns = real_ns(engine)
     cdef int64_t horizon_ns = began_ns
     cdef int64_t newest_ns, now_ns
@@ -652,8 +666,10 @@ cdef bint receive_all(Engine *engine) noexcept nogil:
         while link != NULL:
             if link.received_first < link.received_count:
                 request = link.received[link.received_first]
-                if (not several or request.arrival_ns <= horizon_ns) and (
-                    oldest == NULL or request.arrival_ns < oldest_ns
+                if (oldest == NULL or request.arrival_ns < oldest_ns) and (
+                    not several
+                    or request.arrival_ns <= horizon_ns
+                    or request.arrival_ns <= began_ns and concerns_no_other(link, request)
                 ):
                     oldest = link
                     oldest_ns = request.arrival_ns

@@ -16,6 +16,7 @@ from unit.engine.rig import Disk, Host, Rig, sectors, until
 from unit.proto.host import MAC_A, MAC_B, READ_EXT, WRITE
 
 MS = 1_000_000
+BACKLOG_FRAMES = 50 * FRAMES_PER_TURN_MAX
 
 
 def two_paths(rig: Rig, **how: Any) -> tuple[Disk, Host, Host]:
@@ -288,3 +289,22 @@ async def test_twin_by_a_link_that_was_opened_anew_gets_its_own_reply(rig: Rig) 
     disk.release()
     await host.good(tag)
     assert disk.device.counters.absorbed == 0
+
+
+async def test_a_backlog_of_one_link_delays_no_device_of_another(rig: Rig) -> None:
+    """It delays those that both links serve, since something older may be in it."""
+    ports = rig.port(1), rig.port(2)
+    rig.disk(ports[0], name="flooded", slot=1)
+    rig.disk(*ports, name="both", slot=2)
+    rig.disk(ports[1], name="free", slot=3)
+    flood = Host(ports[0], MAC_A, slot=1)
+    both, free = (Host(ports[1], MAC_B, slot=slot) for slot in (2, 3))
+    now_ns = time.time_ns() - MS
+    free_tag = free.read(0, at=now_ns + 1)
+    both_tag = both.read(0, at=now_ns + 1)
+    for number in range(BACKLOG_FRAMES):
+        flood.read(number, at=now_ns)
+    await free.good(free_tag)
+    assert flood.link.backlog_frames > 0
+    await both.good(both_tag)
+    assert flood.link.backlog_frames == 0
