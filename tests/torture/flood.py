@@ -1,14 +1,17 @@
-"""A program: `flood.py INTERFACE FILE` sends the frames of FILE, a line of hexadecimal digits each,
-over and over, as fast as they go, until it is ended."""
+"""A program: `flood.py INTERFACE FILE [RATE]` sends the frames of FILE, a line of hexadecimal
+digits each, over and over, RATE of them a second or as fast as they go, until it is ended."""
 
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import socket
 import sys
+import time
 from pathlib import Path
 
+PAUSE_S = 0.001
 _IOVEC = ctypes.c_void_p * 2  # address, length
 
 
@@ -25,7 +28,7 @@ class _Message(ctypes.Structure):
     )
 
 
-def flood(interface: str, frames: list[bytes]) -> None:
+def flood(interface: str, frames: list[bytes], rate_per_s: float) -> None:
     """Send until the process ends."""
     libc = ctypes.CDLL(None, use_errno=True)
     buffers = [ctypes.create_string_buffer(frame, len(frame)) for frame in frames]
@@ -36,13 +39,23 @@ def flood(interface: str, frames: list[bytes]) -> None:
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as raw:
         raw.bind((interface, 0))
         parent = os.getppid()
+        at = sent = 0
+        began_s = time.monotonic()
         while os.getppid() == parent:
-            at = 0
-            while at < len(frames):
-                rest = ctypes.byref(messages, at * ctypes.sizeof(_Message))
-                sent = libc.sendmmsg(raw.fileno(), rest, len(frames) - at, 0)
-                at += max(sent, 1)  # one that the kernel refuses is left out
+            due = min(rate_per_s * (time.monotonic() - began_s) - sent, len(frames) - at)
+            if due < 1:
+                time.sleep(PAUSE_S)
+                continue
+            rest = ctypes.byref(messages, at * ctypes.sizeof(_Message))
+            done = libc.sendmmsg(raw.fileno(), rest, int(due), 0)
+            done = max(done, 1)  # one that the kernel refuses is left out
+            sent += done
+            at = (at + done) % len(frames)
 
 
 if __name__ == "__main__":
-    flood(sys.argv[1], [bytes.fromhex(line) for line in Path(sys.argv[2]).read_text().split()])
+    flood(
+        sys.argv[1],
+        [bytes.fromhex(line) for line in Path(sys.argv[2]).read_text().split()],
+        float(sys.argv[3]) if len(sys.argv) > 3 else math.inf,
+    )

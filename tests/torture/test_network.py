@@ -4,6 +4,7 @@ good, and an interface that nothing happens to does not notice."""
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from helpers.netns import Namespace, bridge, veth, wait_until
 from integration.load import Load, running
 from integration.scene import DEADLINE_S, Daemon, Scene, Wire, device
 from torture.budget import OVERHEAD_S, seeded, torture_s
+from torture.kinds import kinds
 from torture.vitals import Vitals
 
 SECONDS = 3.0
@@ -34,6 +36,11 @@ QUERY = pack_config(Ccmd.READ)
 STEADY = device("steady", 9, interfaces="far1")
 FLOOD = Path(__file__).with_name("flood.py")
 FLOOD_FRAMES = 256
+FLOOD_RATE_PER_S = 20_000
+"""Of one kind: 10 Mbit/s."""
+LEAST_SHARES = {"native": (1 / 3, 1 / 2), "portable": (1 / 3, 1 / 2)}
+"""What honest traffic keeps of its rate on the same device and on another one, at least."""
+MEASURED_PHASE_S = 1.0
 PHASES = 6
 MEASURED_S = 12.0
 """In less time, what comes before the kernel sheds the flood says more than what comes after."""
@@ -220,8 +227,10 @@ def garbage(wire: Wire, target: bytes, rng: random.Random) -> Iterator[bytes]:
 
 
 @contextmanager
-def flooded(scene: Scene, interface: str, frames: Path) -> Iterator[None]:
-    process = scene.host.spawn(sys.executable, FLOOD, interface, frames)
+def flooded(
+    scene: Scene, interface: str, frames: Path, rate_per_s: float = math.inf
+) -> Iterator[None]:
+    process = scene.host.spawn(sys.executable, FLOOD, interface, frames, str(rate_per_s))
     try:
         yield
     finally:
@@ -266,6 +275,45 @@ async def test_honest_traffic_beside_a_flood(two: Scene, engine: str) -> None:
         if torture_s(0) >= MEASURED_S:
             assert sum(rounds["flood0"]) >= sum(rounds["idle0"]) / share
             assert rounds["flood0"][1] >= rounds["idle0"][1] / share
+
+
+async def test_honest_traffic_beside_a_flood_of_each_kind(two: Scene, engine: str) -> None:
+    """On another device, and on the same one by another interface."""
+    switch(two)
+    for left, right in (("flood0", "sw2"), ("idle0", "idle1")):
+        veth(two.host, left, two.host, right, 9000)
+    two.host.ip("link set sw2 master switch")
+    frames = two.directory / "frames"
+    with two.wire("flood0") as wire:
+        floods = kinds(wire, bytes.fromhex("020000000002"), 0, 1)
+    with two.serving(device(interfaces="far2, far1"), STEADY) as daemon:
+        async with two.initiator("near1") as initiator:
+            same = Load(await initiator.open(0, 1), two.directory / "disk")
+            other = Load(await initiator.open(0, 9), two.directory / "steady")
+            phase_s = torture_s(SECONDS) / len(floods)
+
+            async def rounds(interface: str, kind: str) -> tuple[int, int]:
+                """Of both loads in one phase, beside this flood to `interface`."""
+                frames.write_text("\n".join(frame.hex() for frame in floods[kind]))
+                with flooded(two, interface, frames, FLOOD_RATE_PER_S):
+                    await other.more(1)
+                    await same.more(1)
+                    before = same.rounds, other.rounds
+                    await asyncio.sleep(phase_s)
+                    return same.rounds - before[0], other.rounds - before[1]
+
+            async with running(same, other):
+                idle = await rounds("idle0", "READ")
+                for kind in floods:
+                    found = await rounds("flood0", kind)
+                    shares = [have / max(1, had) for have, had in zip(found, idle, strict=True)]
+                    print(f"{kind}: {shares[0]:.2f} on the same device, {shares[1]:.2f} on another")
+                    if phase_s >= MEASURED_PHASE_S:
+                        least = LEAST_SHARES[engine]
+                        assert shares[0] >= least[0], kind
+                        assert shares[1] >= least[1], kind
+                    idle = await rounds("idle0", "READ") if phase_s >= MEASURED_PHASE_S else idle
+        assert "Traceback" not in daemon.log_text()
 
 
 # --- frames that nobody should have sent -------------------------------------------------------
