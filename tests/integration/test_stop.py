@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
 
+from ggaoe.engine.select import ENGINES
 from ggaoe.proto.frame import SECTOR_BYTES
 from helpers.netns import wait_until
 from helpers.targets import REPOSITORY
@@ -118,3 +122,32 @@ def test_a_signal_during_the_start_is_not_lost(scene: Scene) -> None:
         text = daemon.log.read_text()
         assert "stopped" in text
         assert "Traceback" not in text
+
+
+@pytest.mark.one_engine
+def test_the_native_engine_ends_while_a_store_keeps_its_leader(scene: Scene) -> None:
+    """Also where the call has begun too late for the watcher to notice."""
+    if "native" not in ENGINES:
+        pytest.skip("needs the native engine: install with a C compiler")
+    with scene.slow_disk() as disk:
+        disk.hold()
+        child = subprocess.Popen(
+            [sys.executable, "-m", "integration.hung_end", disk.path],
+            cwd=REPOSITORY / "tests",
+            stdout=subprocess.PIPE,
+        )
+        with child:
+            assert child.stdout is not None
+            os.set_blocking(child.stdout.fileno(), False)
+            text = b""
+
+            def has_ended() -> bool:
+                nonlocal text
+                text += child.stdout.read() or b""  # type: ignore[union-attr]
+                return b"ended" in text
+
+            try:
+                wait_until(has_ended, DEADLINE_S, "end of the engine")
+            finally:
+                disk.release()
+        assert child.returncode == 0
