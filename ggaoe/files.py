@@ -1,14 +1,15 @@
 """Files that we keep: they are replaced as a whole, so that a power cut leaves the old one or the
 new one, and records among them say what they are.
 
-Owns the last step of replacing (who writes the new file has to fsync it before), and the frame of
-records. Must not know what is in them.
+Owns the last step of replacing (who writes the new file has to fsync it before), the frame of
+records, and the only change of an owner by path. Must not know what is in the files.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,6 +22,25 @@ def put_in_place(new: Path, path: Path) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def give(path: Path, user_id: int, group_id: int) -> None:
+    """Change the owner of a socket or an empty directory that this process has made; OSError.
+
+    Another user who may write to the directory can have put something else there meanwhile. A link
+    is not followed, and a file of another user, or one with a second name, keeps its owner."""
+    handle = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        status, same = os.fstat(handle), f"/proc/self/fd/{handle}"
+        is_new = (
+            not any(Path(same).iterdir())
+            if stat.S_ISDIR(status.st_mode)
+            else stat.S_ISSOCK(status.st_mode) and status.st_nlink == 1
+        )
+        if is_new and status.st_uid == os.geteuid():
+            os.chown(same, user_id, group_id)
+    finally:
+        os.close(handle)
 
 
 def encode_record(format_name: str, version: int, fields: Mapping[str, object]) -> bytes:

@@ -28,6 +28,7 @@ from ggaoe.cli.vblade import SOURCE, StartLine, add_vblade_parser, mapping_of
 from ggaoe.config import Config, as_mapping, effective, from_mapping, load
 from ggaoe.config.sections import FIXED, is_device_name
 from ggaoe.errors import ConfigError, GgaoeError, StartError
+from ggaoe.files import give
 from ggaoe.server.process import Readiness
 from ggaoe.units import parse_size_bytes, printable
 
@@ -211,7 +212,7 @@ def _run_daemon(options: argparse.Namespace) -> int:
     user = _user(config)
     store = StateStore(config.state_directory)
     if store.is_missing_default and store.make() and user is not None:
-        os.chown(store.directory, user.pw_uid, user.pw_gid)
+        give(store.directory, user.pw_uid, user.pw_gid)
     return _serve(
         options,
         config,
@@ -234,7 +235,7 @@ def _run_export(options: argparse.Namespace) -> int:
             temporary = Path(name)
             removed.append(temporary)
             if user is not None:
-                os.chown(temporary, user.pw_uid, user.pw_gid)
+                give(temporary, user.pw_uid, user.pw_gid)
             state_directory = state_directory or temporary
             control_socket = control_socket or temporary / "control"
         control_socket = control_socket.absolute()

@@ -12,7 +12,6 @@ import errno
 import grp
 import logging
 import os
-import pwd
 import stat
 import sysconfig
 from collections.abc import Callable, Iterable, Iterator
@@ -26,6 +25,7 @@ from ggaoe.config import Config, DeviceConfig, slots
 from ggaoe.config.model import Template
 from ggaoe.config.read import ETHERS, fixed_part
 from ggaoe.errors import GgaoeError, StartError
+from ggaoe.files import give
 from ggaoe.server import capabilities, landlock, seccomp
 from ggaoe.server.capabilities import Capability
 from ggaoe.server.landlock import Restriction, Right
@@ -181,7 +181,7 @@ def _confine(limits: Limits) -> Confinement:
     kept = {} if becomes_another else _needed(limits)
     if user is not None and becomes_another:
         if limits.control_socket is not None:
-            _give(limits.control_socket, user)
+            give(limits.control_socket, user.pw_uid, user.pw_gid)
         try:
             capabilities.become(user)
         except OSError as error:
@@ -288,17 +288,6 @@ def _opened(limits: Limits) -> Iterator[tuple[Path, int]]:
             yield path, os.R_OK
     for path in limits.removed:
         yield path.parent, os.W_OK | os.X_OK
-
-
-def _give(control_socket: Path, user: pwd.struct_passwd) -> None:
-    """The control socket, which root has made, becomes the user's."""
-    handle = os.open(control_socket, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        # In a directory of the user's something else may have come into its place by now.
-        if stat.S_ISSOCK(os.fstat(handle).st_mode):
-            os.chown(f"/proc/self/fd/{handle}", user.pw_uid, user.pw_gid)
-    finally:
-        os.close(handle)
 
 
 def _tried(wanted: bool, restrict: Callable[[], _T]) -> tuple[_T | None, str]:

@@ -25,11 +25,7 @@ class SocketFile:
         self._path = path
         try:
             _make_way(path, option)
-            # Linux makes the file with the mode of the socket less the umask, so that it is at no
-            # moment open to more users than `mode` says.
-            os.fchmod(self.socket.fileno(), mode)
-            self.socket.bind(os.fspath(path))
-            path.chmod(mode)
+            _bind(self.socket, path, mode)
             self._identity = _identity(path)
         except OSError as error:
             self.socket.close()
@@ -45,6 +41,19 @@ class SocketFile:
         with suppress(OSError):
             if _identity(self._path) == self._identity:
                 self._path.unlink()
+
+
+def _bind(sock: socket.socket, path: Path, mode: int) -> None:
+    """Make the file with permissions `mode`: Linux gives it those of the socket, less the umask.
+
+    A change of the mode by path would come too late, and change what another user who may write to
+    the directory has put there meanwhile."""
+    os.fchmod(sock.fileno(), mode)
+    before = os.umask(0)
+    try:
+        sock.bind(os.fspath(path))
+    finally:
+        os.umask(before)
 
 
 def _identity(path: Path) -> tuple[int, int]:

@@ -128,6 +128,23 @@ def test_every_module_says_what_it_is(path: Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_text()))
 
 
+BY_PATH = {"chmod", "chown", "lchmod", "lchown"}
+"""Calls that change the mode or owner of whatever is at a path by then."""
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_mode_or_owner_is_changed_by_path(path: Path) -> None:
+    """`files.give` is the exception, by a handle. Everything else has descriptors."""
+    found = [
+        f"{function.name}: {node.attr}"
+        for function in ast.walk(ast.parse(path.read_text()))
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        for node in ast.walk(function)
+        if isinstance(node, ast.Attribute) and node.attr in BY_PATH
+    ]
+    assert found == (["give: chown"] if path == PACKAGE / "files.py" else [])
+
+
 def test_no_markers_of_unfinished_work() -> None:
     marker = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b")
     found = [str(path) for path in SOURCES if marker.search(path.read_text())]
