@@ -20,7 +20,7 @@ from collections.abc import Sequence
 
 _Line = tuple[int, int, int, int]
 
-# linux/seccomp.h, linux/filter.h, linux/sched.h, linux/prctl.h, asm-generic/ioctls.h
+# linux/seccomp.h, filter.h, net.h, sched.h, prctl.h, asm-generic/ioctls.h
 _SET_MODE_FILTER = 1
 _FLAG_LOG, _FLAG_SPEC_ALLOW = 2, 4
 _LOAD, _EQUAL, _AND, _RETURN = 0x20, 0x15, 0x54, 0x06
@@ -28,6 +28,7 @@ _NUMBER_AT, _ARCH_AT, _ARGUMENTS_AT = 0, 4, 16
 _ALLOW: _Line = (_RETURN, 0, 0, 0x7FFF0000)
 _DENY: _Line = (_RETURN, 0, 0, 0x00050000 | errno.EPERM)
 _UNKNOWN: _Line = (_RETURN, 0, 0, 0x00050000 | errno.ENOSYS)
+_SOCK_TYPE_MASK = 0xF
 _CLONE_THREAD = 0x00010000
 _CLONE_NEW_ANYTHING = 0x7E020000
 _PR_GET_DUMPABLE, _PR_SET_NAME, _PR_GET_NAME, _PR_SET_VMA = 3, 15, 16, 0x53564D41
@@ -67,7 +68,7 @@ CALLS: dict[str, tuple[int | None, int | None]] = {
     "bind": (49, 200), "listen": (50, 201), "accept": (43, 202), "accept4": (288, 242),
     "connect": (42, 203), "getsockname": (51, 204), "getpeername": (52, 205),
     "getsockopt": (55, 209), "setsockopt": (54, 208), "sendto": (44, 206), "recvfrom": (45, 207),
-    "shutdown": (48, 210), "socketpair": (53, 199), "pipe": (22, None), "pipe2": (293, 59),
+    "shutdown": (48, 210), "pipe": (22, None), "pipe2": (293, 59),
     "dup": (32, 23), "dup2": (33, None), "dup3": (292, 24), "eventfd": (284, None),
     "eventfd2": (290, 19), "epoll_create1": (291, 20), "select": (23, None),
     "pselect6": (270, 72), "timerfd_create": (283, 85), "timerfd_settime": (286, 86),
@@ -93,7 +94,7 @@ CALLS: dict[str, tuple[int | None, int | None]] = {
     "capget": (125, 90),
     "getrlimit": (97, 163), "prlimit64": (302, 261), "uname": (63, 160), "sysinfo": (99, 179),
     # With conditions.
-    "socket": (41, 198), "clone": (56, 220), "clone3": (435, 435),
+    "socket": (41, 198), "socketpair": (53, 199), "clone": (56, 220), "clone3": (435, 435),
     "prctl": (157, 167), "tgkill": (234, 131), "ioctl": (16, 29),
 }
 """Numbers by name, (x86_64, generic); None where there is no such call."""
@@ -148,13 +149,22 @@ def _conditions() -> dict[str, list[_Line]]:
     return {
         "socket": [
             _argument(0),
-            *_allow_one_of([socket.AF_PACKET, socket.AF_UNIX]),
-            (_EQUAL, 1, 0, socket.AF_NETLINK),
-            _DENY,
+            *_allow_one_of([socket.AF_PACKET]),
+            (_EQUAL, 0, 4, socket.AF_NETLINK),
             _argument(2),
             *_allow_one_of([socket.NETLINK_ROUTE]),
             _DENY,
+            # The log and the service manager take datagrams. D-Bus, systemd and container engines
+            # take commands on stream sockets, with the authority of the process that connects.
+            (_EQUAL, 1, 0, socket.AF_UNIX),
+            _DENY,
+            _argument(1),
+            (_AND, 0, 0, _SOCK_TYPE_MASK),
+            *_allow_one_of([socket.SOCK_DGRAM]),
+            _DENY,
         ],
+        # The ends of a pair are connected to each other, and cannot be to anything else.
+        "socketpair": [_argument(0), *_allow_one_of([socket.AF_UNIX]), _DENY],
         # Threads only, and in the namespaces we have. The arguments of clone3 are in memory, where
         # a filter cannot look: the C library takes clone where there is none.
         "clone": [

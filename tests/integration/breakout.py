@@ -90,6 +90,27 @@ def socket_of(family: int, kind: int = socket.SOCK_DGRAM) -> Callable[[], None]:
     return call
 
 
+def connected(path: str, kind: int = socket.SOCK_STREAM) -> Callable[[], None]:
+    """What D-Bus, systemd and container engines take commands on."""
+
+    def call() -> None:
+        with socket.socket(socket.AF_UNIX, kind) as client:
+            client.connect(path)
+
+    return call
+
+
+def connected_pair(path: str) -> Callable[[], None]:
+    """A pair can be made, and an end of it connected to nothing else: EISCONN at any time."""
+
+    def call() -> None:
+        ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        with ends[0], ends[1]:
+            ends[0].connect(path)
+
+    return call
+
+
 def low_port() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
         listener.bind(("127.0.0.1", 80))
@@ -123,6 +144,9 @@ def attempts(places: dict[str, str]) -> dict[str, Callable[[], None]]:
         "IPv4": socket_of(socket.AF_INET),
         "IPv6": socket_of(socket.AF_INET6),
         "packets": socket_of(socket.AF_PACKET, socket.SOCK_RAW),
+        "connect to a service": connected(places["service"]),
+        "connect an end of a pair": connected_pair(places["service"]),
+        "send to a log": connected(places["log"], socket.SOCK_DGRAM),
         "bind a TCP port": any_port,
         "bind a low port": low_port,
         "set the host name": host_name,

@@ -11,7 +11,8 @@ import socket
 import stat
 import subprocess
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def engine(request: pytest.FixtureRequest) -> str:
 # --- breaking out ------------------------------------------------------------------------------
 
 OUTSIDE = ("read outside", "write outside", "list the root")
-WITHIN = ("read the device", "write the device", "create a state", "packets")
+WITHIN = ("read the device", "write the device", "create a state", "packets", "send to a log")
 BESIDE = ("truncate the device", "create beside it")
 """What the directory of a device does not permit, either."""
 PRIVILEGED = ("bind a low port", "set the host name", "read of another user")
@@ -67,7 +68,20 @@ CALLS = (
     *("bpf", "chroot", "execveat", "init_module", "io_uring_setup", "keyctl", "memfd_create"),
     *("mount", "open_by_handle_at", "perf_event_open", "pivot_root", "process_vm_readv"),
     *("ptrace", "setns", "unshare", "userfaultfd", "IPv4", "IPv6", "run a program"),
+    "connect to a service",
 )
+
+
+@contextmanager
+def listening(path: str, kind: int = socket.SOCK_STREAM) -> Iterator[None]:
+    with socket.socket(socket.AF_UNIX, kind) as server:
+        server.bind(path)
+        if kind == socket.SOCK_STREAM:
+            server.listen()
+        try:
+            yield
+        finally:
+            Path(path).unlink()
 
 
 @pytest.fixture
@@ -88,6 +102,8 @@ def broken_out(scene: Scene) -> Any:
         "device": str(images / "disk"),
         "state": str(state),
         "foreign": str(foreign),
+        "service": str(scene.directory / "service"),
+        "log": str(scene.directory / "log"),
     }
 
     def run(**limits: object) -> dict[str, dict[str, str]]:
@@ -95,16 +111,17 @@ def broken_out(scene: Scene) -> Any:
             "places": places,
             "limits": {"devices": [places["device"]], "state_directory": str(state), **limits},
         }
-        done = subprocess.run(
-            ["nsenter", f"--net=/proc/{scene.target.pid}/ns/net", sys.executable, BREAKOUT],
-            input=json.dumps(request),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=COMMAND_TIMEOUT_S,
-            cwd=REPOSITORY,
-            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        )
+        with listening(places["service"]), listening(places["log"], socket.SOCK_DGRAM):
+            done = subprocess.run(
+                ["nsenter", f"--net=/proc/{scene.target.pid}/ns/net", sys.executable, BREAKOUT],
+                input=json.dumps(request),
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=COMMAND_TIMEOUT_S,
+                cwd=REPOSITORY,
+                env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+            )
         assert done.returncode == 0, done.stderr
         answer = json.loads(done.stdout)
         facts = answer["facts"]
@@ -146,6 +163,7 @@ def test_landlock_alone(broken_out: Any) -> None:
 def test_seccomp_alone(broken_out: Any) -> None:
     outcomes = broken_out(landlock=False, seccomp=True)
     refused(outcomes, CALLS, "EPERM")
+    assert {found["connect an end of a pair"] for found in outcomes.values()} == {"EISCONN"}
     permitted(outcomes, (*WITHIN, *BESIDE, *OUTSIDE))
 
 
@@ -639,7 +657,7 @@ async def test_what_root_has_left_in_the_state_directory(open_scene: Scene) -> N
     async with scene.initiator() as initiator:
         await (await initiator.open(0, 1)).query(Ccmd.SET, b"kept")
     assert daemon.stop() == 0
-    assert [path.name for path in (scene.directory / "state").iterdir()] == ["disk.json"]
+    assert {path.name for path in (scene.directory / "state").iterdir()} == {"disk.json", "lock"}
 
 
 def test_a_directory_that_the_user_may_not_enter(open_scene: Scene, engine: str) -> None:

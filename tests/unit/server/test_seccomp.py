@@ -51,7 +51,7 @@ def refusal(error: int) -> int:
 @pytest.mark.parametrize(("architecture", "column"), [(X86_64, 0), (AARCH64, 1)])
 def test_every_number_is_decided_by_the_list(architecture: int, column: int) -> None:
     listed = {numbers[column]: name for name, numbers in CALLS.items()}
-    conditional = {"socket", "clone", "clone3", "prctl", "tgkill", "ioctl"}
+    conditional = {"socket", "socketpair", "clone", "clone3", "prctl", "tgkill", "ioctl"}
     for number in range(1024):
         name = listed.get(number)
         if name not in conditional:
@@ -70,7 +70,13 @@ def test_calls_of_another_architecture_are_refused() -> None:
     ("name", "arguments", "expected"),
     [
         ("socket", (socket.AF_PACKET, 3, 0), ALLOWED),
-        ("socket", (socket.AF_UNIX, 1, 0), ALLOWED),
+        ("socket", (socket.AF_UNIX, 2, 0), ALLOWED),
+        ("socket", (socket.AF_UNIX, 2 | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, 0), ALLOWED),
+        ("socket", (socket.AF_UNIX, 1, 0), refusal(errno.EPERM)),
+        ("socket", (socket.AF_UNIX, 1 | socket.SOCK_CLOEXEC, 0), refusal(errno.EPERM)),
+        ("socket", (socket.AF_UNIX, socket.SOCK_SEQPACKET, 0), refusal(errno.EPERM)),
+        ("socketpair", (socket.AF_UNIX, 1, 0), ALLOWED),
+        ("socketpair", (socket.AF_PACKET, 3, 0), refusal(errno.EPERM)),
         ("socket", (socket.AF_NETLINK, 3, 0), ALLOWED),
         ("socket", (socket.AF_NETLINK, 3, socket.NETLINK_ROUTE + 12), refusal(errno.EPERM)),
         ("socket", (socket.AF_INET, 1, 0), refusal(errno.EPERM)),
