@@ -568,7 +568,8 @@ OPTIONS: tuple[Option, ...] = (
         "restart",
         "Where config strings, MAC mask lists and reservations are kept, a file per device, and "
         "automatic slots: take the files along when you change it, or devices may get other slots. "
-        "The default is made at the first start; any other directory has to exist.",
+        "The default is made at the first start; any other directory has to exist. Each daemon "
+        "needs a directory of its own.",
         field="state_directory",
     ),
     Option(

@@ -113,6 +113,7 @@ class Daemon:
         """Serve until a signal says stop; raises StartError and StateError before ready."""
         Failures().watch(asyncio.get_running_loop())
         self.store.check()
+        self.store.lock()
         self._handle_signals()
         try:
             await self._start()
@@ -238,6 +239,7 @@ class Daemon:
         ]
         await self._wait_or_hurry([*closing, *self._behind])
         self.engine.close()
+        self.store.close()
         self.events.close()
 
     async def _wait_or_hurry(self, tasks: Iterable[asyncio.Task[None]]) -> None:

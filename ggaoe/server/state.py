@@ -9,6 +9,7 @@ an error, not an empty state: a lost reservation would hand the disk to whoever 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -36,6 +37,8 @@ CHANGE_RATE_PER_S = 50
 CHANGE_BURST = 1000
 """Changes by initiators that are stored, of all devices together: each costs two fsyncs of a disk
 that others use. A script that labels or reserves every device of a shelf stays below the burst."""
+LOCK_NAME = "lock"
+"""An empty file, which stays: its lock is the kernel's, and ends with the process."""
 DEFAULT_DIRECTORY = Path(str(BY_KEY["state-directory"].default))
 
 
@@ -44,6 +47,7 @@ class StateStore:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self._lock: int | None = None
         self._changes = Bucket(CHANGE_RATE_PER_S, CHANGE_BURST)
 
     def may_change(self) -> bool:
@@ -76,6 +80,34 @@ class StateStore:
                 f"state directory {self.directory} is not readable and writable for user "
                 f"{user_name()}: change its owner or permissions, or set another state-directory"
             )
+
+    def lock(self) -> None:
+        """Keep other processes from this directory until `close`; StateError where one has it.
+
+        Two daemons with one directory overwrite each other's states: after a restart, a reservation
+        of the one's disk locks hosts out of the other's."""
+        path = self.directory / LOCK_NAME
+        try:
+            handle = _open_lock(path)
+        except OSError as error:
+            raise StateError(f"state directory: {path}: {error.strerror}") from None
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            reason = error.strerror
+            if isinstance(error, BlockingIOError):
+                pid = lock_holder(os.fstat(handle))
+                owner = "another process" if pid is None else f"process {pid}"
+                reason = f"in use by {owner}; stop it, or set another state-directory"
+            os.close(handle)
+            raise StateError(f"state directory {self.directory}: {reason}") from None
+        self._lock = handle
+
+    def close(self) -> None:
+        """Let another process have the directory."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def path_of(self, name: str) -> Path:
         """The file of the device called `name`, whatever characters the name has."""
@@ -122,13 +154,40 @@ class StateStore:
     async def _write(self, path: Path, content: bytes) -> None:
         temporary = _temporary(path)
         try:
-            async with aiofiles.open(temporary, "wb") as file:
+            async with aiofiles.open(temporary, "wb", opener=_no_link) as file:
                 await file.write(content)
                 await file.flush()
                 await asyncio.to_thread(os.fsync, file.fileno())
             await asyncio.to_thread(put_in_place, temporary, path)
         except OSError as error:
             raise StateError(f"state file {path}: {error.strerror}") from None
+
+
+def _open_lock(path: Path) -> int:
+    """Open it as whoever may: it may be left of a daemon that ran as another user."""
+    flags = os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.open(path, flags | os.O_RDWR, 0o644)  # what NFS requires for a lock
+    except PermissionError:
+        return os.open(path, flags | os.O_RDONLY, 0o644)
+
+
+def lock_holder(status: os.stat_result) -> int | None:
+    """The process that holds a lock by flock(2) on a file; None where /proc does not show it."""
+    device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}"
+    file = f"{device}:{status.st_ino}"
+    with suppress(OSError):
+        for line in Path("/proc/locks").read_text(encoding="ascii", errors="replace").splitlines():
+            # As in `1: FLOCK  ADVISORY  WRITE 4711 fd:01:393222 0 EOF`; `->` marks one that waits.
+            fields = line.split()
+            if len(fields) > 5 and fields[1] == "FLOCK" and fields[5] == file:
+                return int(fields[4]) if int(fields[4]) > 0 else None
+    return None
+
+
+def _no_link(path: str, flags: int) -> int:
+    """Open a file for `open`, not through a symbolic link that another user has made."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 def _temporary(path: Path) -> Path:

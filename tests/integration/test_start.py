@@ -143,12 +143,22 @@ def test_a_second_daemon_is_refused_and_the_first_goes_on(scene: Scene) -> None:
         (line,) = errors_of(outcome)
         assert line.startswith(f"ggaoe: pid file {scene.directory}/pid: ggaoe runs already, ")
 
-        second.configure("[defaults]\npid-file = pid2\n", device("other", 2))
+        (scene.directory / "state2").mkdir()
+        second.configure(
+            "[defaults]\npid-file = pid2\nstate-directory = state2\n", device("other", 2)
+        )
         outcome = scene.ggaoe("-c", second.config)
         assert outcome.status == 1
         (line,) = errors_of(outcome)
         assert line.startswith(f"ggaoe: control socket {scene.directory}/ctl is in use by another")
         assert not (scene.directory / "pid2").exists()
+
+        second.configure("[defaults]\npid-file = p2\ncontrol-socket = c2\n", device("other", 2))
+        outcome = scene.ggaoe("-c", second.config)
+        assert outcome.status == 1
+        (line,) = errors_of(outcome)
+        owner = f"in use by process {first.running.pid}; stop it, or set another state-directory"
+        assert line == f"ggaoe: state directory {scene.directory}/state: {owner}"
 
         assert first.listed("disk")["state"] == "serving"
         assert (scene.directory / "pid").read_text().strip() == pid
