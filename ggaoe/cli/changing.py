@@ -8,6 +8,7 @@ loses again.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 Call = Callable[..., Any]
 Result = dict[str, Any]
 
+DEFAULT_CONFIG = Path("/etc/ggaoe/ggaoed.conf")
 NAMES = ("add", "remove", "start", "stop", "swap", "set")
 _REFUSED = -32002  # as the daemon has it: it cannot be done
 _CONFIG_INVALID = -32003
@@ -66,6 +68,7 @@ def run(verb: str, arguments: argparse.Namespace, call: Call) -> Result:
     if source is None:
         text = "the daemon has no configuration file: do without --persist"
         raise ControlError(_REFUSED, text)
+    _check_source(arguments, source)
     with persist.alone(Path(source)):
         planned: Result = call(verb, **params, dry_run=True, persisted=True)
         try:
@@ -85,6 +88,17 @@ def run(verb: str, arguments: argparse.Namespace, call: Call) -> Result:
             print(f"ggaoectl: {text}", file=sys.stderr)
             raise
     return {**result, "files": files}
+
+
+def _check_source(arguments: argparse.Namespace, source: str) -> None:
+    """OptionError where the command line names another file than the daemon does, which could name
+    any. With --socket alone it names none."""
+    if arguments.config is None and arguments.socket is not None:
+        return
+    named = arguments.config or DEFAULT_CONFIG
+    if os.path.realpath(named) != os.path.realpath(source):
+        text = f"the daemon has read {source}, not {named}; to write to that, name it with -c"
+        raise OptionError(text)
 
 
 def _undo(rewriting: Rewriting, refusal: ControlError) -> None:

@@ -28,7 +28,7 @@ from ggaoe.units import counted, format_mac, parse_duration_s, parse_mac, printa
 if TYPE_CHECKING:
     from ggaoe.engine.trace import Traced
 
-CONFIG = Path("/etc/ggaoe/ggaoed.conf")
+CONFIG = changing.DEFAULT_CONFIG
 MESSAGE_BYTES_MAX = 1 << 20
 """Longest line either way, without its newline, as the daemon has it."""
 ANSWER_TIMEOUT_S = 60.0

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -23,6 +24,9 @@ from ggaoe.config.read import ETHERS, Document, read_file
 from ggaoe.config.sections import Sections
 from ggaoe.errors import ConfigError, Problem
 from ggaoe.files import put_in_place
+
+LINKS_MAX = 40
+"""Symbolic links on the way to a file, as in the kernel."""
 
 _BOM = "\ufeff"
 _Stamp = tuple[int, int, int]
@@ -85,6 +89,8 @@ def rewrite(source: Path, changes: Sequence[Edit], *, ethers: Path = ETHERS) -> 
         document = read_file(source, ethers=ethers, instead=texts)
         texts |= _changed(document, change, texts, before)
     texts = {path: new for path, new in texts.items() if new != _text(before[path][1])}
+    for path in texts:
+        check_trusted(path)
     text = ""
     try:
         if load(source, ethers=ethers, instead=texts) != wanted:
@@ -165,6 +171,47 @@ def _check_derived(document: Document, change: Edit, volume: str) -> None:
         return
     text = f"{change.name} is {volume}: {advice}"
     raise ConfigError([Problem(document.source, 0, 0, text)])
+
+
+def check_trusted(path: Path) -> None:
+    """ConfigError where another user than root and ours can replace the file, or what leads to it.
+
+    The daemon says which file it has read. It must not make root write to any other."""
+    place, links = Path("/"), 0
+    names = list(reversed(path.absolute().parts[1:]))
+    while names:
+        name = names.pop()
+        if name == "..":
+            place = place.parent
+            continue
+        entry = place / name
+        status = _guarded(path, entry.lstat)
+        if stat.S_ISLNK(status.st_mode):
+            target = Path(_guarded(path, entry.readlink))
+            links += 1
+            if links > LINKS_MAX:
+                raise ConfigError([Problem(str(path), 0, 0, "too many symbolic links")])
+            place = Path("/") if target.is_absolute() else place
+            names += reversed(target.parts[target.is_absolute() :])
+            continue
+        place = entry
+        writer = _other_writer(status)
+        if writer:
+            text = f"not written, because {writer} may change {place}; edit it, and reload"
+            raise ConfigError([Problem(str(path), 0, 0, text)])
+
+
+def _other_writer(status: os.stat_result) -> str:
+    """Who else may change a file, or the names in a directory; "" where only root and we may."""
+    if status.st_uid not in (0, os.geteuid()):
+        return f"user {status.st_uid}"
+    if stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX:
+        return ""  # only the owner of what is in it may replace it
+    if status.st_mode & stat.S_IWOTH:
+        return "everybody"
+    if status.st_mode & stat.S_IWGRP and status.st_gid not in (0, os.getegid()):
+        return f"group {status.st_gid}"
+    return ""
 
 
 # --- files -------------------------------------------------------------------------------------

@@ -204,3 +204,59 @@ def test_there_has_to_be_a_file(tmp_path: Path) -> None:
         ran = ggaoectl("--socket", tmp_path / "ctl", "set", "disk", "slot=3", "--persist")
     assert (ran.status, asked.calls) == (1, [])
     assert "no configuration file: do without --persist" in ran.err
+
+
+def test_the_daemon_cannot_name_another_file_than_the_command_line(
+    tmp_path: Path, config: Path
+) -> None:
+    other = tmp_path / "other.conf"
+    other.write_text(f"[defaults]\ncontrol-socket = {tmp_path}/ctl\n")
+    asked = Asked(config)
+    for words in (("-c", other), ("-c", other, "--socket", tmp_path / "ctl")):
+        with asked.listening(tmp_path / "ctl"):
+            ran = ggaoectl(*words, "set", "disk", "slot=3", "--persist")
+        assert (ran.status, asked.calls, config.read_text()) == (2, [], CONFIG)
+        assert f"the daemon has read {config}, not {other}; to write to that" in ran.err
+    (tmp_path / "link").symlink_to(config)
+    with asked.listening(tmp_path / "ctl"):
+        words = ("-c", tmp_path / "link", "--socket", tmp_path / "ctl")
+        assert ggaoectl(*words, "set", "disk", "slot=3", "--persist").status == 0
+
+
+NOBODY = 65534
+
+
+@pytest.mark.parametrize(
+    ("place", "owner", "group", "mode", "writer"),
+    [
+        ("f.conf", NOBODY, 0, 0o644, f"user {NOBODY}"),
+        ("f.conf", 0, NOBODY, 0o664, f"group {NOBODY}"),
+        ("f.conf", 0, 0, 0o666, "everybody"),
+        (".", NOBODY, 0, 0o755, f"user {NOBODY}"),
+        (".", 0, 0, 0o777, "everybody"),
+        (".", 0, 0, 0o1777, None),
+        (".", 0, 0, 0o775, None),
+    ],
+)
+def test_what_others_can_replace_is_not_written_by_root(
+    tmp_path: Path, place: str, owner: int, group: int, mode: int, writer: str | None
+) -> None:
+    """The daemon names a link in a place that is safe to a file in one that may not be."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    unsafe, safe = tmp_path / "unsafe", tmp_path / "safe"
+    for directory in (unsafe, safe):
+        directory.mkdir()
+    (unsafe / "f.conf").write_text(CONFIG)
+    (safe / "f.conf").symlink_to("../unsafe/f.conf")
+    os.chown(unsafe / place, owner, group)
+    (unsafe / place).chmod(mode)
+    asked = Asked(safe / "f.conf")
+    with asked.listening(tmp_path / "ctl"):
+        ran = ggaoectl("--socket", tmp_path / "ctl", "set", "disk", "slot=3", "--persist")
+    if writer is None:
+        assert (ran.status, ran.err) == (0, "")
+        return
+    assert (ran.status, (unsafe / "f.conf").read_text()) == (1, CONFIG)
+    assert f"not written, because {writer} may change {(unsafe / place).resolve()}" in ran.err
+    assert all(params["dry_run"] for _, params in asked.calls)

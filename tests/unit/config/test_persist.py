@@ -365,7 +365,7 @@ def test_owner_mode_and_links_stay(keyfile: Path, tmp_path: Path) -> None:
     keyfile.symlink_to(real.name)
     real.chmod(0o640)
     if os.geteuid() == 0:
-        os.chown(real, 12, 34)
+        os.chown(real, -1, 34)
     before = real.stat()
     after(keyfile, Edit("set", "disk", {"slot": "3"}))
     status = real.stat()
