@@ -7,12 +7,17 @@ where alignment demands it. Must not know python-libaio (`aio`), nor how copies 
 Where the store does not know RWF_NOWAIT, or AIO is not to be had, threads do everything: they are
 slower than AIO, but io_submit from the loop could stop every device, and io_submit from one
 thread would still stop all transfers of this one behind the first that blocks.
+
+Opening has tried a direct read, and nothing else can be tried without changing data. Where the
+first direct write shows that the file system refuses those (mergerfs does), that write is done
+again through the page cache, and so is everything after it.
 """
 
 from __future__ import annotations
 
 import errno
 import logging
+import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -24,7 +29,6 @@ from ggaoe.proto.ata import Op
 
 if TYPE_CHECKING:
     from ggaoe.backend.aio import AioQueue
-
 
 _log = logging.getLogger("ggaoe.device")
 
@@ -42,6 +46,9 @@ class DirectBackend(ThreadedBackend):
     ) -> None:
         super().__init__(store, name, warnings)
         self.granule_bytes = block_bytes
+        self._name = name
+        self._fallback_lock = threading.Lock()
+        self._has_reported_fallback = False
         self._knows_nowait = nowait
         self._wants_queue = nowait
         self._queue: AioQueue | None = None
@@ -72,7 +79,7 @@ class DirectBackend(ThreadedBackend):
             self._queue = self._open_queue()
             if self._queue is None:
                 self.description = "direct I/O, worker threads"
-        if self._queue is None:
+        if self._queue is None or not self.store.is_direct:
             super()._start(transfers)
             return
         aligned = []
@@ -94,10 +101,36 @@ class DirectBackend(ThreadedBackend):
         )
 
     def _read(self, buffers: Sequence[memoryview], position: int) -> int:
+        if not self.store.is_direct:
+            return super()._read(buffers, position)
         return bounce.read_at(self.store.fd, buffers, position, self.granule_bytes)
 
     def _write(self, buffers: Sequence[memoryview], position: int) -> int:
-        return bounce.write_at(self.store.fd, buffers, position, self.granule_bytes)
+        if self.store.is_direct:
+            try:
+                return bounce.write_at(self.store.fd, buffers, position, self.granule_bytes)
+            except OSError as error:
+                if error.errno != errno.EINVAL or self.store.vouches_for_direct:
+                    raise
+                self._fall_back()
+        return super()._write(buffers, position)
+
+    def _fall_back(self) -> None:
+        """In a worker thread: use the page cache from now on; raises OSError."""
+        with self._fallback_lock:
+            if self.store.is_direct:
+                self.store.stop_direct()
+
+    def _deliver(self, done: Sequence[Transfer]) -> None:
+        if not self.store.is_direct and not self._has_reported_fallback:
+            self._has_reported_fallback = True
+            self.description = "buffered, worker threads"
+            warning = (
+                f"{self.store.path}: the file system refuses direct writes: buffered I/O is used"
+            )
+            self.warnings += (warning,)
+            _log.warning("%s: %s", self._name, warning)
+        super()._deliver(done)
 
     def _stop(self) -> None:
         if self._queue is not None:

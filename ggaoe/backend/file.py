@@ -14,6 +14,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from ggaoe.backend.base import Backend
 from ggaoe.backend.direct import DirectBackend
@@ -73,12 +74,23 @@ async def open_file(spec: FileSpec) -> Backend:
         raise explain(store.path, error) from error
 
 
-def examine(spec: FileSpec) -> list[str]:
-    """What opening would warn of, found out without claiming, locking or writing: what others use
-    is not noticed. Raises BackendError where it cannot be opened for reading; blocks."""
+class Examined(NamedTuple):
+    """What opening would find."""
+
+    warnings: list[str]
+    knows_direct: bool
+    """False: direct reads work, and whether direct writes do is not known before the first one."""
+
+
+def examine(spec: FileSpec) -> Examined:
+    """Find out without claiming, locking or writing: what others use is not noticed. Raises
+    BackendError where it cannot be opened for reading; blocks."""
     opened = _open(replace(spec, read_only=True), is_exclusive=False)
-    opened.store.close()
-    return opened.warnings
+    try:
+        knows = spec.read_only or not opened.block_bytes or opened.store.vouches_for_direct
+        return Examined(opened.warnings, knows)
+    finally:
+        opened.store.close()
 
 
 def _close_unwanted(opening: asyncio.Future[_Opened]) -> None:

@@ -122,6 +122,8 @@ class Store:
         self.unit_bytes = SECTOR_BYTES
         """What the size of the region is rounded down to."""
         self.fd = -1
+        self.cached_fd = -1
+        """The same file through the page cache, where `open_cached` was called."""
         self._claim: _Claim | None = None
         try:
             self._open(is_exclusive)
@@ -134,11 +136,12 @@ class Store:
 
     def close(self) -> None:
         """Close the descriptor and give up lock and claim; blocks, idempotent."""
-        if self.fd >= 0:
-            # An error here concerns data that no FLUSH has asked for.
-            with suppress(OSError):
-                os.close(self.fd)
-            self.fd = -1
+        for fd in (self.cached_fd, self.fd):
+            if fd >= 0:
+                # An error here concerns data that no FLUSH has asked for.
+                with suppress(OSError):
+                    os.close(fd)
+        self.cached_fd = self.fd = -1
         if self._claim is not None:
             self._claim.release()
             self._claim = None
@@ -162,19 +165,40 @@ class Store:
         """The unit to which O_DIRECT transfers must be aligned, 0 if they are impossible."""
         if self.is_block:
             return self._ask_device(_BLKSSZGET)
+        # Trying it out would not tell: a read of a hole succeeds at any alignment.
+        told_bytes = self._told_block_bytes()
+        return FALLBACK_BLOCK_BYTES if told_bytes is None else told_bytes
+
+    @property
+    def vouches_for_direct(self) -> bool:
+        """The kernel says how direct I/O has to be aligned, so both reads and writes are meant.
+        Kernels before 6.1 and some file systems do not: there, direct writes are uncertain."""
+        return self.is_block or self._told_block_bytes() is not None
+
+    def _told_block_bytes(self) -> int | None:
+        """What the file system says of direct I/O's alignment; 0: it has no direct I/O."""
         answer = ctypes.create_string_buffer(_STATX_BYTES)
         failed = not hasattr(_libc, "statx") or _libc.statx(
             self.fd, b"", _AT_EMPTY_PATH, _STATX_DIOALIGN, answer
         )
-        # Kernels before 6.1 and some file systems do not say. Trying it out would not tell: a
-        # read of a hole succeeds at any alignment.
         if failed or not int.from_bytes(answer.raw[:4], sys.byteorder) & _STATX_DIOALIGN:
-            return FALLBACK_BLOCK_BYTES
+            return None
         (offset_align_bytes,) = struct.unpack_from("=I", answer, _STATX_DIO_OFFSET_ALIGN_AT)
         return max(SECTOR_BYTES, offset_align_bytes) if offset_align_bytes else 0
 
+    def open_cached(self) -> None:
+        """Open `cached_fd` beside a descriptor with O_DIRECT; raises OSError."""
+        access = os.O_RDONLY if self.read_only else os.O_RDWR
+        if self.cached_fd < 0:
+            self.cached_fd = os.open(f"/proc/self/fd/{self.fd}", access)
+
     def stop_direct(self) -> None:
-        """From now on I/O goes through the page cache; raises OSError."""
+        """From now on I/O goes through the page cache; raises OSError. For use by any thread while
+        others use `fd`: its number stays, and what has started ends as it began."""
+        if self.cached_fd >= 0:
+            os.dup2(self.cached_fd, self.fd, inheritable=False)
+            self.is_direct = False
+            return
         flags = fcntl.fcntl(self.fd, fcntl.F_GETFL)
         fcntl.fcntl(self.fd, fcntl.F_SETFL, flags & ~os.O_DIRECT)
         self.is_direct = False
@@ -185,8 +209,10 @@ class Store:
         kind = fcntl.F_RDLCK if self.read_only else fcntl.F_WRLCK
         region = (self.offset_bytes, self.length_bytes or 0)
         request = struct.pack("hhqqi4x", kind, os.SEEK_SET, *region, 0)
+        # The lock ends with the open file that has it: let that be the one that stays.
+        owner_fd = self.cached_fd if self.cached_fd >= 0 else self.fd
         try:
-            fcntl.fcntl(self.fd, fcntl.F_OFD_SETLK, request)
+            fcntl.fcntl(owner_fd, fcntl.F_OFD_SETLK, request)
         except OSError as error:
             if error.errno in (errno.EAGAIN, errno.EACCES):
                 raise BackendError(
@@ -214,6 +240,9 @@ class Store:
                 raise
             self.is_direct = False
             self.fd = os.open(name, access)
+        if self.is_direct and not self.read_only and not self.vouches_for_direct:
+            # Taking O_DIRECT away would not do: a FUSE file system has been told of it at opening.
+            self.open_cached()
         opened = os.fstat(self.fd)
         if (opened.st_dev, opened.st_ino) != (status.st_dev, status.st_ino):
             raise BackendError(f"{self.path}: replaced by another file just now: try again")

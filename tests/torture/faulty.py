@@ -28,7 +28,9 @@ class FaultyDisk(Recorder):
         self.failures = 0
         """Requests that were failed."""
         self._failing: dict[int, tuple[int, range]] = {}
-        self._held: set[int] = set()
+        self.refuses_direct_writes = False
+        """As mergerfs does: EINVAL for writes by whoever has opened the file with O_DIRECT."""
+        self._held: dict[int, range] = {}
         self._waiting: list[bytes] = []
         self._lock = threading.Lock()
 
@@ -49,9 +51,13 @@ class FaultyDisk(Recorder):
         """Nothing fails any more."""
         self._failing = {}
 
-    def hold(self, *opcodes: int) -> None:
-        """Requests of these kinds are not answered until `release`."""
-        self._held = set(opcodes)
+    def hold(self, *opcodes: int, sectors: range = range(1 << 40)) -> None:
+        """Requests of these kinds that touch one of `sectors` are not answered until `release`."""
+        self._held = dict.fromkeys(opcodes, sectors)
+
+    def put(self, sector: int, data: bytes) -> None:
+        """Change the content behind the kernel's back, where nobody has read it yet."""
+        self._image[sector * SECTOR_BYTES : sector * SECTOR_BYTES + len(data)] = data
 
     @property
     def holds(self) -> int:
@@ -60,7 +66,7 @@ class FaultyDisk(Recorder):
 
     def release(self) -> None:
         with self._lock:
-            self._held = set()
+            self._held = {}
             waiting, self._waiting = self._waiting, []
         for request in waiting:
             self._handle(memoryview(request))
@@ -68,11 +74,16 @@ class FaultyDisk(Recorder):
     def _handle(self, request: memoryview) -> None:
         _, opcode, unique, *_ = _IN_HEADER.unpack_from(request)
         with self._lock:
-            if opcode in self._held:
+            held = self._held.get(opcode)
+            if held is not None and _touches(request, opcode, held):
                 self._waiting.append(bytes(request))
                 return
         error, sectors = self._failing.get(opcode, (0, range(0)))
-        if error and (opcode not in (READ, WRITE) or _touches(request, sectors)):
+        if opcode == WRITE and self.refuses_direct_writes and _is_direct(request):
+            error = errno.EINVAL
+        elif not _touches(request, opcode, sectors):
+            error = 0
+        if error:
             self.failures += 1
             self._reply(unique, error=error)
             return
@@ -83,10 +94,17 @@ class FaultyDisk(Recorder):
         self._reply(event.request, payload)
 
 
-def _touches(request: memoryview, sectors: range) -> bool:
+def _touches(request: memoryview, opcode: int, sectors: range) -> bool:
+    if opcode not in (READ, WRITE):
+        return True
     _, offset_bytes, size_bytes, *_ = _TRANSFER_IN.unpack_from(request, _IN_HEADER.size)
     first, end = offset_bytes // SECTOR_BYTES, -(-(offset_bytes + size_bytes) // SECTOR_BYTES)
     return first < sectors.stop and sectors.start < end
+
+
+def _is_direct(request: memoryview) -> bool:
+    handle, *_ = _TRANSFER_IN.unpack_from(request, _IN_HEADER.size)
+    return bool(handle)
 
 
 def fill(path: Path) -> None:

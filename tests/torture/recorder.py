@@ -298,8 +298,9 @@ class Recorder:
             self._reply(unique, self._attributes())
         elif opcode == _Opcode.OPEN:
             flags, _ = _OPEN_IN.unpack_from(body)
-            direct = _OPEN_DIRECT_IO | _OPEN_PARALLEL_DIRECT_WRITES
-            self._reply(unique, _OPEN_OUT.pack(0, direct if flags & os.O_DIRECT else 0, 0))
+            is_direct = bool(flags & os.O_DIRECT)
+            options = _OPEN_DIRECT_IO | _OPEN_PARALLEL_DIRECT_WRITES if is_direct else 0
+            self._reply(unique, _OPEN_OUT.pack(is_direct, options, 0))
         elif opcode == _Opcode.READ:
             _, offset_bytes, size_bytes, *_ = _TRANSFER_IN.unpack_from(body)
             self._reply(unique, self._image[offset_bytes : offset_bytes + size_bytes])

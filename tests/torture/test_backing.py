@@ -16,7 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from ggaoe.backend.file import FileSpec, open_file
 from ggaoe.client import AtaCommandError, NoAnswerError, RemoteDevice, Timing
+from ggaoe.errors import BackendError
 from ggaoe.proto.ata import STATUS_ERROR, AtaError
 from ggaoe.proto.frame import SECTOR_BYTES
 from helpers.loop import loop_device, losetup
@@ -24,6 +26,7 @@ from helpers.needs import requires_program
 from helpers.netns import wait_until
 from integration.load import Load, running
 from integration.scene import DEADLINE_S, DISK_BYTES, DISK_SECTORS, MIB, Daemon, Scene, device
+from integration.test_doctor import Clinic
 from torture.budget import OVERHEAD_S, seeded, torture_s
 from torture.faulty import FLUSH, READ, STATUS, WRITE, FaultyDisk, fill
 
@@ -259,6 +262,47 @@ async def test_a_storm_of_faults(scene: Scene, way: Way) -> None:
         print(tally, f"{stage.disk.failures} requests failed by the disk")
         assert tally.abrt
     assert stage.remote.counters.resent == 0
+
+
+async def doctored(clinic: Clinic, daemon: Daemon, severity: str) -> str:
+    """What `ggaoe doctor` says of the faulty disk."""
+    found = await asyncio.to_thread(clinic.examine, daemon)
+    rows = [row for row in found if (row["where"], row["severity"]) == ("faulty", severity)]
+    return "; ".join(row["what"] for row in rows)
+
+
+async def test_a_file_system_that_refuses_direct_writes(scene: Scene) -> None:
+    """As mergerfs: direct reads work. Nothing that a host sends fails; the administrator is told,
+    and the file stays locked."""
+    async with broken(scene, ("file", True, "auto")) as stage:
+        disk, remote, daemon = stage.disk, stage.remote, stage.daemon
+        disk.refuses_direct_writes = True
+        clinic = Clinic(scene)
+        before, after = content(1), content(2)
+        disk.put(64, before)
+        assert await remote.read(64, PAGE_SECTORS) == before
+        assert "does not say whether direct writes do" in await doctored(clinic, daemon, "ok")
+        spec = FileSpec(Path(f"/proc/{scene.target.pid}/root{disk.path}"))
+        with pytest.raises(BackendError, match="locked by another process"):
+            await open_file(spec)
+        await asyncio.gather(
+            *(remote.write(sector, after) for sector in range(128, 512, PAGE_SECTORS)),
+            remote.write(1, content(3, 1)),  # a part of a block
+        )
+        await remote.flush()
+        assert await remote.read(0, 2) == bytes(SECTOR_BYTES) + content(3, 1)
+        assert await remote.read(64, PAGE_SECTORS) == before
+        assert await remote.read(128, 384) == after * 48
+        await asyncio.to_thread(
+            daemon.wait_for_log, "the file system refuses direct writes: buffered I/O is used"
+        )
+        shown = await asyncio.to_thread(daemon.ask, "show", "faulty")
+        assert "refuses direct writes" in str(shown["devices"][0]["warnings"])
+        assert "refuses direct writes" in await doctored(clinic, daemon, "warning")
+        assert shown["devices"][0]["backend"] == "buffered, worker threads"
+        assert (await asyncio.to_thread(daemon.counters, "faulty"))["ata_errors"] == 0
+        with pytest.raises(BackendError, match="locked by another process"):
+            await open_file(spec)
 
 
 # --- silence -----------------------------------------------------------------------------------

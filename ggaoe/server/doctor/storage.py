@@ -34,11 +34,12 @@ def backings(situation: Situation) -> Iterator[Finding]:
     daemon = _credentials(situation.live) if situation.live and os.geteuid() == 0 else None
     for name, device in situation.config.devices.items():
         try:
-            warnings = examine(file_spec_of(device))
+            warnings, knows_direct = examine(file_spec_of(device))
             path = _path_of(device)
         except BackendError as error:
             yield Finding("error", name, str(error))
             continue
+        warnings = list(dict.fromkeys([*warnings, *_live_warnings(situation.live, name)]))
         for warning in warnings:
             yield Finding("warning", name, warning, _remedy(warning))
         used = _user_of(path)
@@ -54,7 +55,18 @@ def backings(situation: Situation) -> Iterator[Finding]:
             yield Finding("error", name, text, way_in(path, daemon.name))
         if not warnings and used is None and is_open:
             way = "direct I/O works" if device.direct_io else "through the page cache"
+            if not knows_direct:
+                way = (
+                    "direct reads work; the file system does not say whether direct writes do, and "
+                    "where they do not, the first write switches to buffered I/O"
+                )
             yield Finding("ok", name, f"{path}: {way}")
+
+
+def _live_warnings(live: Live | None, name: str) -> list[str]:
+    """What the running daemon found out about a device, such as writes that were refused."""
+    devices = live.devices if live is not None else ()
+    return [text for one in devices if one["name"] == name for text in one.get("warnings", ())]
 
 
 class _Credentials(NamedTuple):
