@@ -329,6 +329,27 @@ async def test_a_disk_that_hangs_longer_than_patience_lasts(scene: Scene, way: W
             assert await impatient.read(0, PAGE_SECTORS) == content(3)
 
 
+async def test_reads_go_on_while_one_hangs(scene: Scene) -> None:
+    """Where the kernel cannot say what it has in memory, as on every network file system: a read
+    that hangs keeps back no other, of its own device or another."""
+    far = range(2048, 2048 + PAGE_SECTORS)
+    async with broken(scene, ("file", False, "auto")) as stage:
+        disk, remote, impatient = stage.disk, stage.remote, stage.impatient
+        for sector in range(0, far.stop, PAGE_SECTORS):
+            disk.put(sector, content(sector // PAGE_SECTORS % 251))
+        disk.hold(READ, sectors=far)
+        hanging = asyncio.create_task(remote.read(far.start, PAGE_SECTORS))
+        await asyncio.to_thread(wait_until, lambda: disk.holds > 0, DEADLINE_S, "a read hangs")
+        for _ in range(2):  # from the disk, and from memory
+            for sector in range(0, 512, PAGE_SECTORS):
+                wanted = content(sector // PAGE_SECTORS % 251)
+                assert await impatient.read(sector, PAGE_SECTORS) == wanted
+        assert disk.holds
+        assert not hanging.done()
+        disk.release()
+        assert await hanging == content(far.start // PAGE_SECTORS % 251)
+
+
 async def test_a_question_for_the_size_that_hangs_disturbs_nobody(scene: Scene) -> None:
     """As on a network file system whose server is away."""
     async with broken(scene, ("file", True, "auto")) as stage:

@@ -1,12 +1,12 @@
 # The threads that carry requests. One leads: it sleeps until something happens, and does all that
 # follows, in batches, holding the engine's lock; it never needs Python.
 #
-# Two things that a leader does can take long: writing to the page cache, and io_submit. Nearly always
-# it is a matter of microseconds, far less than it would take to have another thread do it, and now
-# and then, with a disk that is overloaded, frozen or gone, a wait without end. So it lets go of the
-# lock for the call, and a watcher looks on: when a call lasts longer than STALL_NS, the watcher becomes
-# the leader. Whoever comes back from such a call finds that out, hands in the result, and watches in
-# turn.
+# Three things that a leader does can take long: writing to the page cache, reading where the kernel
+# cannot say what is in it, and io_submit. Nearly always it is a matter of microseconds, far less than
+# it would take to have another thread do it, and now and then, with a disk that is overloaded, frozen
+# or gone, a wait without end. So it lets go of the lock for the call, and a watcher looks on: when a
+# call lasts longer than STALL_NS, the watcher becomes the leader. Whoever comes back from such a call
+# finds that out, hands in the result, and watches in turn.
 
 cdef inline void enter(Engine *engine) noexcept nogil:
     # The gate makes it fair: a leader that lets go of the lock cannot have it back before
@@ -98,6 +98,7 @@ cdef void lead(Engine *engine, Carrier *carrier) noexcept nogil:
     cdef bint spins = False                # as long as what follows comes soon enough
     cdef uint64_t before
     cdef bint more
+    carrier.has_slept = True
     while engine.leader == carrier and not engine.stopping:
         before = engine.sequence + engine.finished
         more = take_turn(engine, carrier)
@@ -121,6 +122,7 @@ cdef void lead(Engine *engine, Carrier *carrier) noexcept nogil:
                 wait_ns = time_to_wait(engine, now_ns)
         if wait_ns:
             sleep_until_event(engine, wait_ns)
+            carrier.has_slept = True
         else:
             leave(engine)
         enter(engine)
@@ -172,10 +174,11 @@ cdef void push(Engine *engine, Carrier *carrier, bint after_completion) noexcept
             if device.is_attached:
                 submit(device, after_completion)
         uring_submit(engine)
-        if engine.inline_writes.head == NULL:
+        if engine.inlined.head == NULL:
             break
-        if not store(engine, carrier):
-            return
+        while engine.inlined.head != NULL:
+            if not store(engine, carrier):
+                return
     link = engine.links
     while link != NULL:
         if link.send_head != NULL and (
@@ -186,20 +189,32 @@ cdef void push(Engine *engine, Carrier *carrier, bint after_completion) noexcept
 
 
 cdef bint store(Engine *engine, Carrier *carrier) noexcept nogil:
-    # Do the first of the writes that are this thread's; False where it leads no longer.
-    cdef Vector *vector = engine.inline_writes.head
+    # Do the first of the transfers that are this thread's; False where it leads no longer.
+    cdef Vector *vector = engine.inlined.head
     cdef Device *device = vector.device
     cdef bint leads
-    engine.inline_writes.head = vector.next
+    engine.inlined.head = vector.next
     if device.is_given_up:
         return True
-    if device.stalled or engine.uring != NULL and engine.uring.in_flight:
+    if (
+        device.stalled
+        or vector.is_timed and device.offloads_reads
         # While this thread has something in io_uring it must not be held up; see there.
+        or engine.uring != NULL and engine.uring.in_flight
+    ):
         hand_over(pool_of(vector), vector)
         return True
     begin_call(engine, device)
-    vector.result = perform(vector)
-    leads = end_call(engine, carrier, device)
+    if vector.is_timed:
+        if carrier.has_slept:
+            carrier.switches = voluntary_switches()
+            carrier.has_slept = False
+        perform_timed(vector, carrier.switches)
+        carrier.has_slept = vector.blocked_ns > READ_BUDGET_NS
+    else:
+        vector.result = perform(vector)
+    leads = end_call(engine, carrier, device, not vector.is_timed or vector.blocked_ns > 0)
+    vector.has_stalled = not leads
     settle(vector)
     return leads
 
@@ -231,7 +246,7 @@ cdef bint start_aio(Engine *engine, Carrier *carrier) noexcept nogil:
             if result <= 0:
                 break
             taken += <int>result
-        leads = end_call(engine, carrier, device)
+        leads = end_call(engine, carrier, device, True)
     for i in range(taken, count):  # a worker's
         engine.aio_in_flight -= 1
         hand_over(pool_of(vectors[i]), vectors[i])
@@ -248,8 +263,11 @@ cdef inline void begin_call(Engine *engine, Device *device) noexcept nogil:
     leave(engine)
 
 
-cdef bint end_call(Engine *engine, Carrier *carrier, Device *device) noexcept nogil:
-    # Take the lock again; False where this thread leads no longer.
+cdef bint end_call(
+    Engine *engine, Carrier *carrier, Device *device, bint was_blocked
+) noexcept nogil:
+    # Take the lock again; False where this thread leads no longer. Where the call was not blocked,
+    # but others had this thread's processor, the device is not to blame.
     cdef int64_t now_ns
     enter(engine)
     if engine.leader == carrier:
@@ -257,7 +275,8 @@ cdef bint end_call(Engine *engine, Carrier *carrier, Device *device) noexcept no
         return True
     now_ns = monotonic_ns(engine)
     device.stalled -= 1
-    device.careful_until_ns = now_ns + CAREFUL_TIMES * (now_ns - carrier.held_up_ns + STALL_NS)
+    if was_blocked:
+        device.careful_until_ns = now_ns + CAREFUL_TIMES * (now_ns - carrier.held_up_ns + STALL_NS)
     carrier.is_held_up = False
     engine.held_up -= 1
     wake(engine.event_fd)

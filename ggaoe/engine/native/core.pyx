@@ -24,6 +24,7 @@ include "trace.pxi"
 include "order.pxi"
 include "throttle.pxi"
 include "queue.pxi"
+include "pace.pxi"
 include "disk.pxi"
 include "uring.pxi"
 include "device.pxi"
@@ -945,6 +946,16 @@ cdef void refuse_waiting(Engine *engine, uint32_t address) noexcept nogil:
             engine.slow_count -= slow_weight(request)
             engine.slow_refused += 1
         request = request.next
+
+
+def read_debt(int64_t debt_ns, int64_t blocked_ns, bint has_stalled):
+    """The debt of a device after a read; see pace.pxi."""
+    return debt_after(debt_ns, blocked_ns, has_stalled)
+
+
+def offloads_reads(int64_t debt_ns, bint offloads):
+    """Whether a device with that debt has its reads offloaded, where they were or were not before."""
+    return bool(offloads_with(debt_ns, offloads))
 
 
 cdef inline bint is_quiet(Engine *engine) noexcept nogil:

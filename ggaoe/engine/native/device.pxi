@@ -128,14 +128,16 @@ cdef void launch(Device *device, Vector *vector, int64_t now_ns) noexcept nogil:
         (vector.op == READ or vector.op == VERIFY) and device.tries_cache and read_cached(vector)
     ):
         settle(vector)
-    elif is_inline(vector, now_ns):
-        append(&device.engine.inline_writes, vector)
-    elif uring_prepare(vector):
-        pass
-    elif prepare_aio(vector, now_ns):
-        append(&device.engine.prepared, vector)
     else:
-        hand_over(pool_of(vector), vector)
+        vector.is_timed = vector.op == READ and not device.direct and not device.tries_cache
+        if is_inline(vector, now_ns):
+            append(&device.engine.inlined, vector)
+        elif uring_prepare(vector):
+            pass
+        elif prepare_aio(vector, now_ns):
+            append(&device.engine.prepared, vector)
+        else:
+            hand_over(pool_of(vector), vector)
 
 
 cdef void settle(Vector *vector) noexcept nogil:
@@ -148,6 +150,8 @@ cdef void settle(Vector *vector) noexcept nogil:
     if device.is_given_up:
         return
     activate(device)
+    if vector.is_timed:
+        charge(device, vector)
     if vector.op == FLUSH:
         flushed(device, vector.result)
     elif vector.result == <int64_t>vector.bytes:

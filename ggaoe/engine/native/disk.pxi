@@ -15,6 +15,8 @@ cdef Vector *new_vector(Engine *engine, Device *device, int op) noexcept nogil:
     vector.done_bytes = 0
     vector.bytes = 0
     vector.result = 0
+    vector.is_timed = False
+    vector.has_stalled = False
     vector.next = NULL
     return vector
 
@@ -85,7 +87,10 @@ cdef void *work(void *argument) noexcept nogil:
         if pool.head == NULL:
             pool.tail = NULL
         pthread_mutex_unlock(&pool.lock)
-        vector.result = perform(vector)
+        if vector.is_timed:
+            perform_timed(vector, voluntary_switches())
+        else:
+            vector.result = perform(vector)
         report(pool.engine, vector)
         pthread_mutex_lock(&pool.lock)
     pthread_mutex_unlock(&pool.lock)
@@ -201,8 +206,11 @@ cdef inline bint is_quick(Device *device, int64_t now_ns) noexcept nogil:
 
 
 cdef inline bint is_inline(Vector *vector, int64_t now_ns) noexcept nogil:
-    # A write to the page cache.
-    return vector.op == WRITE and not vector.device.direct and is_quick(vector.device, now_ns)
+    # A write to the page cache, or a read where the kernel cannot say what it has.
+    cdef Device *device = vector.device
+    if device.direct or not is_quick(device, now_ns):
+        return False
+    return vector.op == WRITE or vector.is_timed and not device.offloads_reads
 
 
 cdef bint prepare_aio(Vector *vector, int64_t now_ns) noexcept nogil:

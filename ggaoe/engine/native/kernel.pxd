@@ -78,6 +78,12 @@ cdef extern from "<unistd.h>" nogil:
     int close(int fd)
     long syscall(long number, ...)
 
+cdef extern from "<sys/resource.h>" nogil:
+    struct rusage:
+        long ru_nvcsw
+    int getrusage(int who, rusage *usage)
+    int RUSAGE_THREAD
+
 cdef extern from "<sys/syscall.h>" nogil:
     long SYS_io_setup
     long SYS_io_destroy

@@ -30,6 +30,11 @@ cdef enum:
     CAREFUL_TIMES = 10               # for so many times as long its device writes by worker threads
     STARVED_NS = 10000000            # between attempts to receive where memory is short
     STOP_LOOKS_MAX = 20              # at a call of a store that has begun before the end, one each STALL_NS
+    READ_BUDGET_NS = 20000           # what offloading a read costs, about
+    READ_DEBT_HIGH_NS = 320000       # from here on a device's reads are offloaded, until it is 0
+    READ_DEBT_MAX_NS = 20000000      # what reads that no other device had to wait for add up to
+    STALL_TIMES = 100                # so many times as much a read adds that stalled the engine
+    STALL_DEBT_MAX_NS = 1000000000
     TOLD_S = 30                      # as in sched/commit.py
     SEND_RETRY_NS = 1000000          # a packet socket can be writable though its queue is full
     REFUSED_NS_MAX = 20000000        # as REFUSED_S_MAX in net/plain.py has it
@@ -183,6 +188,9 @@ ctypedef struct Vector:
     uint32_t done_bytes
     uint64_t bytes
     int64_t result
+    bint is_timed                    # a read that does not know RWF_NOWAIT
+    bint has_stalled                 # the watchdog made another thread the leader meanwhile
+    int64_t blocked_ns               # how long such a read was blocked
     Request *members[32]
     iovec parts[32]
     iocb control
@@ -293,6 +301,8 @@ ctypedef struct Device:
     int64_t merge_delay_ns
     int stalled                      # calls that hold up a carrier
     int64_t careful_until_ns
+    int64_t read_debt_ns             # see pace.pxi
+    bint offloads_reads
     bint is_limited
     Rate limits[4]
     Meter meters[2]
@@ -420,6 +430,8 @@ ctypedef struct Carrier:
     pthread_t thread
     bint is_held_up
     int64_t held_up_ns               # since when another one leads
+    long switches                    # voluntary ones of this thread, where it has not slept since
+    bint has_slept
 
 ctypedef struct Engine:
     pthread_mutex_t gate             # so that whoever waits for `lock` gets it next
@@ -435,7 +447,7 @@ ctypedef struct Engine:
     bint stopping
     uint64_t stores                  # calls of stores by the leader so far
     Device *in_store                 # whose call goes on
-    Vectors inline_writes            # that the leader does itself
+    Vectors inlined                  # reads and writes that the leader does itself
     Vectors prepared                 # for io_submit
     Vectors for_python
     Link *links

@@ -7,6 +7,7 @@ import asyncio
 import random
 import socket
 import struct
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, fields, replace
@@ -26,6 +27,7 @@ from ggaoe.proto.target import Settings, Target, TargetState
 from ggaoe.sched.queue import Policy
 from helpers import needs
 from helpers.netns import Namespace, veth
+from unit.backend.stores import MEMORY_DIRECTORY
 from unit.proto.host import MAC_TARGET, ata_argument, config_argument, only, request
 
 native = pytest.importorskip("ggaoe.engine.native", reason="the native engine is not built")
@@ -55,6 +57,8 @@ class Way:
     direct_io: bool
     io_engine: str = "auto"
     ring_bytes: int = 1 << 20
+    in_memory: bool = False
+    """On a file system that has no RWF_NOWAIT."""
 
 
 WAYS = (
@@ -63,6 +67,7 @@ WAYS = (
     Way("aio, socket", True, "aio", ring_bytes=0),
     Way("uring, ring", True, "uring"),
     Way("threads, ring", True, "threads"),
+    Way("tmpfs, ring", False, in_memory=True),
 )
 
 
@@ -285,8 +290,10 @@ async def same(
     cable: tuple[Namespace, Namespace], directory: Path, seed: int, way: Way, settings: Settings
 ) -> Outcome:
     """Both engines' outcome, which is the same."""
-    oracle = await play(PortableEngine, cable, directory / "portable", seed, way, settings)
-    twin = await play(native.NativeEngine, cable, directory / "native", seed, way, settings)
+    with tempfile.TemporaryDirectory(dir=MEMORY_DIRECTORY if way.in_memory else directory) as name:
+        place = Path(name)
+        oracle = await play(PortableEngine, cable, place / "portable", seed, way, settings)
+        twin = await play(native.NativeEngine, cable, place / "native", seed, way, settings)
     assert twin.replies == oracle.replies
     assert twin.disk == oracle.disk
     assert twin.counters == oracle.counters

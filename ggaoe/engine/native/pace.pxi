@@ -1,0 +1,47 @@
+# Rules of time: which thread reads a file whose file system has no RWF_NOWAIT.
+#
+# A read that the page cache has is a copy of a microsecond or two, and offloading it costs ten times
+# as much. A read that waits for a disk belongs to a worker thread, where others wait beside it. The
+# file system tells neither in advance, so each device has a debt: a read adds the time for which it
+# was blocked and pays back READ_BUDGET_NS. With a debt of READ_DEBT_HIGH_NS its reads are offloaded;
+# their times are what the device returns by, so that nothing is ever tried at the expense of others.
+# A read that stalled the engine thread adds STALL_TIMES as much: the device returns late and seldom.
+
+cdef inline int64_t debt_after(int64_t debt_ns, int64_t blocked_ns, bint has_stalled) noexcept nogil:
+    cdef int64_t most_ns
+    if has_stalled:
+        if blocked_ns > STALL_DEBT_MAX_NS // STALL_TIMES:
+            return STALL_DEBT_MAX_NS
+        debt_ns += blocked_ns * STALL_TIMES
+        return debt_ns if debt_ns < STALL_DEBT_MAX_NS else STALL_DEBT_MAX_NS
+    most_ns = debt_ns if debt_ns > READ_DEBT_MAX_NS else READ_DEBT_MAX_NS
+    debt_ns += blocked_ns - READ_BUDGET_NS
+    if debt_ns < 0:
+        return 0
+    return debt_ns if debt_ns < most_ns else most_ns
+
+
+cdef inline bint offloads_with(int64_t debt_ns, bint offloads) noexcept nogil:
+    # Whether reads are offloaded with such a debt, where they were or were not before.
+    return debt_ns > 0 if offloads else debt_ns >= READ_DEBT_HIGH_NS
+
+
+cdef inline void charge(Device *device, Vector *vector) noexcept nogil:
+    device.read_debt_ns = debt_after(device.read_debt_ns, vector.blocked_ns, vector.has_stalled)
+    device.offloads_reads = offloads_with(device.read_debt_ns, device.offloads_reads)
+
+
+cdef inline long voluntary_switches() noexcept nogil:
+    # Of this thread: each time that it was blocked, and none when others took its processor.
+    cdef rusage usage
+    getrusage(RUSAGE_THREAD, &usage)
+    return usage.ru_nvcsw
+
+
+cdef void perform_timed(Vector *vector, long switches) noexcept nogil:
+    # perform() for a thread that has been blocked `switches` times so far.
+    cdef int64_t began_ns = clock_ns(CLOCK_MONOTONIC)
+    vector.result = perform(vector)
+    vector.blocked_ns = clock_ns(CLOCK_MONOTONIC) - began_ns
+    if vector.blocked_ns > READ_BUDGET_NS and voluntary_switches() == switches:
+        vector.blocked_ns = 0
