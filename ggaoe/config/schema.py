@@ -514,8 +514,9 @@ OPTIONS: tuple[Option, ...] = (
         0.0002,
         "live",
         "How long the native engine waits actively for the next frame after each batch, as long as "
-        "they come that soon: waking up costs more than a request. Meanwhile it takes a processor; "
-        "an idle daemon takes none. 0 never waits actively.",
+        "they come that soon: waking up costs more than a request. Meanwhile it takes a processor "
+        "that nobody else wants: where another program wants it, the engine sleeps between frames. "
+        "An idle daemon takes none. 0 never waits actively.",
         field="busy_poll_s",
         high=0.001,
     ),

@@ -96,6 +96,7 @@ cdef void lead(Engine *engine, Carrier *carrier) noexcept nogil:
     cdef int64_t now_ns, wait_ns
     cdef int64_t idle_ns = monotonic_ns(engine)  # since when there is nothing to do
     cdef bint spins = False                # as long as what follows comes soon enough
+    cdef int64_t rests_until_ns = 0        # it does not spin before: others want the processor
     cdef uint64_t before
     cdef bint more
     carrier.has_slept = True
@@ -118,13 +119,16 @@ cdef void lead(Engine *engine, Carrier *carrier) noexcept nogil:
                 idle_ns = now_ns
             elif now_ns - idle_ns > engine.busy_poll_ns:
                 spins = False
-            if not spins or not pays(engine):
+            if not spins or now_ns < rests_until_ns or not pays(engine):
                 wait_ns = time_to_wait(engine, now_ns)
         if wait_ns:
             sleep_until_event(engine, wait_ns)
             carrier.has_slept = True
         else:
             leave(engine)
+            if not more:
+                sched_yield()
+                rests_until_ns = end_of_rest(rests_until_ns, now_ns, clock_ns(CLOCK_MONOTONIC))
         enter(engine)
 
 

@@ -958,6 +958,11 @@ def offloads_reads(int64_t debt_ns, bint offloads):
     return bool(offloads_with(debt_ns, offloads))
 
 
+def end_of_spin_rest(int64_t rests_until_ns, int64_t yielded_ns, int64_t back_ns):
+    """Until when the engine thread does not spin; see pace.pxi."""
+    return end_of_rest(rests_until_ns, yielded_ns, back_ns)
+
+
 cdef inline bint is_quiet(Engine *engine) noexcept nogil:
     # No store has anything of ours any more.
     return (

@@ -78,6 +78,9 @@ cdef extern from "<unistd.h>" nogil:
     int close(int fd)
     long syscall(long number, ...)
 
+cdef extern from "<sched.h>" nogil:
+    int sched_yield()
+
 cdef extern from "<sys/resource.h>" nogil:
     struct rusage:
         long ru_nvcsw

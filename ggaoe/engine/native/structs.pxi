@@ -35,6 +35,9 @@ cdef enum:
     READ_DEBT_MAX_NS = 20000000      # what reads that no other device had to wait for add up to
     STALL_TIMES = 100                # so many times as much a read adds that stalled the engine
     STALL_DEBT_MAX_NS = 1000000000
+    AWAY_NS_MAX = 50000              # a thread that spins and is away longer has met somebody else
+    REST_TIMES = 100                 # so many times as long it does not spin
+    REST_NS_MAX = 1000000000
     TOLD_S = 30                      # as in sched/commit.py
     SEND_RETRY_NS = 1000000          # a packet socket can be writable though its queue is full
     REFUSED_NS_MAX = 20000000        # as REFUSED_S_MAX in net/plain.py has it

@@ -1,4 +1,4 @@
-"""Rules of time: which thread reads where nobody can tell what is in memory."""
+"""Rules of time: which thread reads where nobody can tell what is in memory, and when to spin."""
 
 from __future__ import annotations
 
@@ -94,6 +94,17 @@ def test_the_debt_has_bounds(calls: list[tuple[int, bool]]) -> None:
     for blocked_ns, stalls in calls:
         reads.read(blocked_ns, stalls=stalls)
         assert 0 <= reads.debt_ns <= S
+
+
+def test_who_meets_nobody_spins_on() -> None:
+    assert core.end_of_spin_rest(0, 5 * S, 5 * S + 20 * US) == 0
+    assert core.end_of_spin_rest(S, 5 * S, 5 * S + 20 * US) == S
+
+
+@given(st.integers(50 * US + 1, 10**15))
+def test_who_meets_others_rests_a_hundred_times_as_long(away_ns: int) -> None:
+    now_ns = 5 * S + away_ns
+    assert core.end_of_spin_rest(0, 5 * S, now_ns) - now_ns == min(100 * away_ns, S)
 
 
 async def test_cached_reads_start_no_thread_where_the_kernel_cannot_say() -> None:
