@@ -106,9 +106,24 @@ CASES = (
 GUEST_MTUS_BYTES = (1500, 9000)
 
 
-def guest_key(case: str, mtu_bytes: int) -> str:
-    """The key of a case of the kernel initiator, as in `guest-1500-random-read-4k-depth-1`."""
-    return f"guest-{mtu_bytes}-{case.replace(' ', '-')}"
+@dataclass(frozen=True)
+class GuestSetup:
+    """What the kernel initiator's cases are measured with."""
+
+    mtu_bytes: int
+    on_tmpfs: bool = False  # the file; otherwise it is in --directory, and in the page cache
+
+    def key(self, case: str) -> str:
+        """The key of a case, as in `guest-1500-random-read-4k-depth-1`."""
+        place = "guest-tmpfs" if self.on_tmpfs else "guest"
+        return f"{place}-{self.mtu_bytes}-{case.replace(' ', '-')}"
+
+    def title(self, case: str) -> str:
+        place = ", file on tmpfs" if self.on_tmpfs else ""
+        return f"kernel initiator, {case}, MTU {self.mtu_bytes}{place}"
+
+
+GUEST_SETUPS = (*(GuestSetup(mtu_bytes) for mtu_bytes in GUEST_MTUS_BYTES), GuestSetup(9000, True))
 
 
 @dataclass(frozen=True)
@@ -165,12 +180,11 @@ def _against_ceilings() -> Iterator[Goal]:
 
 
 def _guest_goals() -> Iterator[Goal]:
-    for mtu_bytes in GUEST_MTUS_BYTES:
+    for setup in GUEST_SETUPS:
         for depth, low in ((1, 1.2), (32, 1.0)):
             for word in ("read", "write"):
                 case = f"random {word} 4k depth {depth}"
-                key = guest_key(case, mtu_bytes)
-                text = f"kernel initiator, {case}, MTU {mtu_bytes}"
+                key, text = setup.key(case), setup.title(case)
                 yield Goal(text, "iops", (key, "ggaoe"), (key, "vblade"), low=low)
                 if depth == 1:
                     # The guest now and then sleeps through an answer until its next tick, whoever

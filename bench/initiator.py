@@ -9,13 +9,14 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from contextlib import ExitStack
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import report
-from cases import CACHED, GUEST_MTUS_BYTES, guest_key
+from cases import CACHED, GUEST_SETUPS, GuestSetup
 from targets import ON_TARGET_CORE, REPOSITORY
 
 sys.path.insert(0, str(REPOSITORY / "tests"))
@@ -25,14 +26,11 @@ from interop import fio_compare
 from interop.guest import Images
 
 SECONDS_MIN = 1
+MEMORY = "/dev/shm"
 PROGRAMS = ("linux.uml", "busybox", "aoe-discover", "fio")
 
-KEYS = {
-    (case, mtu_bytes): guest_key(case, mtu_bytes)
-    for mtu_bytes in GUEST_MTUS_BYTES
-    for case in fio_compare.CASES
-}
-"""By name of fio_compare's case, and MTU in bytes."""
+KEYS = {(case, setup): setup.key(case) for setup in GUEST_SETUPS for case in fio_compare.CASES}
+"""By name of fio_compare's case, and setup."""
 
 
 class GuestVblade(Vblade):
@@ -65,31 +63,48 @@ TARGETS: tuple[type[TargetUnderTest], ...] = (GuestVblade, GuestGgaoe, GuestGgao
 
 
 def measure(
-    targets: Sequence[type[TargetUnderTest]], rounds: int, seconds: float
+    targets: Sequence[type[TargetUnderTest]],
+    wanted: Collection[str],
+    directory: Path,
+    rounds: int,
+    seconds: float,
 ) -> list[dict[str, Any]]:
-    """Every case at every MTU, the targets by turns; one record for each of KEYS."""
+    """Every case of each setup of which a key is wanted, the targets by turns; their records."""
+    setups = dict.fromkeys(setup for (_, setup), key in KEYS.items() if key in wanted)
+    keys = {at: key for at, key in KEYS.items() if at[1] in setups}
     missing = [name for name in PROGRAMS if not shutil.which(name)]
     if missing:
         skipped = {one.name: f"needs {', '.join(missing)}" for one in targets}
-        return [report.case_record(key, _title(*at), {}, skipped, {}) for at, key in KEYS.items()]
-    figures: dict[tuple[str, int], dict[str, list[dict[str, float]]]] = {
-        at: {one.name: [] for one in targets} for at in KEYS
+        return [_record(key, *at, {}, skipped) for at, key in keys.items()]
+    figures: dict[tuple[str, GuestSetup], dict[str, list[dict[str, float]]]] = {
+        at: {one.name: [] for one in targets} for at in keys
     }
-    # In memory: what a disk does would hide what a target does.
-    with tempfile.TemporaryDirectory(prefix="ggaoe-bench-", dir="/dev/shm") as name:
-        images = Images.assemble(Path(name))
-        for number, mtu_bytes, one in product(range(rounds), GUEST_MTUS_BYTES, targets):
+    with ExitStack() as stack:
+        on_disk, in_memory = (
+            Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ggaoe-bench-", dir=place)))
+            for place in (directory, MEMORY)
+        )
+        images = Images.assemble(in_memory)
+        for number, setup, one in product(range(rounds), setups, targets):
             print(
-                f"guest, MTU {mtu_bytes}, round {number + 1}/{rounds}: {one.name}",
+                f"guest, MTU {setup.mtu_bytes}{', tmpfs' if setup.on_tmpfs else ''},"
+                f" round {number + 1}/{rounds}: {one.name}",
                 file=sys.stderr,
             )
+            place = in_memory if setup.on_tmpfs else on_disk
             found = fio_compare.measure(
-                images, Path(name), one, mtu_bytes, max(SECONDS_MIN, round(seconds))
+                images, place, one, setup.mtu_bytes, max(SECONDS_MIN, round(seconds))
             )
             for case, figure in found.items():
-                figures[case, mtu_bytes][one.name].append(figure._asdict())
-    return [report.case_record(key, _title(*at), figures[at], {}, {}) for at, key in KEYS.items()]
+                figures[case, setup][one.name].append(figure._asdict())
+    return [_record(key, *at, figures[at], {}) for at, key in keys.items()]
 
 
-def _title(case: str, mtu_bytes: int) -> str:
-    return f"kernel initiator, {case}, MTU {mtu_bytes}"
+def _record(
+    key: str,
+    case: str,
+    setup: GuestSetup,
+    rounds: dict[str, list[dict[str, float]]],
+    skipped: dict[str, str],
+) -> dict[str, Any]:
+    return report.case_record(key, setup.title(case), rounds, skipped, {})

@@ -239,13 +239,14 @@ def run_cases(bench: Bench, options: argparse.Namespace) -> Iterator[dict[str, A
 
 
 def _run_initiator(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """The kernel initiator's cases are measured all in one go: they share a guest's boot."""
-    if not any(_selected(key, options.cases) for key in initiator.KEYS.values()):
+    """The kernel initiator's cases of one setup are measured in one go: they share a boot."""
+    wanted = [key for key in initiator.KEYS.values() if _selected(key, options.cases)]
+    if not wanted:
         return []
     targets = [one for one in initiator.TARGETS if _selected(one.name, options.targets)]
     # The guest inherits it; the targets move away, see there.
     os.sched_setaffinity(0, {int(CORES[-1])})
-    return initiator.measure(targets, options.rounds, options.seconds)
+    return initiator.measure(targets, wanted, options.directory, options.rounds, options.seconds)
 
 
 def machine() -> dict[str, Any]:

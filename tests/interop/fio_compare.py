@@ -82,7 +82,9 @@ def measure(
     """One guest, one target, every case for `seconds`."""
     backing = directory / "disk"
     # Written in full: a hole is served faster than data.
-    backing.write_bytes(b"\xa5" * BACKING_BYTES)
+    with backing.open("wb") as file:
+        file.write(b"\xa5" * BACKING_BYTES)
+        os.fsync(file.fileno())  # or it would be written back during the measurement
     with Wire([mtu_bytes]) as wire:
         target = target_class(wire.namespace, wire.interfaces, backing, directory)
         target.start()
