@@ -78,8 +78,8 @@ class Examined(NamedTuple):
     """What opening would find."""
 
     warnings: list[str]
-    knows_direct: bool
-    """False: direct reads work, and whether direct writes do is not known before the first one."""
+    way: str
+    """How the file would be read and written, for people."""
 
 
 def examine(spec: FileSpec) -> Examined:
@@ -87,10 +87,20 @@ def examine(spec: FileSpec) -> Examined:
     BackendError where it cannot be opened for reading; blocks."""
     opened = _open(replace(spec, read_only=True), is_exclusive=False)
     try:
-        knows = spec.read_only or not opened.block_bytes or opened.store.vouches_for_direct
-        return Examined(opened.warnings, knows)
+        return Examined(opened.warnings, _way(opened, spec.read_only))
     finally:
         opened.store.close()
+
+
+def _way(opened: _Opened, read_only: bool) -> str:
+    if not opened.block_bytes:
+        return "through the page cache"
+    if read_only or opened.store.vouches_for_direct:
+        return "direct I/O works"
+    return (
+        "direct reads work; the file system does not say whether direct writes do, and where they "
+        "do not, the first write switches to buffered I/O"
+    )
 
 
 def _close_unwanted(opening: asyncio.Future[_Opened]) -> None:
@@ -162,6 +172,9 @@ def _check_region(store: Store) -> Iterator[str]:
 def _choose_direct(opened: _Opened) -> None:
     """Settle on direct I/O where it can work, otherwise say why not; raises OSError."""
     store = opened.store
+    if store.is_direct and store.is_in_memory:
+        store.stop_direct()
+        return
     block_bytes = store.direct_block_bytes()
     refusal = _why_not_direct(store, block_bytes)
     if refusal is not None:

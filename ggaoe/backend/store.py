@@ -36,6 +36,8 @@ _STATX_DIOALIGN = 0x2000
 _AT_EMPTY_PATH = 0x1000
 _STATX_BYTES = 256
 _STATX_DIO_OFFSET_ALIGN_AT = 156
+_TMPFS_MAGIC = 0x01021994
+_STATFS_BYTES = 256
 
 _KINDS = {
     stat.S_IFDIR: "a directory",
@@ -191,6 +193,15 @@ class Store:
         access = os.O_RDONLY if self.read_only else os.O_RDWR
         if self.cached_fd < 0:
             self.cached_fd = os.open(f"/proc/self/fd/{self.fd}", access)
+
+    @property
+    def is_in_memory(self) -> bool:
+        """The page cache is all there is: the kernel takes O_DIRECT and does the same I/O as
+        without it."""
+        answer = ctypes.create_string_buffer(_STATFS_BYTES)
+        if self.is_block or not hasattr(_libc, "fstatfs") or _libc.fstatfs(self.fd, answer):
+            return False
+        return ctypes.c_long.from_buffer(answer).value == _TMPFS_MAGIC
 
     def stop_direct(self) -> None:
         """From now on I/O goes through the page cache; raises OSError. For use by any thread while

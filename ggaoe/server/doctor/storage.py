@@ -34,7 +34,7 @@ def backings(situation: Situation) -> Iterator[Finding]:
     daemon = _credentials(situation.live) if situation.live and os.geteuid() == 0 else None
     for name, device in situation.config.devices.items():
         try:
-            warnings, knows_direct = examine(file_spec_of(device))
+            warnings, way = examine(file_spec_of(device))
             path = _path_of(device)
         except BackendError as error:
             yield Finding("error", name, str(error))
@@ -54,12 +54,6 @@ def backings(situation: Situation) -> Iterator[Finding]:
             text = f"{path}: user {daemon.name}, who runs the daemon, may not open it"
             yield Finding("error", name, text, way_in(path, daemon.name))
         if not warnings and used is None and is_open:
-            way = "direct I/O works" if device.direct_io else "through the page cache"
-            if not knows_direct:
-                way = (
-                    "direct reads work; the file system does not say whether direct writes do, and "
-                    "where they do not, the first write switches to buffered I/O"
-                )
             yield Finding("ok", name, f"{path}: {way}")
 
 

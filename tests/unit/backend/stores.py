@@ -64,6 +64,25 @@ def ramfs_file(size_bytes: int) -> Iterator[Path]:
             yield path
 
 
+@contextmanager
+def overlay_file(size_bytes: int) -> Iterator[Path]:
+    """A file on a file system that takes O_DIRECT and no RWF_NOWAIT, and says nothing of alignment,
+    mounted where nobody else sees it."""
+    requires_namespaces()
+    with Namespace() as namespace:
+        root = Path(f"/proc/{namespace.pid}/root/mnt")
+        namespace.run("mount", "-t", "tmpfs", "tmpfs", "/mnt")
+        for name in ("lower", "upper", "work", "all"):
+            (root / name).mkdir()
+        layers = "lowerdir=/mnt/lower,upperdir=/mnt/upper,workdir=/mnt/work"
+        try:
+            namespace.run("mount", "-t", "overlay", "-o", layers, "overlay", "/mnt/all")
+        except subprocess.CalledProcessError:
+            pytest.skip("needs overlayfs")
+        with sparse_file(root / "all", size_bytes) as path:
+            yield path
+
+
 def requires_way(backend: Backend, description: str) -> None:
     """Skip where the machine's kernel or file system serves a store in another way."""
     if backend.description != description:

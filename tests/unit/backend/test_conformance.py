@@ -15,8 +15,8 @@ from ggaoe.backend.memory import MemoryBackend
 from unit.backend.conformance import REGION_BYTES, Conformance
 from unit.backend.stores import (
     DISK_DIRECTORY,
-    MEMORY_DIRECTORY,
     loop_of_zeros,
+    overlay_file,
     requires_way,
     sparse_file,
 )
@@ -86,11 +86,11 @@ class TestDirectFile(Conformance):
 
 
 class TestDirectFileWithoutNowait(Conformance):
-    """tmpfs takes O_DIRECT and no RWF_NOWAIT, and says nothing of alignment."""
+    """overlayfs takes O_DIRECT and no RWF_NOWAIT, and on tmpfs says nothing of alignment."""
 
     @pytest.fixture
     async def backend(self) -> AsyncIterator[Backend]:
-        with sparse_file(MEMORY_DIRECTORY, REGION_BYTES) as path:
+        with overlay_file(REGION_BYTES) as path:
             async with opened(FileSpec(path), DIRECT_THREADS) as backend:
                 yield backend
 

@@ -15,15 +15,17 @@ from pathlib import Path
 import pytest
 
 from ggaoe.backend.base import Backend
-from ggaoe.backend.file import FileSpec, open_file
+from ggaoe.backend.file import FileSpec, examine, open_file
 from ggaoe.errors import BackendError
 from unit.backend.conformance import DEADLINE_S, Driver, data_of, flush, pattern, read, write
 from unit.backend.stores import (
+    MEMORY_DIRECTORY,
     grow_loop_device,
     loop_of_zeros,
     make_swap,
     ramfs_file,
     requires_way,
+    sparse_file,
 )
 
 MIB = 1024 * 1024
@@ -313,6 +315,17 @@ async def test_file_system_without_direct_io() -> None:
             assert backend.description == "buffered, worker threads"
             assert any("refuses direct I/O: buffered" in text for text in backend.warnings)
             assert await Driver(backend).run(write(512, pattern(512)), flush()) == [512, 0]
+
+
+async def test_file_system_in_memory() -> None:
+    """Direct I/O would only be a detour, and nothing is lost: no warning."""
+    with sparse_file(MEMORY_DIRECTORY, MIB) as path:
+        async with opened(FileSpec(path)) as backend:
+            requires_way(backend, "buffered, worker threads")
+            assert backend.warnings == ()
+            assert backend.granule_bytes == 512
+            assert await Driver(backend).run(write(512, pattern(512)), flush()) == [512, 0]
+        assert examine(FileSpec(path)) == ([], "through the page cache")
 
 
 @pytest.mark.parametrize(("offset_bytes", "length_bytes"), [(512, 8192), (4096, 512)])
