@@ -6,7 +6,10 @@ Peers have no exception: whatever arrives in a frame becomes a reply, a drop or 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 class GgaoeError(Exception):
@@ -74,6 +77,13 @@ def attempt(call: Callable[..., object], *arguments: object) -> bool:
         get_running_loop().call_exception_handler({"message": text, "exception": error})
         return False
     return True
+
+
+def report_end(task: asyncio.Task[Any]) -> None:
+    """Report what a task that nobody awaits has raised to the exception handler of its loop."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        text = f"{task.get_name()} failed"
+        task.get_loop().call_exception_handler({"message": text, "exception": error})
 
 
 def needed(feature: str, error: ImportError) -> str:

@@ -16,7 +16,7 @@ from ggaoe.config import Config, DeviceConfig, ReloadPlan, diff, load_async
 from ggaoe.config.endpoint import Endpoint
 from ggaoe.engine.base import Device, Hooks, Port
 from ggaoe.engine.select import create_engine
-from ggaoe.errors import ConfigError, ControlError, GgaoeError, StartError, needed
+from ggaoe.errors import ConfigError, ControlError, GgaoeError, StartError, needed, report_end
 from ggaoe.events import Event, about
 from ggaoe.proto.frame import Header
 from ggaoe.server.advertise import Advertiser
@@ -253,6 +253,7 @@ class Daemon:
     def _follow(self, task: asyncio.Task[None]) -> None:
         self._behind.add(task)
         task.add_done_callback(self._behind.discard)
+        task.add_done_callback(report_end)
 
     # --- devices ---------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from ggaoe.backend.workers import in_thread
 from ggaoe.config import DeviceConfig
 from ggaoe.engine.base import Device, Engine, Port
 from ggaoe.engine.sightings import Fate
-from ggaoe.errors import BackendError, GgaoeError, StateError
+from ggaoe.errors import BackendError, GgaoeError, StateError, report_end
 from ggaoe.events import Event, about
 from ggaoe.proto.ata import serial_of
 from ggaoe.proto.frame import SECTOR_BYTES, Header
@@ -89,7 +89,7 @@ class Export:
         self.device = engine.add_device(
             config.name, Target(settings_of(config)), policy_of(config), trace_io=config.trace_io
         )
-        self._life = asyncio.create_task(self._live(), name=f"device {config.name}")
+        self._life = self._begin_life()
 
     @property
     def name(self) -> str:
@@ -100,6 +100,11 @@ class Export:
         return self.device.backend
 
     # --- the backing -----------------------------------------------------------------------
+
+    def _begin_life(self) -> asyncio.Task[None]:
+        life = asyncio.create_task(self._live(), name=f"device {self.name}")
+        life.add_done_callback(report_end)
+        return life
 
     async def _live(self) -> None:
         """Open the backing, as often as it takes, then watch its size."""
@@ -289,7 +294,7 @@ class Export:
             return
         self.state, self.reason = State.WAITING, "reopening"
         self.first_attempt.clear()
-        self._life = asyncio.create_task(self._live(), name=f"device {config.name}")
+        self._life = self._begin_life()
 
     async def _stop_life(self) -> None:
         self._life.cancel()
@@ -325,9 +330,10 @@ class Export:
         if not self.device.is_known or len(self._changes) >= CHANGES_WAITING_MAX:
             self._drop(header, "changes_waiting")
             return
-        task = asyncio.create_task(self._change(port, header, frame))
+        task = asyncio.create_task(self._change(port, header, frame), name=f"change of {self.name}")
         self._changes.add(task)
         task.add_done_callback(self._changes.discard)
+        task.add_done_callback(report_end)
 
     async def _change(self, port: Port, header: Header, frame: bytes) -> None:
         target = self.device.target

@@ -82,7 +82,7 @@ MUTATIONS = [
         "DeviceQueue.drop_unstarted", "self._wait(request)", "pass"),
     one("no more than one reply at once", ENGINE, "PortableEngine._queue_reply",
         "len(lane.replies) >= REPLIES_HELD_MAX", "lane.replies"),
-    one("one of the paths answers no FLUSH", ENGINE, "PortableEngine._finish",
+    one("one of the paths answers no FLUSH", ENGINE, "PortableEngine._reply",
         'self._queue_reply(request.port, [head.ljust(60, b"\\0")])',
         "if request.op is not Op.FLUSH or request.port.link.index == 1:\n"
         '                    self._queue_reply(request.port, [head.ljust(60, b"\\0")])'),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Any
 
 import pytest
 
+from ggaoe.errors import report_end
 from ggaoe.server.failures import FAILURES_MIN, LASTING_S, LOGGED_BURST, PAUSE_S, Failures
 
 
@@ -68,3 +70,20 @@ async def test_others_do_not(count: int, apart_s: float) -> None:
     for _ in range(count):
         watched.fail(apart_s)
     assert not watched.ended
+
+
+async def test_a_task_that_nobody_awaits_is_reported() -> None:
+    loop = asyncio.get_running_loop()
+    before, told = loop.get_exception_handler(), asyncio.Queue[dict[str, Any]]()
+    loop.set_exception_handler(lambda _, context: told.put_nowait(context))
+
+    async def fail() -> None:
+        raise ValueError("why")
+
+    try:
+        asyncio.create_task(fail(), name="device data").add_done_callback(report_end)
+        context = await told.get()
+    finally:
+        loop.set_exception_handler(before)
+    assert context["message"] == "device data failed"
+    assert isinstance(context["exception"], ValueError)
