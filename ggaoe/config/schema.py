@@ -21,7 +21,7 @@ Value = bool | int | float | str | Path | Endpoint | tuple[str, ...] | None
 
 RELOAD_MEANING: dict[Reload, str] = {
     "live": "in place, requests in flight do not notice",
-    "reopen": "the device is drained and opened again",
+    "reopen": "the device is drained and opened again; requests wait meanwhile",
     "replace": "the device is removed and added again",
     "relink": "the packet socket of the interface is opened again",
     "restart": "only by a restart; a reload keeps the old value and says so",

@@ -118,6 +118,8 @@ class Device:
         """What initiators have set of it is known, and its store has been tried; before, no port
         serves it."""
         self.backend: Backend | None = None
+        self.is_suspended = False
+        """Requests are taken in, and wait for a backend."""
         self.ports: frozenset[Port] = frozenset()
         self.counters = DeviceCounters()
         self.initiators = Initiators(self._greet)
@@ -331,12 +333,27 @@ class Engine(ABC):
         return backend.description
 
     @abstractmethod
+    def suspend(self, device: Device) -> None:
+        """Start nothing more, but take in requests as before: they start, in order of arrival, once
+        `attach` has been called, unless `withdraw` drops them. For a device that serves."""
+
+    @abstractmethod
+    def withdraw(self, device: Device) -> None:
+        """Drop what has not started, and answer ATA commands as not available from now on."""
+
     async def detach(self, device: Device, timeout_s: float | None) -> Backend | None:
-        """Drop what has not started, finish what has, and take the backend off; the caller closes
-        it. From the call on, ATA commands are answered as not available.
+        """Finish what has started, and take the backend off; the caller closes it. A device that is
+        not suspended is withdrawn first.
 
         What did not finish within `timeout_s` is given up: only for a process that is about to
         end, since a write that is still under way may land at any later time."""
+        if not device.is_suspended:
+            self.withdraw(device)
+        return await self._detach(device, timeout_s)
+
+    @abstractmethod
+    async def _detach(self, device: Device, timeout_s: float | None) -> Backend | None:
+        """Detach a device that starts nothing more."""
 
     @abstractmethod
     def refresh(self, device: Device) -> None:
@@ -359,6 +376,7 @@ class Engine(ABC):
         """Forget `device`, so that nobody puts it on a port again, and detach it."""
         self.set_ports(device, ())
         device.watch(False)
+        self.withdraw(device)
         if self.devices.get(device.name) is device:
             del self.devices[device.name]
         return await self.detach(device, timeout_s)

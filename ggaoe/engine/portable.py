@@ -361,7 +361,7 @@ class PortableEngine(Engine):
         if backend is None:
             return
         vectors, device.again = device.again, []
-        if device.is_serving:
+        if device.is_serving and not device.is_suspended:
             now_ns = self._clock.monotonic_ns()
             fresh = device.queue.take(now_ns, after_completion=after_completion)
             vectors += fresh
@@ -590,24 +590,33 @@ class PortableEngine(Engine):
 
     def attach(self, device: Device, backend: Backend) -> None:
         assert isinstance(device, PortableDevice)
-        device.queue = DeviceQueue(
-            device.policy, backend.granule_bytes, backend.granule_origin_bytes
-        )
+        device.queue.set_granule(backend.granule_bytes, backend.granule_origin_bytes)
         device.again = []
         device.target.physical_sector_bytes = backend.granule_bytes
         device.target.is_failing = False
         backend.complete = self._on_complete
         device.backend = backend
         device.is_serving = True
+        device.is_suspended = False
+        self._active[device] = None
+        self._push()
 
-    async def detach(self, device: Device, timeout_s: float | None) -> Backend | None:
+    def suspend(self, device: Device) -> None:
         assert isinstance(device, PortableDevice)
-        device.is_serving = False
+        device.is_suspended = device.is_serving
+
+    def withdraw(self, device: Device) -> None:
+        assert isinstance(device, PortableDevice)
+        device.is_serving = device.is_suspended = False
         device.target.size_sectors = None
         self.drop_waiting(device)
+
+    async def _detach(self, device: Device, timeout_s: float | None) -> Backend | None:
+        assert isinstance(device, PortableDevice)
+        started = [request for request in device.queue.active if request.started]
         try:
             async with asyncio.timeout(timeout_s):
-                await self.fence(device)
+                await self._fence(device, started)
         except TimeoutError:
             _log.error(
                 "%s: given up: %s, not finished within %s s",
@@ -671,11 +680,14 @@ class PortableEngine(Engine):
 
     async def fence(self, device: Device) -> bool:
         assert isinstance(device, PortableDevice)
-        requests = set(device.queue.active)
+        return await self._fence(device, device.queue.active)
+
+    async def _fence(self, device: PortableDevice, requests: Sequence[Request]) -> bool:
+        """Wait for `requests`, as `fence` does for all."""
         if not requests:
             return True
         passed: asyncio.Future[bool] = self._loop.create_future()
-        device.fences.append((requests, passed))
+        device.fences.append((set(requests), passed))
         return await passed
 
 

@@ -229,9 +229,20 @@ class DeviceQueue:
         never safe, dropping always is."""
         active = self.active
         dropped = [request for request in active if not request.started and of(request.source)]
-        if not dropped:
-            return dropped
-        gone = set(dropped)
+        if dropped:
+            gone = set(dropped)
+            self._take_in_again([request for request in active if request not in gone])
+        return dropped
+
+    def set_granule(self, granule_bytes: int, origin_bytes: int) -> None:
+        """Another backend takes the place of the one before; nothing has started, and what waits
+        is ordered by the granules of the new one."""
+        assert not self.in_flight
+        self._order = OverlapOrder(granule_bytes, origin_bytes)
+        self._take_in_again(self.active)
+
+    def _take_in_again(self, requests: list[Request]) -> None:
+        """Have exactly these active, in order of arrival."""
         self._active.clear()
         self._turns.clear()
         self._parked.clear()
@@ -241,11 +252,10 @@ class DeviceQueue:
         self._waiting_bytes = 0
         self._waiting_bytes_of.clear()
         self._order.clear()
-        for request in active:
+        for request in requests:
             request.dependents = []
             if request.started:
                 self._active[request.key] = request
                 self._order.enter(request)
-            elif request not in gone:
+            else:
                 self._wait(request)
-        return dropped

@@ -36,6 +36,8 @@ RETRY_S_MAX = 30.0
 SIZE_POLL_S = 2.0
 CHANGES_WAITING_MAX = 64
 """State changes that hosts asked for and that are being stored; a newer one is dropped."""
+REOPENING_S_MAX = 5.0
+"""A reopening keeps requests waiting for so long: a backend that takes longer is really away."""
 FIRST_ATTEMPT_TIMEOUT_S = 10.0
 """A start or reload waits so long for devices to open; slower ones are ready later."""
 MODEL = "ggaoe"
@@ -86,6 +88,8 @@ class Export:
         self._letting_go = asyncio.Lock()
         """Held by a `reopen` until it has closed the store."""
         self._lost: str | None = None
+        self._overdue: asyncio.TimerHandle | None = None
+        """Ends the waiting of requests for a reopening."""
         self.device = engine.add_device(
             config.name, Target(settings_of(config)), policy_of(config), trace_io=config.trace_io
         )
@@ -152,6 +156,7 @@ class Export:
             extra = about(Event.DEVICE_WAITING, device=self.name)
             _log.error("%s: waiting: %s", self.name, reason, extra=extra)
         self.reason = reason
+        self._withdraw()
         self.first_attempt.set()
         # Not before the first attempt: hosts need not notice a restart, and would get errors.
         if self._has_state and not self.device.is_known:
@@ -163,6 +168,7 @@ class Export:
             _log.warning("%s: %s", self.name, warning)
         self.device.target.size_sectors = backend.size_bytes // SECTOR_BYTES
         self._engine.attach(self.device, backend)
+        self._stop_timer()
         self.device.is_known = True
         self.state, self.reason = State.SERVING, None
         self.first_attempt.set()
@@ -257,6 +263,7 @@ class Export:
         `flush` after everything in it has become stable, whatever hosts were promised."""
         self._ends += 1
         self.flushes_at_end = flush
+        self._stop_timer()
         await self._stop_life()
         self.state, self.reason = State.DRAINING, "finishing requests"
         backend = await self._engine.remove_device(self.device, timeout_s)
@@ -280,14 +287,22 @@ class Export:
         await backend.close()
 
     async def reopen(self, config: DeviceConfig) -> None:
-        """Drain, close, and open again as `config` says; hosts find it not available meanwhile.
+        """Drain, close, and open again as `config` says; requests wait meanwhile, and what would
+        wait longer than REOPENING_S_MAX gets an error, until it serves again.
 
         Where the draining takes long, another `reopen` or `close` may come and then has the say."""
         self._ends += 1
         end = self._ends
         await self._stop_life()
+        becomes_read_only = config.read_only and not self.config.read_only
         self.apply(config)
         self.state, self.reason = State.DRAINING, "finishing requests"
+        self._engine.suspend(self.device)
+        if becomes_read_only:  # what waits may be a write
+            self._engine.drop_waiting(self.device)
+        if self.device.is_suspended and self._overdue is None:
+            loop = asyncio.get_running_loop()
+            self._overdue = loop.call_later(REOPENING_S_MAX, self._give_up_reopening)
         async with self._letting_go:
             await self._let_go(await self._engine.detach(self.device, None))
         if end != self._ends:
@@ -295,6 +310,27 @@ class Export:
         self.state, self.reason = State.WAITING, "reopening"
         self.first_attempt.clear()
         self._life = self._begin_life()
+
+    def _give_up_reopening(self) -> None:
+        extra = about(Event.DEVICE_WAITING, device=self.name)
+        _log.error(
+            "%s: not reopened within %g s (%s): its requests are rejected until it serves again",
+            self.name,
+            REOPENING_S_MAX,
+            self.reason,
+            extra=extra,
+        )
+        self._withdraw()
+
+    def _withdraw(self) -> None:
+        """Requests wait no longer for a reopening: those that wait are dropped, others rejected."""
+        self._stop_timer()
+        self._engine.withdraw(self.device)
+
+    def _stop_timer(self) -> None:
+        if self._overdue is not None:
+            self._overdue.cancel()
+            self._overdue = None
 
     async def _stop_life(self) -> None:
         self._life.cancel()

@@ -155,10 +155,10 @@ async def test_io_does_not_notice(stage: Stage, change: Callable[[Stage], Awaita
 async def test_a_device_is_drained_swapped_and_announced(
     stage: Stage, changes: list[dict[str, object]]
 ) -> None:
-    """Its hosts may have to ask again, but never see an error."""
+    """Its hosts wait for a moment, and never see an error."""
     disk = stage.scene.directory / "other"
     (stage.scene.directory / "renamed").hardlink_to(disk)
-    async with stage.scene.initiator(timing=USUAL) as initiator:
+    async with stage.scene.initiator() as initiator:
         load = Load(await initiator.open(0, 2), disk)
         async with running(*stage.steady, load):
             for change in changes:
@@ -169,6 +169,7 @@ async def test_a_device_is_drained_swapped_and_announced(
                     )
                 assert stage.daemon.listed("other")["state"] == "serving"
                 await load.more()
+        assert (load.unavailable, load.remote.counters.resent) == (0, 0)
 
 
 async def test_another_path_is_another_disk(stage: Stage) -> None:
@@ -288,16 +289,18 @@ def test_reload_tells_what_it_does(scene: Scene) -> None:
 
 
 async def test_a_device_that_takes_long_does_not_hold_up_the_others(scene: Scene) -> None:
-    """The file of the one does not answer: the reload goes on, and a second one has the say."""
+    """The file of the one does not answer: the reload goes on, and a second one has the say. Its
+    requests wait for a while, and are rejected then."""
     disk = scene.disk()
     for name in ("later", "last"):
         scene.disk(name)
     with scene.slow_disk() as slow:
         sections = {"path": "slow/disk", "direct_io": False}
         with scene.serving(device(), device("slow", 2, **sections)) as daemon:
-            async with scene.initiator() as initiator:
+            async with scene.initiator() as initiator, scene.initiator(timing=USUAL) as eager:
                 load = Load(await initiator.open(0, 1), disk)
                 remote = await initiator.open(0, 2)
+                asking = await eager.open(0, 2)
                 slow.hold()
                 stuck = asyncio.create_task(remote.write(0, bytes(SECTOR_BYTES)))
                 await asyncio.to_thread(
@@ -313,8 +316,9 @@ async def test_a_device_that_takes_long_does_not_hold_up_the_others(scene: Scene
                         await asyncio.to_thread(daemon.wait_for_log, f"→ {scene.directory}/{path}")
                         await asyncio.to_thread(daemon.wait_for_state, "slow", "draining")
                         with pytest.raises(RefusedError) as refusal:
-                            await remote.read(0, 1)
+                            await asking.read(0, 1)
                         assert refusal.value.code == Error.UNAVAILABLE
+                    assert "slow: not reopened within 5 s" in daemon.log_text()
                     row = daemon.listed("slow")
                     assert (row["state"], row["reason"]) == ("draining", "finishing requests")
                     slow.release()

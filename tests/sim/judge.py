@@ -16,7 +16,8 @@ and what befell the target, and holds it to its promises:
 - What hosts have set is in force, and found by whoever asks, from the acknowledgement on, whatever
   becomes of the process. Nothing of a host that a reservation locks out takes effect any more; what
   it had asked for before is dropped unless it had been started.
-- Refused is only who is locked out or finds the device off its disk, and they always.
+- Refused is only who is locked out or finds the device off its disk, and they always. Who asks
+  while the disk is being opened again, as planned, is answered afterwards, and never refused.
 - Nobody fails but for sectors of his own, or a write or FLUSH for a flush that failed meanwhile: it
   may have lost what a later flush would not save.
 

@@ -49,14 +49,21 @@ class SimStates(StateStore):
 
 
 class SimExport(Export):
-    """A device whose store is opened by `opener`, which raises BackendError."""
+    """A device whose store is opened by `opener`, which raises BackendError; `withdrawn` is called
+    when requests wait no longer for a store."""
 
     def __init__(
         self, engine: Engine, states: StateStore, config: DeviceConfig,
         announce: Callable[[Device], None], opener: Callable[[], Awaitable[Backend]],
+        withdrawn: Callable[[], None],
     ) -> None:  # fmt: skip
         self._opener = opener
+        self._withdrawn = withdrawn
         super().__init__(engine, states, config, announce)
+
+    def _withdraw(self) -> None:
+        super()._withdraw()
+        self._withdrawn()
 
     async def _open(self) -> Backend:
         return await self._opener()

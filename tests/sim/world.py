@@ -21,6 +21,7 @@ from ggaoe.engine.base import STALE_AGE_NS, Device, Engine, Hooks, Port
 from ggaoe.errors import BackendError
 from ggaoe.net.link import Interface, LinkSettings
 from ggaoe.sched.commit import TOLD_S
+from ggaoe.server.export import REOPENING_S_MAX
 from ggaoe.testing.clock import ManualClock, ManualLoop
 from ggaoe.testing.engine import ENGINES_ON_MEMORY, link_of
 from ggaoe.testing.link import MemoryLink
@@ -130,6 +131,9 @@ class World:
         self._disk.flush_began = self._judge.flush_began
         self._disk.flush_ended = self._judge.flush_ended
         self._cannot_open_rate = chance.choice((0, 0, 0.3))
+        self._may_withdraw_ns = 0
+        """Before that the target must not say that its disk is away."""
+        self._is_draining = False
         self._network = Network(chance, _weather(chance))
         self._network.deliver_to_target = self._arrive
         self._network.deliver_to_hosts = self._hear
@@ -175,22 +179,38 @@ class World:
         )
         self._states = SimStates(chance, self._states.content)
         self._export = SimExport(
-            self._engine, self._states, self._config, self._announce, self._open_disk
-        )
+            self._engine, self._states, self._config, self._announce, self._open_disk,
+            self._withdrawn,
+        )  # fmt: skip
         for path in range(PATHS):
             self._open(path)
 
     async def _open_disk(self) -> Backend:
         await asyncio.sleep(0.01 * self._chance.random())
         if self._chance.random() < self._cannot_open_rate:
+            self._may_withdraw_ns = self._clock.monotonic_ns
             raise BackendError("not now")
         return self._disk
 
+    def _withdrawn(self) -> None:
+        """The target says that its disk is away; after a planned reopening has begun it may do so
+        only where the disk cannot be opened, or that takes long."""
+        if self._judge.presence is Presence.DISK:
+            self._events["withdrawn"] += 1
+        if self._clock.monotonic_ns < self._may_withdraw_ns:
+            return
+        self._judge.presence = Presence.NO_DISK
+        if not self._is_draining:
+            self.pump()
+            self._judge.dropped()
+
     def _announce(self, device: Device) -> None:
         """What is known is served by every link."""
+        if not device.is_known:
+            return
         self._engine.set_ports(device, [port for port in self._ports if port is not None])
-        has_disk = device.backend is not None
-        self._judge.presence = Presence.DISK if has_disk else Presence.NO_DISK
+        if device.backend is not None:
+            self._judge.presence = Presence.DISK
 
     def _limits(self) -> dict[str, int]:
         limits = self._chance_of_limits.choice(LIMITS)
@@ -364,11 +384,14 @@ class World:
         """The device is taken off its disk and put on it again, as a reload does."""
         self._events["reopen"] += 1
         await self._settle()
-        if self._judge.presence is Presence.DISK:
-            self._judge.presence = Presence.NO_DISK
+        if not self._export.device.is_suspended:
+            self._may_withdraw_ns = self._clock.monotonic_ns + round(REOPENING_S_MAX * 1e9)
+        self._is_draining = True
         await self._export.reopen(self._config)
+        self._is_draining = False
         self.pump()
-        self._judge.dropped()
+        if self._judge.presence is Presence.NO_DISK:
+            self._judge.dropped()
 
     async def _retune(self) -> None:
         """The administrator changes the queue's length and limits."""

@@ -238,7 +238,7 @@ class NativeEngine(Engine):
         self._replies: dict[CoreLink, list[bytes]] | None = None
         """Of the frames that are being dispatched; None: none is."""
         self._meeting: asyncio.TimerHandle | None = None
-        self._fences: list[tuple[NativeDevice, int, asyncio.Future[bool]]] = []
+        self._fences: list[tuple[NativeDevice, int | None, asyncio.Future[bool]]] = []
         self._loop.add_reader(self._core.python_fd, self._on_event)
 
     def start(self) -> None:
@@ -474,8 +474,10 @@ class NativeEngine(Engine):
                 backend.granule_origin_bytes,
             )
         device.is_serving = True
+        device.is_suspended = False
         self._devices_of_core[device.core] = device
         self._route(device.ports)
+        self._core.kick()
 
     def describe(self, backend: Backend) -> str:
         access = _file_of(backend)
@@ -483,15 +485,25 @@ class NativeEngine(Engine):
             return super().describe(backend)
         return f"direct I/O, {self._io_engine}" if access.is_direct else "buffered"
 
-    async def detach(self, device: Device, timeout_s: float | None) -> Backend | None:
+    def suspend(self, device: Device) -> None:
         assert isinstance(device, NativeDevice)
-        device.is_serving = False
+        device.is_suspended = device.is_serving
+        if device.is_suspended:
+            device.core.suspend()
+
+    def withdraw(self, device: Device) -> None:
+        assert isinstance(device, NativeDevice)
+        device.is_serving = device.is_suspended = False
         device.target.size_sectors = None
         device.core.stop()
         self.drop_waiting(device)
+
+    async def _detach(self, device: Device, timeout_s: float | None) -> Backend | None:
+        assert isinstance(device, NativeDevice)
         try:
             async with asyncio.timeout(timeout_s):
-                await self.fence(device)
+                if device.in_flight:
+                    await self._fence(device, None)
         except TimeoutError:
             _log.error(
                 "%s: given up: %s, not finished within %s s",
@@ -564,15 +576,23 @@ class NativeEngine(Engine):
         assert isinstance(device, NativeDevice)
         if device.core.oldest is None:
             return True
+        return await self._fence(device, self._core.sequence)
+
+    async def _fence(self, device: NativeDevice, sequence: int | None) -> bool:
+        """Wait for what was taken in up to `sequence`, or (None) for all that has started."""
         passed: asyncio.Future[bool] = self._loop.create_future()
-        self._fences.append((device, self._core.sequence, passed))
+        self._fences.append((device, sequence, passed))
         self._core.is_fenced(True)
         return await passed
 
     def _pass_fences(self) -> None:
         for device, sequence, passed in self._fences:
-            oldest = device.core.oldest
-            if not passed.done() and (oldest is None or oldest > sequence):
+            if sequence is None:
+                is_over = not device.in_flight
+            else:
+                oldest = device.core.oldest
+                is_over = oldest is None or oldest > sequence
+            if is_over and not passed.done():
                 passed.set_result(True)
         self._forget_passed_fences()
 

@@ -364,31 +364,36 @@ cdef class CoreDevice:
             self.c.direct = direct
             self.c.nowait = nowait
             self.c.tries_cache = not direct
-            order_granule(self.c, granule, origin)
             self.c.uring_file = uring_add_file(self.core.c, fd) if direct else -1
             self.c.medium_failed = False
             self.c.by_python = False
             pool_open(&self.c.readers, self.core.c, READERS_MAX)
             pool_open(&self.c.writers, self.core.c, 1)
-            self.c.is_attached = self.c.serving = True
+            serve(self.c, granule, origin)
             leave(self.core.c)
 
     def attach_to_python(self, uint64_t granule, uint64_t origin):
         """Serve from whatever carries out the transfers that `Core.take` gives."""
         with nogil:
             enter(self.core.c)
-            order_granule(self.c, granule, origin)
             self.c.file_offset = 0
             self.c.medium_failed = False
             self.c.by_python = True
-            self.c.is_attached = self.c.serving = True
+            serve(self.c, granule, origin)
+            leave(self.core.c)
+
+    def suspend(self):
+        """Start nothing new until the next `attach`, but go on taking in requests."""
+        with nogil:
+            enter(self.core.c)
+            self.c.suspended = True
             leave(self.core.c)
 
     def stop(self):
         """Start nothing new, and take in nothing."""
         with nogil:
             enter(self.core.c)
-            self.c.serving = False
+            self.c.serving = self.c.suspended = False
             leave(self.core.c)
 
     def drop_waiting(self, bint only_locked_out):
@@ -397,12 +402,12 @@ cdef class CoreDevice:
         cdef int dropped
         with nogil:
             enter(self.core.c)
-            dropped = drop_unstarted(self.c, only_locked_out)
+            dropped = drop_unstarted(self.c, DROP_LOCKED_OUT if only_locked_out else DROP_ALL)
             leave(self.core.c)
         return dropped
 
     def detach(self):
-        """Nothing is active any more: let the file go."""
+        """Nothing is in flight any more: let the file go."""
         cdef Device *device = self.c
         if not device.is_attached:
             return

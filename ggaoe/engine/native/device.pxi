@@ -29,6 +29,7 @@ cdef void submit(Device *device, bint after_completion) noexcept nogil:
     cdef Vector *again
     cdef int count, i
     cdef int64_t now_ns = monotonic_ns(device.engine)
+    cdef bint starts = device.serving and not device.suspended
     device.has_more_to_verify = False
     while True:
         again = device.again
@@ -40,7 +41,7 @@ cdef void submit(Device *device, bint after_completion) noexcept nogil:
         count = 0
         if device.has_more_to_verify:
             device.wake_ns = now_ns  # the next turn goes on: it may bring requests to other devices
-        elif device.serving:
+        elif starts:
             count = take(device, started, 64, now_ns, after_completion)
         if count == 0 and device.again == NULL:
             break
@@ -54,7 +55,7 @@ cdef void submit(Device *device, bint after_completion) noexcept nogil:
             if vector == NULL:
                 continue
             launch(device, vector, now_ns)
-    if device.serving and device.ready_count and device.in_flight < device.queue_length:
+    if starts and device.ready_count and device.in_flight < device.queue_length:
         hold(device)
     if device.joined_head != NULL and not device.flushing:
         vector = new_vector(device.engine, device, FLUSH)
@@ -385,9 +386,17 @@ cdef void answer(Device *device, Request *request, int error) noexcept nogil:
     queue_send(request.link, request)
 
 
-cdef int drop_unstarted(Device *device, bint only_locked_out) noexcept nogil:
-    # Give up what has not started, or only that of hosts that a reservation locks out; what is left
-    # is entered into an empty order and an empty round again.
+cdef void serve(Device *device, uint64_t granule, uint64_t origin) noexcept nogil:
+    # From the store that has just been attached; what has waited for it is ordered by its granules.
+    order_granule(device, granule, origin)
+    drop_unstarted(device, DROP_NONE)
+    device.is_attached = device.serving = True
+    device.suspended = False
+
+
+cdef int drop_unstarted(Device *device, int which) noexcept nogil:
+    # Give up what has not started, as far as `which` says; what is left is entered into an empty
+    # order and an empty round again.
     cdef Request *request = device.active_head
     cdef Request *following
     cdef Source *source
@@ -406,12 +415,14 @@ cdef int drop_unstarted(Device *device, bint only_locked_out) noexcept nogil:
         following = request.active_next
         if request.started:
             order_enter(device, request)
-        elif only_locked_out and permits(&device.lists[LIST_RESERVED], request.mac):
+        elif which == DROP_NONE or (
+            which == DROP_LOCKED_OUT and permits(&device.lists[LIST_RESERVED], request.mac)
+        ):
             if order_enter(device, request):
                 make_ready(device, request)
         else:
             unbook(device, request)
-            note_fate(request, LOCKED_OUT if only_locked_out else NOT_STARTED, 0)
+            note_fate(request, LOCKED_OUT if which == DROP_LOCKED_OUT else NOT_STARTED, 0)
             forget(device, request)
             slot_free(request)
             dropped += 1

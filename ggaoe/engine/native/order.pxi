@@ -17,7 +17,7 @@ cdef inline bint _conflict(Node *one, Node *other) noexcept nogil:
 
 
 cdef void order_granule(Device *device, uint64_t granule, uint64_t origin) noexcept nogil:
-    # Nothing is active. 255 sectors in whole granules lie in three buckets at most, see Request.nodes:
+    # Nothing is in the order. 255 sectors in whole granules lie in three buckets at most, see Request.nodes:
     # buckets of 64 KiB are enough for granules of a sector, larger ones need 128 KiB and eight granules.
     device.granule = granule
     device.origin = origin

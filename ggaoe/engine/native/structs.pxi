@@ -122,6 +122,11 @@ ctypedef struct Bucket:
     Node *head
     Node *tail
 
+cdef enum:                           # which requests are dropped of those that have not started
+    DROP_NONE = 0
+    DROP_LOCKED_OUT = 1              # those of hosts that a reservation locks out
+    DROP_ALL = 2
+
 cdef enum:                           # what became of a request
     UNDER_WAY = 0
     ANSWERED = 1
@@ -283,6 +288,7 @@ ctypedef struct Device:
     Engine *engine
     void *owner                      # its CoreDevice
     bint serving
+    bint suspended                   # what is taken in waits for the next store
     bint is_attached
     bint is_given_up                 # what is still under way is not to be answered any more
     bint by_python                   # no file: vectors are Python's to carry out

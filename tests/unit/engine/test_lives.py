@@ -18,7 +18,7 @@ from ggaoe.proto.frame import Error
 from ggaoe.sched.queue import Policy
 from ggaoe.testing.engine import link_of
 from unit.engine.conftest import Leases
-from unit.engine.rig import DEADLINE_S, Host, Rig, interface, sectors, until
+from unit.engine.rig import DEADLINE_S, SECTOR, Host, Rig, interface, sectors, until
 from unit.proto.host import ANY_SLOT, MAC_A, MAC_B, SHELF, SLOT, config_argument, request
 
 # --- links -----------------------------------------------------------------------------------
@@ -191,6 +191,63 @@ async def test_detach_drops_what_waits_and_finishes_what_has_started(rig: Rig) -
     assert disk.content(0, 9) == sectors("s", "", "s", *[""] * 6)
     assert disk.device.counters.drops == {"not_serving": 3}
     assert (disk.device.in_flight, disk.device.waiting) == (0, 0)
+
+
+async def test_a_suspended_device_takes_in_requests_and_starts_them_with_the_next_store(
+    rig: Rig,
+) -> None:
+    """In order of arrival, by the granules of the new one, and as far as that goes."""
+    port = rig.port()
+    disk, host = rig.disk(port, policy=Policy(queue_length=2), write_cache=False), Host(port, MAC_A)
+    disk.hold(Op.WRITE)
+    started = [host.write(0, "s"), host.write(2, "s")]
+    await until(lambda: disk.device.in_flight == 2)
+    waiting = [host.write(0, "behind"), host.write(4, "waiting"), host.read(0)]
+    await until(lambda: disk.device.waiting == 3)
+    rig.engine.suspend(disk.device)
+    detaching = asyncio.create_task(rig.engine.detach(disk.device, None))
+    await rig.quiet()
+    waiting += [host.write(7, "late"), host.read(4, 2), host.verify(4), host.flush()]
+    beyond = host.write(8, "beyond")
+    await until(lambda: disk.device.waiting == 8)
+    assert not detaching.done()
+    disk.release()
+    await host.good(*started)
+    assert await detaching is disk.faults
+    await rig.quiet()
+    assert (disk.device.in_flight, disk.device.waiting) == (0, 8)
+    assert not host.answers.keys() & {*waiting, beyond}
+    assert disk.content(0) == sectors("s")
+    disk.faults.granule_bytes = 4096
+    disk.faults.size_bytes = disk.memory.size_bytes = 8 * SECTOR
+    rig.attach(disk)
+    await host.good(*waiting)
+    assert (await host.answer(beyond)).registers == (0x41, AtaError.IDNF)
+    assert host.answers[waiting[2]].data == sectors("behind")
+    assert host.answers[waiting[4]].data == sectors("waiting", "")
+    assert disk.content(0, 9) == sectors("behind", "", "s", "", "waiting", "", "", "late", "")
+    assert not disk.device.counters.drops
+
+
+async def test_a_suspended_device_that_is_withdrawn_is_not_available(rig: Rig) -> None:
+    port = rig.port()
+    disk, host = rig.disk(port), Host(port, MAC_A)
+    rig.engine.suspend(disk.device)
+    assert await rig.engine.detach(disk.device, None) is disk.faults
+    dropped = host.write(0, "dropped")
+    await until(lambda: disk.device.waiting == 1)
+    fence = asyncio.create_task(rig.engine.fence(disk.device))
+    await rig.quiet()
+    assert not fence.done()
+    rig.engine.withdraw(disk.device)
+    async with asyncio.timeout(DEADLINE_S):
+        assert await fence
+    assert (await host.answer(host.read(0))).error == Error.UNAVAILABLE
+    rig.engine.suspend(disk.device)  # there is nothing to wait for
+    assert (await host.answer(host.read(0))).error == Error.UNAVAILABLE
+    rig.attach(disk)
+    assert (await host.answer(host.read(0))).data == sectors("")
+    assert dropped not in host.answers
 
 
 async def test_what_waits_can_be_dropped_while_the_device_serves(rig: Rig) -> None:

@@ -150,24 +150,77 @@ async def test_waits_for_its_backing_and_says_why(world: World, opener: Opener) 
     assert made.reason is None
 
 
-async def test_reopens_and_drops_what_has_not_started(world: World, opener: Opener) -> None:
+async def test_requests_wait_for_a_reopening(world: World, opener: Opener) -> None:
     made, host = await world.serving(disk_config(queue_length=2))
     held = await hold_a_write(made, host)
     old = opener.store
-    host.write(0, "behind")
+    behind = host.write(0, "behind")
     await until(lambda: made.device.waiting)
     reopening = asyncio.create_task(made.reopen(disk_config("/new")))
     await until(lambda: made.state is State.DRAINING)
-    assert (await host.answer(host.read(0))).error == 3
+    page = (await host.answer(host.ata(IDENTIFY))).data
+    assert int.from_bytes(page[200:208], "little") == SIZE_BYTES // SECTOR
+    assert (await host.answer(host.send(1, config_argument(0)))).error is None
+    late = [host.read(0), host.flush()]
+    await until(lambda: made.device.waiting == 3)
     old.release()
-    await host.good(held)
     await reopening
     await until(lambda: made.state is State.SERVING)
+    await host.good(held, behind, *late)
     assert opener.paths == ["/disk", "/new"]
     assert opener.closed == [old]
     assert isinstance(old.inner, MemoryBackend)
     assert old.inner.data[:SECTOR] == sectors("held")
-    assert (await host.answer(host.read(0))).data == bytes(SECTOR)
+    assert host.answers[late[0]].data == sectors("behind")
+    assert not made.device.counters.drops
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_requests_wait_no_longer_for_a_store_that_is_away(
+    world: World, opener: Opener, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    """It cannot be opened, or takes longer than any reopening should."""
+    made, host = await world.serving(disk_config(queue_length=2))
+    held = await hold_a_write(made, host)
+    dropped = host.write(0, "behind")
+    await until(lambda: made.device.waiting)
+    if fails:
+        opener.refusal = BackendError("/new: No such file or directory: check the path")
+    else:
+        monkeypatch.setattr(export_module, "REOPENING_S_MAX", 0)
+    reopening = asyncio.create_task(made.reopen(disk_config("/new")))
+    await until(lambda: made.state is State.DRAINING)
+    if fails:
+        opener.store.release()
+        await host.good(held)
+    await until(lambda: not made.device.waiting)
+    assert (await host.answer(host.read(0))).error == 3
+    opener.refusal = None
+    opener.store.release()
+    await reopening
+    await until(lambda: made.state is State.SERVING)
+    assert (await host.answer(host.read(0))).data == sectors("")
+    await host.good(held)
+    assert dropped not in host.answers
+    assert made.device.counters.drops == {"not_serving": 1}
+
+
+async def test_what_waits_is_not_written_where_reopening_forbids_it(
+    world: World, opener: Opener
+) -> None:
+    made, host = await world.serving(disk_config(queue_length=2))
+    held = await hold_a_write(made, host)
+    dropped = host.write(0, "behind")
+    await until(lambda: made.device.waiting)
+    reopening = asyncio.create_task(made.reopen(disk_config("/new", read_only=True)))
+    await until(lambda: made.state is State.DRAINING)
+    assert (await host.answer(host.write(0, "late"))).registers == (0x41, 0x04)
+    opener.store.release()
+    await reopening
+    await until(lambda: made.state is State.SERVING)
+    await host.good(held)
+    assert (await host.answer(host.read(0))).data == sectors("")
+    assert dropped not in host.answers
 
 
 async def test_last_of_several_reopenings_counts(world: World, opener: Opener) -> None:
