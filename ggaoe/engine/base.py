@@ -24,16 +24,19 @@ from ggaoe.engine.counters import DeviceCounters, InitiatorCounters, Initiators
 from ggaoe.engine.flood import FloodGuard
 from ggaoe.engine.sightings import Fate, Sighting, Sightings
 from ggaoe.engine.trace import SNAP_BYTES, Trace, Traced
+from ggaoe.engine.unfit import UnfitReads
 from ggaoe.errors import attempt
 from ggaoe.events import Event, about
 from ggaoe.net.link import Frame, Interface, Link, LinkSettings
 from ggaoe.net.strays import Stray
 from ggaoe.proto.ata import is_transfer
 from ggaoe.proto.frame import (
+    ATA_HEADER_BYTES,
     MTU_BYTES_MIN,
     SHELF_ANY,
     SLOT_ANY,
     ZERO_MAC,
+    Buffer,
     Command,
     Header,
     sectors_advertised,
@@ -46,6 +49,7 @@ from ggaoe.proto.target import (
     Dropped,
     DropReason,
     Io,
+    Outcome,
     Path,
     Refusal,
     Reply,
@@ -53,7 +57,7 @@ from ggaoe.proto.target import (
 )
 from ggaoe.sched.queue import Policy
 from ggaoe.sched.throttle import Meter
-from ggaoe.units import format_mac
+from ggaoe.units import counted, format_mac
 
 STALE_AGE_NS = 5_000_000_000
 """A frame that waited longer in a socket is thrown away: its host has sent it again or given up."""
@@ -125,6 +129,7 @@ class Device:
         self.initiators = Initiators(self._greet)
         self.sightings = Sightings()
         self.limit = limit.SourceLimit()
+        self.unfit_reads = UnfitReads()
         self.trace: Trace | None = None
         self._news = limit.Bucket(limit.NEWS_RATE_PER_S, limit.NEWS_BURST)
 
@@ -451,7 +456,9 @@ class Engine(ABC):
         """The same for one of the devices that the frame is addressed to; `raw` is all of it."""
         source = header.source
         initiator = device.heard(source, port.name, now_s)
-        outcome = device.target.receive(header, raw, port.path)
+        outcome: Outcome = device.target.receive(header, raw, port.path)
+        if outcome == Dropped(DropReason.MTU) and header.command == Command.ATA:
+            outcome = self._unfit_read(device, port, header, raw, now_s)
 
         def note(fate: Fate, cause: str = "") -> None:
             sighting = Sighting(now_s, port.name, len(raw), bytes(frame.head), fate, cause)
@@ -486,6 +493,36 @@ class Engine(ABC):
                         device.refuse(source, port.name, now_s, outcome.refusal)
                     initiator.refusals[outcome.refusal.value] += 1
                 self._answer(device, port, initiator, header, outcome)
+
+    def _unfit_read(
+        self, device: Device, port: Port, header: Header, raw: Buffer, now_s: float
+    ) -> Outcome:
+        """Of a read whose reply does not fit since the MTU was lowered."""
+        sectors, taskfile = raw[26], bytes(raw[26:ATA_HEADER_BYTES])
+        fits_elsewhere = any(
+            sectors <= sectors_that_fit(other.path.mtu_bytes) for other in device.ports
+        )
+        if not device.unfit_reads.is_hopeless(
+            header.source, taskfile, now_s, fits_elsewhere=fits_elsewhere
+        ):
+            return Dropped(DropReason.MTU)
+        if count := device.unfit_reads.count_once(header.source):
+            _log.warning(
+                "%s: rejecting %s of %s: %s has an MTU of %d now, and no reply can carry what was "
+                "asked for before; stop I/O before lowering an MTU",
+                device.name,
+                counted(count, "read"),
+                format_mac(header.source),
+                port.name,
+                port.path.mtu_bytes,
+                extra=about(
+                    Event.HOST_REFUSED,
+                    device=device.name,
+                    interface=port.name,
+                    peer=format_mac(header.source),
+                ),
+            )
+        return device.target.unfit_read(header, raw, port.path)
 
     def _is_within_rate(self, device: Device, port: Port, source: bytes, now_s: float) -> bool:
         """Whether `source` may have one more answer of what no engine answers by itself."""

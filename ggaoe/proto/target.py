@@ -72,6 +72,7 @@ class Refusal(Enum):
     RESERVATION = "reservation"
     READ_ONLY = "read_only"
     SECTOR_COUNT = "sector_count"
+    MTU = "mtu"
     NO_SECTORS = "no_sectors"
     BEYOND_END = "beyond_end"
     SHORT_ARGUMENT = "short_argument"
@@ -111,6 +112,7 @@ _WORDS = {
     Refusal.RESERVATION: "it is reserved for other hosts",
     Refusal.READ_ONLY: "it is read-only",
     Refusal.SECTOR_COUNT: "asks for more sectors than a frame has room for",
+    Refusal.MTU: "no frame has room for its reply since the MTU was lowered",
     Refusal.NO_SECTORS: "asks for no sectors",
     Refusal.BEYOND_END: "beyond the end",
     Refusal.SHORT_ARGUMENT: "the frame ends before its argument does",
@@ -391,6 +393,10 @@ class Target:
         """The reply to a request whose transfer failed with ATA error register `error`."""
         return self._refuse(header, io.taskfile, path, Refusal.STORE_FAILED, error)
 
+    def unfit_read(self, header: Header, frame: Buffer, path: Path) -> Reply:
+        """The reply to a read for which no frame has had room for too long."""
+        return self._refuse(header, unpack_taskfile(frame), path, Refusal.MTU)
+
     def io_unavailable(self, header: Header, frame: Buffer, path: Path) -> Reply:
         """The reply while the backing store is not usable: hosts wait and ask again."""
         return self._error(header, frame, path, Error.UNAVAILABLE)
@@ -422,8 +428,7 @@ class Target:
         if not 1 <= count <= SECTORS_PER_FRAME_MAX:
             return abort(Refusal.SECTOR_COUNT if count else Refusal.NO_SECTORS)
         if op is Op.READ and count > sectors_that_fit(path.mtu_bytes):
-            # The host learnt of a larger MTU from us: silence makes it ask in smaller pieces,
-            # an error would reach its user.
+            # Initiators learned of a larger MTU from us: `unfit_read` is for what stays hopeless.
             if count <= path.sectors_offered_max:
                 return Dropped(DropReason.MTU)
             return abort(Refusal.SECTOR_COUNT)

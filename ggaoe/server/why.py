@@ -189,6 +189,8 @@ def _mtu(one: Subject) -> Check:
     refused = _too_large(one.frames)
     if refused is not None:
         sectors = refused.head[26]
+        if refused.cause in (Refusal.MTU.value, DropReason.MTU.value):
+            return _lowered_mtu(one, refused, text)
         return Check(
             name,
             Verdict.NOT_OK,
@@ -203,16 +205,33 @@ def _mtu(one: Subject) -> Check:
     return Check(name, Verdict.OK, f"{text}; its last frames had up to {longest} bytes")
 
 
+def _lowered_mtu(one: Subject, refused: Sighting, text: str) -> Check:
+    """A read was under way when the MTU was lowered, and no reply can carry it any more."""
+    sectors = refused.head[26]
+    fate = "rejected" if refused.fate is Fate.REFUSED else "dropped, and rejected if it comes again"
+    return Check(
+        "MTU",
+        Verdict.NOT_OK,
+        f"a read of {counted(sectors, 'sector')} was under way when the MTU of {refused.interface} "
+        f"was lowered, and no frame has room for it: {fate}; {text}",
+        "stop I/O before lowering an MTU; if it was not meant: ip link set "
+        f"{refused.interface} mtu {sectors * SECTOR_BYTES + ATA_HEADER_BYTES} or more",
+    )
+
+
 def _too_large(frames: list[Sighting]) -> Sighting | None:
     """The last read for which a frame has no room, unless one that fits was answered since."""
     for seen in reversed(frames):
         is_ata = len(seen.head) >= ATA_HEADER_BYTES and seen.head[19] == Command.ATA
-        if seen.cause in (Refusal.SECTOR_COUNT.value, DropReason.MTU.value) and is_ata:
+        if seen.cause in _TOO_LARGE and is_ata:
             return seen
         is_read = is_ata and ata.OP_OF_OPCODE.get(seen.head[27]) is ata.Op.READ
         if is_read and seen.fate is Fate.ANSWERED:
             return None
     return None
+
+
+_TOO_LARGE = (Refusal.SECTOR_COUNT.value, Refusal.MTU.value, DropReason.MTU.value)
 
 
 def _vlan(one: Subject) -> Check:

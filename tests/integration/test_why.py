@@ -184,6 +184,16 @@ def test_more_sectors_than_the_mtu_has_room_for(scene: Scene, play: Play) -> Non
     play.daemon.wait_for_interface("far0", serving=True)
     assert play.read(8)[27] == 0x40
     assert play.check("MTU")["verdict"] == "ok"
+    scene.target.ip("link set far0 mtu 1500")
+    wait_until(
+        lambda: (play.daemon.interface("far0") or {}).get("mtu_bytes") == 1500, DEADLINE_S, "MTU"
+    )
+    play.daemon.wait_for_interface("far0", serving=True)
+    play.wire.send(play.wire.read(0, 8, play.next_tag()))
+    play.wait_for_frame("READ_SECTORS_EXT 0+8", "dropped", "mtu")
+    assert "8 sectors was under way when the MTU of far0 was lowered" in play.fault()["text"]
+    doctor = scene.ggaoe("doctor", "-c", play.daemon.config).stdout
+    assert "1 request dropped for which a frame had room only before the MTU" in doctor
 
 
 def test_another_address(play: Play) -> None:

@@ -20,6 +20,7 @@ PATIENCE_S = 180.0
 TIMEOUT_S_MAX = 4.0
 PROBE_TIMEOUT_S = 0.25
 ANY_PATH = -1
+COUNT_MAX = 255
 OPCODES = (READ, READ, READ, WRITE, WRITE, WRITE, WRITE, VERIFY, FLUSH)
 
 
@@ -75,6 +76,8 @@ class Host:
         self._is_well = False
         """It is done, too."""
         self._tags = itertools.count(number << 16 | SLOT)
+        self.sectors_max = COUNT_MAX
+        """The most that is asked for at once from now on."""
         self.is_done = asyncio.Event()
 
     def begin(self) -> None:
@@ -100,6 +103,8 @@ class Host:
     def _ask_for_more(self) -> None:
         while self._wishes and self._outstanding < self._window:
             wish = self._wishes.pop(0)
+            wish.count = min(wish.count, self.sectors_max)
+            wish.data = wish.data[: wish.count * SECTOR_BYTES]
             self._outstanding += 1
             wish.began_s = self._loop.time()
             wish.tag = next(self._tags)
@@ -122,8 +127,11 @@ class Host:
 
     def _time_out(self, wish: Wish) -> None:
         del self._asked[wish.path, wish.tag]
-        if self._is_calm or self._loop.time() - wish.began_s > PATIENCE_S:
-            waited_s = self._loop.time() - wish.began_s
+        waited_s = self._loop.time() - wish.began_s
+        if wish.opcode == WRITE and wish.count > self.sectors_max and waited_s > PATIENCE_S:
+            self._finish(wish)  # its frame is too large for the way, and nobody can know
+            return
+        if self._is_calm or waited_s > PATIENCE_S:
             raise AssertionError(f"no answer within {waited_s:g} s, {wish.tries} times asked")
         if self._habits.renews_tag:
             self._given_up[wish.path, wish.tag] = self._loop.time()

@@ -19,7 +19,8 @@ and what befell the target, and holds it to its promises:
 - Refused is only who is locked out or finds the device off its disk, and they always. Who asks
   while the disk is being opened again, as planned, is answered afterwards, and never refused.
 - Nobody fails but for sectors of his own, or a write or FLUSH for a flush that failed meanwhile: it
-  may have lost what a later flush would not save.
+  may have lost what a later flush would not save; or a read that no frame has room for since the
+  MTU was lowered. Such a read is not ignored for ever.
 
 A request whose reply is missing may have taken effect in its turn, or not at all; so may each copy.
 """
@@ -73,6 +74,8 @@ class Record:
     refusals: set[int] = field(default_factory=set)
     """The AoE errors that may answer it."""
     outcome: str | None = None
+    is_unfit: bool = False
+    """A read that no reply can carry since the MTU was lowered: it has no effect, and may fail."""
     data: bytes = b""
     snapshot: list[tuple[set[bytes], int] | None] = field(default_factory=list)
     """A FLUSH: what each sector could hold when it arrived, and how many writes it had seen; None:
@@ -184,9 +187,13 @@ class Judge:
             self._sectors[sector].records.append(record)
         return record
 
-    def seen(self, record: Record, now_ns: int) -> None:
-        """The target looks at a request, unless its link has been closed."""
+    def seen(self, record: Record, now_ns: int, *, fits: bool) -> None:
+        """The target looks at a request, unless its link has been closed; whether its reply fits
+        into a frame."""
         record.seen_ns = now_ns
+        if not fits:
+            record.is_unfit = True
+            record.outcome = record.outcome or REFUSED
         locked_out = [_locks_out(owners, record) for owners in self._settings[RESERVE]]
         if self.presence is not Presence.NOTHING and any(locked_out):
             record.refusals.add(RESERVED)
@@ -310,7 +317,11 @@ class Judge:
         if answer.error is not None:
             fitting = [r for r in same if answer.error in r.refusals]
         else:
-            fitting = [r for r in same if r.outcome in (None, DOUBTFUL)]
+            fitting = [
+                r
+                for r in same
+                if (not answer.is_good if r.is_unfit else r.outcome in (None, DOUBTFUL))
+            ]
         if not fitting:
             raise BrokenPromiseError(f"{answer} answers nothing that waits for such an answer")
         self.answers += 1
@@ -338,6 +349,8 @@ class Judge:
 
     def _settle(self, record: Record, answer: Answered) -> None:
         asked = record.asked
+        if record.is_unfit:
+            return
         if answer.is_good:
             record.outcome, record.data = GOOD, answer.data
             if asked.op is Op.READ and len(answer.data) != asked.count * SECTOR_BYTES:

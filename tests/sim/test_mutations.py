@@ -9,7 +9,7 @@ from sim.mutation import Edit, Mutation, in_force
 from sim.world import live
 
 SEEDS = range(400)
-NATIVE = "ggaoe.engine.native"
+NATIVE, BASE = "ggaoe.engine.native", "ggaoe.engine.base"
 ENGINE, ORDER, COMMIT = "ggaoe.engine.portable", "ggaoe.sched.order", "ggaoe.sched.commit"
 EXPORT, STATE, TARGET = "ggaoe.server.export", "ggaoe.server.state", "ggaoe.proto.target"
 
@@ -82,6 +82,8 @@ MUTATIONS = [
         "device.queue.drop_unstarted()"),
     one("a reservation forgets what it leaves waiting", "ggaoe.sched.queue",
         "DeviceQueue._take_in_again", "self._wait(request)", "pass"),
+    one("reads that no reply can carry are ignored for ever", BASE, "Engine._unfit_read",
+        "if not device.unfit_reads.is_hopeless(", "if True or not device.unfit_reads.is_hopeless("),
     one("no more than one reply at once", ENGINE, "PortableEngine._queue_reply",
         "len(lane.replies) >= REPLIES_HELD_MAX", "lane.replies"),
     one("one of the paths answers no FLUSH", ENGINE, "PortableEngine._reply",
@@ -124,6 +126,9 @@ MUTATIONS = [
                 "address in sorted(slow, key=lambda each: each[4] is None):",
         }),
     ), "native"),
+    one("reads that no reply can carry are ignored for ever", BASE, "Engine._unfit_read",
+        "if not device.unfit_reads.is_hopeless(",
+        "if True or not device.unfit_reads.is_hopeless(", "native"),
     one("every transfer is good", NATIVE, "NativeEngine._on_complete",
         "results.append((handle, transfer.result))",
         "results.append((handle, transfer.length_bytes))", "native"),

@@ -16,7 +16,7 @@ from sim.world import live
 SEEDS_PER_TEST = 50
 EVENTS = (
     *("stall", "stale", "flap", "reopen", "retune", "limits", "heal"),
-    *("clock-set", "change", "kill", "power-cut"),
+    *("clock-set", "change", "kill", "power-cut", "mtu"),
 )
 REGRESSIONS = Path(__file__).with_name("regressions.txt")
 """Seeds that have found something, one to a line, each with what it was. A seed means the same life

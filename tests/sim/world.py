@@ -20,6 +20,8 @@ from ggaoe.backend.base import Backend
 from ggaoe.engine.base import STALE_AGE_NS, Device, Engine, Hooks, Port
 from ggaoe.errors import BackendError
 from ggaoe.net.link import Interface, LinkSettings
+from ggaoe.proto.ata import Op
+from ggaoe.proto.frame import ETHERNET_BYTES, SECTOR_BYTES
 from ggaoe.sched.commit import TOLD_S
 from ggaoe.server.export import REOPENING_S_MAX
 from ggaoe.testing.clock import ManualClock, ManualLoop
@@ -35,6 +37,7 @@ from sim.wire import (
     ATA,
     COMMAND_AT,
     CONFIG,
+    DATA_AT,
     MASK,
     RESERVE,
     SETTINGS,
@@ -46,6 +49,8 @@ from sim.wire import (
 )
 
 PATHS = 2
+MTU_BYTES_MIN = 1500
+LOWER_MTU_RATE = 0.5
 TURNS_TO_SETTLE = 10
 """A frame that has been delivered is read, and what is at fault with it answered."""
 ASK_AGAIN_S = 0.25
@@ -109,6 +114,7 @@ class World:
         self._chance = chance = random.Random(seed)
         # By itself, so that limits leave the rest of a life as it is without them.
         self._chance_of_limits = random.Random(f"limits {seed}")
+        self._chance_of_mtu = random.Random(f"mtu {seed}")
         self._clock = clock
         self._engine_class = engine_class
         self._trace = blake2b(digest_size=8)
@@ -120,7 +126,7 @@ class World:
         """The tag by which somebody asks for a setting or wants it changed, and whether he does."""
         self._is_told = asyncio.Event()
         self._began_ns = clock.monotonic_ns
-        self._mtu_bytes = chance.choice((1500, 4200))
+        self._mtus_bytes = [chance.choice((1500, 4200))] * PATHS
         size_sectors = chance.choice((8, 24, 64))
         ills = _ills(chance, size_sectors)
         self._disk = SimDisk(chance, size_sectors, chance.choice((512, 512, 4096)), ills)
@@ -151,7 +157,7 @@ class World:
     def _make_hosts(self, size_sectors: int) -> list[Host]:
         chance = self._chance
         targets = [_mac(path) for path in range(PATHS)]
-        count_max = 2 if self._mtu_bytes == 1500 else 8
+        count_max = sectors_in(min(self._mtus_bytes))
         hosts = []
         for number in range(1, chance.choice((1, 2, 3)) + 1):
             linux = Habits(True, chance.choice((2, 8, 32)), chance.choice((0.01, 0.1)))
@@ -218,7 +224,8 @@ class World:
         return NO_LIMITS | limits
 
     def _open(self, path: int) -> None:
-        interface = Interface(path + 1, f"eth{path}", _mac(path), self._mtu_bytes, is_up=True)
+        mtu_bytes = self._mtus_bytes[path]
+        interface = Interface(path + 1, f"eth{path}", _mac(path), mtu_bytes, is_up=True)
         self._ports[path] = port = self._engine.open_link(interface, LinkSettings())
         self._links.append((path, link_of(port)))
         if self._export.device.is_known:
@@ -267,7 +274,7 @@ class World:
 
     def _arrive(self, path: int, frame: bytes, is_cut: bool = False) -> None:
         self.pump()
-        if self._ports[path] is None:
+        if self._ports[path] is None or len(frame) > self._mtus_bytes[path] + ETHERNET_BYTES:
             return
         self._note(b">", path, frame)
         # No two arrivals at the same time: the kernel's stamps are told apart, too.
@@ -285,7 +292,9 @@ class World:
     ) -> None:
         """The target gets to see a frame."""
         if isinstance(arrived, Record):
-            self._judge.seen(arrived, self._clock.monotonic_ns)
+            asked = arrived.asked
+            fits = asked.op is not Op.READ or asked.count <= sectors_in(self._mtus_bytes[path])
+            self._judge.seen(arrived, self._clock.monotonic_ns, fits=fits)
         elif arrived is not None:
             self._judge.damaged(arrived, self._clock.monotonic_ns)
         port = self._ports[path]
@@ -373,12 +382,26 @@ class World:
             self._look(path, frame, arrival_ns, arrived)
 
     async def _flap(self) -> None:
-        """A link goes down and comes up again."""
+        """A link goes down and comes up again; at times all do, with a lower MTU."""
         self._events["flap"] += 1
-        path = self._chance.randrange(PATHS)
-        self._close(path)
+        paths = [self._chance.randrange(PATHS)]
+        is_lowered = self._chance_of_mtu.random() < LOWER_MTU_RATE
+        if is_lowered and max(self._mtus_bytes) > MTU_BYTES_MIN:
+            self._events["mtu"] += 1
+            paths = self._chance_of_mtu.choice((paths, list(range(PATHS))))
+        for path in paths:
+            self._close(path)
+            if is_lowered:
+                self._lower_mtu(path)
         await asyncio.sleep(0.1 * self._chance.random())
-        self._open(path)
+        for path in paths:
+            self._open(path)
+
+    def _lower_mtu(self, path: int) -> None:
+        """Hosts hear of it, and ask for less from then on."""
+        self._mtus_bytes[path] = MTU_BYTES_MIN
+        for host in self._hosts:
+            host.sectors_max = sectors_in(MTU_BYTES_MIN)
 
     async def _reopen(self) -> None:
         """The device is taken off its disk and put on it again, as a reload does."""
@@ -486,6 +509,11 @@ class World:
             self._judge.reads_checked,
             (self._clock.monotonic_ns - self._began_ns) / 1e9,
         )
+
+
+def sectors_in(mtu_bytes: int) -> int:
+    """How many sectors a frame has room for."""
+    return (mtu_bytes + ETHERNET_BYTES - DATA_AT) // SECTOR_BYTES
 
 
 def _mac(path: int) -> bytes:

@@ -63,6 +63,16 @@ def _interfaces(live: Live) -> Iterator[Finding]:
 
 
 def _drops(live: Live) -> Iterator[Finding]:
+    for name, counters in live.stats["devices"].items():
+        if lost := counters["drops"].get("mtu"):
+            yield Finding(
+                "warning",
+                name,
+                f"{counted(lost, 'request')} dropped for which a frame had room only before the "
+                "MTU of an interface was lowered",
+                "stop I/O before lowering an MTU; on a host that still asks for too much: "
+                "aoe-revalidate",
+            )
     for name, counters in live.stats["interfaces"].items():
         drops = counters["drops"]
         if lost := counters["dropped_by_kernel"]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import time
 from dataclasses import replace
 
 import pytest
 
 from ggaoe.backend.faults import Short
 from ggaoe.engine import base
+from ggaoe.engine.base import Clock, Engine
 from ggaoe.net.link import Interface, Link, LinkSettings
 from ggaoe.net.readable import Readable
 from ggaoe.proto.ata import AtaError, Op
@@ -108,6 +110,48 @@ async def test_link_opens_again_with_a_smaller_mtu(rig: Rig) -> None:
     assert len(host.link.sent) == 1
     assert disk.device.counters.drops == {"mtu": 1}
     assert disk.device.target.mtu_bytes_min == 1500
+
+
+@pytest.mark.parametrize("fits_elsewhere", [False, True])
+async def test_reads_under_way_when_the_mtu_is_lowered_are_rejected_after_a_while(
+    engine_class: type[Engine], caplog: pytest.LogCaptureFixture, fits_elsewhere: bool
+) -> None:
+    """No reply can carry them: an initiator would send them again until it gives up the device."""
+    passed_ns = 0
+    rig = Rig(engine_class, Clock(lambda: 10**12 + passed_ns, time.time_ns))
+    rig.engine.close_link(rig.port(mtu_bytes=9000))
+    port = rig.port(mtu_bytes=1500)
+    ports = [port, rig.port(2, mtu_bytes=9000)] if fits_elsewhere else [port]
+    disk, host = rig.disk(*ports), Host(port, MAC_A)
+    fate_of = {}
+    for passed_s in (0, 0.9, 1.1, 14.9, 15.1, 100, 101.1):
+        passed_ns = round(passed_s * 1e9)
+        tags = [host.read(0, 17), host.read(17, 17)]
+        await host.good(host.read(0, 2), host.verify(0, 17))
+        await rig.quiet()
+        fates = {host.answers[tag].registers if tag in host.answers else None for tag in tags}
+        (fate_of[passed_s],) = fates
+    rejected = (0x41, AtaError.ABRT)
+    dropped_s = {0, 0.9, 100} | ({1.1, 14.9, 101.1} if fits_elsewhere else set())
+    assert fate_of == {at_s: None if at_s in dropped_s else rejected for at_s in fate_of}
+    warnings = [record.getMessage() for record in caplog.records]
+    text = f"disk: rejecting 2 reads of {MAC_A.hex(':')}: eth1 has an MTU of 1500 now, and no reply"
+    assert len(warnings) == (1 if fits_elsewhere else 2)
+    assert all(warning.startswith(text) for warning in warnings)
+    assert disk.device.counters.drops == {"mtu": 2 * len(dropped_s)}
+    assert set(disk.of(Op.READ)) == {(0, 2)}
+    await rig.close()
+
+
+async def test_a_read_that_does_not_fit_is_carried_by_another_interface(rig: Rig) -> None:
+    rig.engine.close_link(rig.port(1, mtu_bytes=9000))
+    ports = rig.port(1, mtu_bytes=1500), rig.port(2, mtu_bytes=9000)
+    rig.disk(*ports)
+    one, two = Host(ports[0], MAC_A), Host(ports[1], MAC_A)
+    dropped = one.read(0, 17)
+    await one.good(one.read(0, 2))
+    await two.good(two.read(0, 17))
+    assert dropped not in one.answers
 
 
 async def test_an_interface_comes_back_with_a_smaller_mtu(rig: Rig) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from ggaoe.backend.faults import Fail
 from ggaoe.config import DeviceConfig
-from ggaoe.engine import limit
+from ggaoe.engine import limit, unfit
 from ggaoe.engine.base import Engine, Port
 from ggaoe.net.link import Interface
 from ggaoe.net.strays import Stray
@@ -160,12 +160,23 @@ async def test_more_sectors_than_fit(rig: Rig) -> None:
     assert (await found(rig, disk))["MTU"].verdict is Verdict.OK
 
 
-async def test_a_mtu_that_has_shrunk(rig: Rig) -> None:
+async def test_a_mtu_that_has_shrunk(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     rig.engine.close_link(rig.port(mtu_bytes=9000))
     disk = rig.disk(port := rig.port())
-    Host(port, MAC_A).read(0, 16)
+    host = Host(port, MAC_A)
+    host.read(0, 16)
     await until(lambda: disk.device.last_frames(MAC_A))
-    assert only_fault(await found(rig, disk)).check == "MTU"
+    fault = only_fault(await found(rig, disk))
+    assert fault.check == "MTU"
+    assert "was lowered, and no frame has room for it: dropped, and rejected if it comes" in (
+        fault.text
+    )
+    assert "stop I/O before lowering an MTU; if it was not meant: ip link set eth1 mtu 8228" in (
+        fault.remedy or ""
+    )
+    monkeypatch.setattr(unfit, "DROPPED_S", 0.0)
+    await host.answer(host.read(0, 16))
+    assert "has room for it: rejected; eth1" in only_fault(await found(rig, disk)).text
 
 
 def stray(port: Port, reason: str, time_s: float = 1.0, **fields: int) -> None:
