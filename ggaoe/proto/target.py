@@ -302,7 +302,7 @@ class Target:
             # For a host that may not discover the target it is not there.
             return Dropped(DropReason.DISCOVER_LIST)
         if header.version != VERSION:
-            return self._error(header, frame, path, Error.VERSION)
+            return Reply(padded(self._respond(header, path, Error.VERSION)), Refusal.VERSION)
         if handle is None:
             reply = padded(self._respond(header, path, Error.COMMAND))
             return Reply(reply, Refusal.COMMAND)
@@ -337,9 +337,21 @@ class Target:
         error: Error,
         refusal: Refusal | None = None,
     ) -> Reply:
-        """An AoE error keeps the request's argument and none of its data."""
-        _, end = _HANDLERS.get(header.command, (None, HEADER_BYTES))
-        argument = bytes(frame[HEADER_BYTES:end])
+        """An AoE error keeps the request's argument, without its data and what counts them: strict
+        readers take a reply that counts what it does not carry for one that was cut off."""
+        match header.command:
+            case Command.ATA:
+                file = unpack_taskfile(frame)
+                argument = pack_taskfile(
+                    file.aflags, file.feature, file.sectors, file.command, file.lba
+                )
+            case Command.CONFIG:
+                ccmd = frame[HEADER_BYTES + 5] & 0x0F
+                argument = self._config_argument(path, ccmd, self.state.config_string)
+            case Command.MASK:
+                argument = access.pack_mask(frame[HEADER_BYTES + 1])
+            case _:
+                argument = access.pack_reserve(frame[HEADER_BYTES])
         reply = padded(self._respond(header, path, error) + argument)
         return Reply(reply, refusal or _REFUSAL_OF_ERROR[error])
 
@@ -384,10 +396,12 @@ class Target:
         error: int = AtaError.ABRT,
         count: int | None = None,
     ) -> Reply:
-        """A refusal that lasts: an ATA error, with the request's count unless another is given."""
+        """A refusal that lasts: an ATA error, with the request's count unless another is given. To
+        SMART it carries a sector, as success does: aoeping says nothing about less."""
         count = taskfile.sectors if count is None else count
         head = self.ata_head(header, taskfile, path, error=error, count=count)
-        return Reply(padded(head), refusal)
+        data = bytes(SECTOR_BYTES) if taskfile.command == Opcode.SMART else b""
+        return Reply(padded(head + data), refusal)
 
     def io_failure(self, header: Header, io: Io, path: Path, error: int) -> Reply:
         """The reply to a request whose transfer failed with ATA error register `error`."""

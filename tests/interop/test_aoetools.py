@@ -120,7 +120,7 @@ def test_aoeping_uses_smart(bench: Bench) -> None:
     assert bench.smart("read_log:128")[1] == note
     bench.smart("disable")
     refused = bench.run("aoeping", "-S", "return_status", "-s", ANSWER_TIMEOUT_S, "0", "1", "near0")
-    assert refused.returncode == 1
+    assert (refused.returncode, refused.stderr) == (1, b"SMART command aborted on target.\n")
     bench.smart("enable")
     bench.smart("return_status")
 

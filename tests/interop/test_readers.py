@@ -12,11 +12,14 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from ggaoe.engine.base import Engine
 from ggaoe.proto import access, query
 from ggaoe.proto.ata import Op
 from ggaoe.proto.frame import Command, pack_request, pack_taskfile, padded, unpack_header
 from ggaoe.proto.target import Dropped, Io, TargetState
+from ggaoe.testing.engine import ENGINES_ON_MEMORY
 from helpers.needs import requires_program
+from unit.engine.errors import error_replies
 from unit.proto.host import MAC_A, MAC_B, MAC_TARGET, PATH, SHELF, SLOT, make_target
 
 pytestmark = pytest.mark.one_engine
@@ -253,3 +256,33 @@ def test_scapy_builds_the_requests_that_we_build(scapy_aoe: Any) -> None:
         tag = TAG + list(ARGUMENTS).index(name)
         aoe = scapy_aoe.AOE(major=SHELF, minor=SLOT, cmd=int(command), tag=tag, **argument)
         assert bytes(ether / aoe) == exchange(name).request, name
+
+
+# --- every error reply ----------------------------------------------------------------------------
+
+EXPERT_FIELDS = ("_ws.malformed", "_ws.short", "_ws.expert.message", "aoe.response", "aoe.error")
+
+
+def expert_findings(path: Path) -> list[list[str]]:
+    """What tshark finds fault with in each frame, and whether it is a response, and its error."""
+    wanted = [word for field in EXPERT_FIELDS for word in ("-e", field)]
+    command = ["tshark", "-n", "-r", str(path), "-T", "fields", "-E", "separator=|", *wanted]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    return [line.split("|") for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("engine_class", ENGINES_ON_MEMORY.values(), ids=ENGINES_ON_MEMORY)
+async def test_tshark_and_scapy_read_every_error_reply(
+    scapy_aoe: Any, tmp_path: Path, engine_class: type[Engine]
+) -> None:
+    requires_program("tshark")
+    replies = await error_replies(engine_class)
+    write_pcap(tmp_path / "capture.pcap", list(replies.values()))
+    found = expert_findings(tmp_path / "capture.pcap")
+    for (name, frame), (*faults, response, code) in zip(replies.items(), found, strict=True):
+        assert faults == ["", "", ""], name
+        assert response in ("1", "True"), name
+        assert code == (str(frame[15]) if frame[14] & 4 else ""), name
+        packet = layer(scapy_aoe, frame)
+        assert (packet.version, packet.error) == (1, frame[15]), name
+        assert bytes(packet) == frame[14:], name

@@ -138,7 +138,8 @@ def test_a_change_leaves_the_other_state_alone() -> None:
 def test_an_unknown_ccmd_is_error_2(ccmd: int) -> None:
     answer = answer_of(host_of(LABEL).config(ccmd, LABEL))
     assert answer.error == 2
-    assert answer.argument[8:] == bytes(28)
+    assert answer.argument[5] == 0x10 | ccmd
+    assert answer.config_string == LABEL
 
 
 @pytest.mark.parametrize("ccmd", [1, 2, 3, 4])
