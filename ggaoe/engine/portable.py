@@ -44,8 +44,10 @@ FRAMES_OF_BACKLOG = 16
 """The same of a link that had more than that, beside others: they have less to wait for."""
 REPLIES_HELD_MAX = 16384
 """Per link while its transmit queue is full; beyond it the newest reply is dropped."""
-SEND_RETRY_S = 0.001
-"""A packet socket can be writable though its device queue is full (ENOBUFS)."""
+SEND_PAUSE_S_MIN = 0.0001
+"""After ENOBUFS: the device's queue is full, and no descriptor tells when it has room again."""
+SEND_PAUSE_S_MAX = 0.001
+"""As long as nothing leaves, each pause is twice the last one."""
 REQUEST_BYTES = 1024
 """What a waiting request without data costs, in terms of the waiting budget."""
 
@@ -158,7 +160,10 @@ class _Lane:
         self.is_drained = True
         self.replies: list[Vectors] = []
         self.leases: list[Lease | None] = []
-        self.is_blocked = False
+        self.pause: asyncio.TimerHandle | None = None
+        """Until it ends, nothing is sent."""
+        self.pause_s = 0.0
+        """How long the last one was; 0: frames have left since."""
 
     def collect(self, *, beside_others: bool) -> int:
         """Take from the link what one turn may handle; how many frames it has dropped thereby."""
@@ -219,6 +224,8 @@ class PortableEngine(Engine):
     def _port_closed(self, port: Port) -> None:
         lane = self._lanes.pop(port)
         lane.readable.close()
+        if lane.pause is not None:
+            lane.pause.cancel()
         self._dirty.pop(lane, None)
         for frame in lane.received:
             frame.release()
@@ -352,8 +359,7 @@ class PortableEngine(Engine):
         while self._active:
             device, _ = self._active.popitem()
             attempt(self._submit, device, after_completion)
-        while self._dirty:
-            lane, _ = self._dirty.popitem()
+        for lane in list(self._dirty):
             attempt(self._transmit, lane)
 
     def _submit(self, device: PortableDevice, after_completion: bool) -> None:
@@ -568,7 +574,8 @@ class PortableEngine(Engine):
         self._dirty[lane] = None
 
     def _transmit(self, lane: _Lane) -> None:
-        if lane.is_blocked:
+        """Send what is queued; what finds no room stays, and is tried again in every turn."""
+        if lane.pause is not None:
             return
         taken = lane.port.link.send(lane.replies)
         for lease in lane.leases[:taken]:
@@ -576,14 +583,18 @@ class PortableEngine(Engine):
                 lease.release()
         del lane.replies[:taken]
         del lane.leases[:taken]
+        if taken:
+            lane.pause_s = 0.0
+        lane.readable.watch_room(bool(lane.replies) and lane.port.link.signals_room)
         if not lane.replies:
-            return
-        lane.is_blocked = True
-        self._loop.call_later(SEND_RETRY_S, self._unblock, lane)
+            del self._dirty[lane]
+        elif not lane.port.link.signals_room:
+            lane.pause_s = min(SEND_PAUSE_S_MAX, max(SEND_PAUSE_S_MIN, 2 * lane.pause_s))
+            lane.pause = self._loop.call_later(lane.pause_s, self._end_pause, lane)
 
-    def _unblock(self, lane: _Lane) -> None:
-        lane.is_blocked = False
-        if lane.port in self._lanes:
+    def _end_pause(self, lane: _Lane) -> None:
+        lane.pause = None
+        if lane in self._dirty:
             self._transmit(lane)
 
     # --- devices ---------------------------------------------------------------------------

@@ -40,7 +40,7 @@ class Interface:
 
 @dataclass(frozen=True, slots=True)
 class LinkSettings:
-    """What the configuration says of one interface; 0 means the system's default."""
+    """How one link is to be opened; 0 means the link's default, and no ring."""
 
     mtu_bytes: int | None = None
     ring_buffer_bytes: int = 0
@@ -129,6 +129,8 @@ class Link(ABC):
     counters: LinkCounters
     strays: Strays
     """Frames that no device has got to see."""
+    signals_room: bool = False
+    """Whether the descriptor becomes writable once there is room for what the last `send` left."""
 
     @abstractmethod
     def fileno(self) -> int:

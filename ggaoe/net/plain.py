@@ -23,6 +23,10 @@ from ggaoe.proto.frame import ETHERNET_BYTES, ETHERTYPE, FRAME_BYTES_MIN
 
 RECEIVE_BUFFER_BYTES = 32 << 20
 """Unless configured: room for thousands of jumbo frames while we are busy with something else."""
+SEND_BUFFER_BYTES = 512 << 10
+"""Unless configured. The kernel allows twice as much, of which a frame of 8 KiB takes 12 KiB: room
+for 88 such frames, or half a millisecond at 10 Gbit/s. More would gain nothing there, and at
+1 Gbit/s frames would wait for so long that queue disciplines such as CoDel drop them."""
 VLAN_TAG_BYTES = 4
 DROPS_PER_CALL_MAX = 1024
 """A flood of frames for others cannot keep `receive` busy."""
@@ -92,10 +96,10 @@ class PlainLink(Link):
         has_bytes = _set_buffer(self._socket, _SO_RCVBUFFORCE, socket.SO_RCVBUF, receive_bytes)
         if has_bytes < receive_bytes and role is Role.TARGET and not self._receives_otherwise:
             self._warn_of_buffer("receive", has_bytes, receive_bytes, "rmem_max")
-        if send_bytes := settings.send_buffer_bytes:
-            has_bytes = _set_buffer(self._socket, _SO_SNDBUFFORCE, socket.SO_SNDBUF, send_bytes)
-            if has_bytes < send_bytes:
-                self._warn_of_buffer("send", has_bytes, send_bytes, "wmem_max")
+        send_bytes = settings.send_buffer_bytes or SEND_BUFFER_BYTES
+        has_bytes = _set_buffer(self._socket, _SO_SNDBUFFORCE, socket.SO_SNDBUF, send_bytes)
+        if has_bytes < send_bytes and settings.send_buffer_bytes:
+            self._warn_of_buffer("send", has_bytes, send_bytes, "wmem_max")
         self._socket.setsockopt(_SOL_PACKET, _PACKET_AUXDATA, 1)
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         self._filter(filters.for_role(role))
@@ -190,6 +194,7 @@ class PlainLink(Link):
                 size_bytes += send_vector(frame)
             except OSError as error:
                 if error.errno == errno.EAGAIN or self._may_be_full(error):
+                    self.signals_room = error.errno == errno.EAGAIN
                     self.counters.tx_held += 1
                     break
                 refused += 1

@@ -15,8 +15,7 @@ from collections.abc import Callable
 class Readable:
     """Calls `callback` on `loop` while `descriptor` is readable or has an error, until `close()`.
 
-    To be closed before the descriptor is. It tells nothing about writing: `loop.add_writer` on the
-    descriptor itself is right for that.
+    To be closed before the descriptor is.
     """
 
     def __init__(
@@ -26,9 +25,18 @@ class Readable:
         callback: Callable[[], object],
     ) -> None:
         self._loop = loop
+        self._descriptor = descriptor
+        self._events = select.EPOLLIN
         self._epoll = select.epoll()
         self._epoll.register(descriptor, select.EPOLLIN)
         loop.add_reader(self._epoll.fileno(), callback)
+
+    def watch_room(self, wanted: bool) -> None:
+        """From now on call `callback` also while the descriptor is writable, or no longer."""
+        events = select.EPOLLIN | select.EPOLLOUT if wanted else select.EPOLLIN
+        if events != self._events:
+            self._events = events
+            self._epoll.modify(self._descriptor, events)
 
     def close(self) -> None:
         """Idempotent."""

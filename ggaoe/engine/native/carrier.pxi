@@ -186,7 +186,7 @@ cdef void push(Engine *engine, Carrier *carrier, bint after_completion) noexcept
     link = engine.links
     while link != NULL:
         if link.send_head != NULL and (
-            link.blocked_until_ns == 0 or link.blocked_until_ns <= monotonic_ns(engine)
+            link.paused_until_ns == 0 or link.paused_until_ns <= monotonic_ns(engine)
         ):
             transmit(link)
         link = link.next
@@ -293,8 +293,12 @@ cdef int64_t time_to_wait(Engine *engine, int64_t now_ns) noexcept nogil:
     cdef Link *link = engine.links
     cdef Device *device = engine.holding
     while link != NULL:
-        if link.send_head != NULL and (wake_ns == 0 or link.blocked_until_ns < wake_ns):
-            wake_ns = link.blocked_until_ns
+        if (
+            link.send_head != NULL
+            and link.paused_until_ns
+            and (wake_ns == 0 or link.paused_until_ns < wake_ns)
+        ):
+            wake_ns = link.paused_until_ns
         link = link.next
     while device != NULL:
         if wake_ns == 0 or device.wake_ns < wake_ns:
@@ -329,14 +333,20 @@ cdef void sleep_until_event(Engine *engine, int64_t wait_ns) noexcept nogil:
     cdef uint64_t counter
     cdef int count = 1
     cdef int i
+    cdef short events
     watched[0].fd = engine.event_fd
-    while link != NULL and engine.starved_until_ns == 0:
-        watched[count].fd = link.fd
-        count += 1
+    watched[0].events = POLLIN
+    while link != NULL:
+        events = 0 if engine.starved_until_ns else POLLIN
+        if link.is_full:
+            events |= POLLOUT
+        if events:
+            watched[count].fd = link.fd
+            watched[count].events = events
+            count += 1
         link = link.next
     leave(engine)
     for i in range(count):
-        watched[i].events = POLLIN
         watched[i].revents = 0
     timeout.tv_sec = wait_ns // 1000000000
     timeout.tv_nsec = wait_ns % 1000000000

@@ -144,6 +144,7 @@ cdef extern from "<poll.h>" nogil:
         short revents
     int ppoll(pollfd *watched, unsigned long count, timespec *timeout, void *mask)
     short POLLIN
+    short POLLOUT
     short POLLERR
 
 cdef extern from "<signal.h>" nogil:

@@ -558,11 +558,12 @@ cdef void queue_send(Link *link, Request *request) noexcept nogil:
 
 
 cdef void transmit(Link *link) noexcept nogil:
-    # Send what is queued, until the kernel's queue is full.
+    # Send what is queued, until the kernel has no more room for it.
     cdef int count, i, sent
     cdef Request *request
     cdef msghdr *message
-    link.blocked_until_ns = 0
+    link.is_full = False
+    link.paused_until_ns = 0
     if link.in_memory:
         transmit_in_memory(link)
         return
@@ -580,9 +581,13 @@ cdef void transmit(Link *link) noexcept nogil:
             request = request.next
         sent = sendmmsg(link.fd, link.send_messages, count, MSG_DONTWAIT)
         if sent < 0:
-            if errno == EAGAIN or errno == ENOBUFS and may_be_full(link):
+            if errno == EAGAIN:
                 link.stats.tx_held += 1
-                link.blocked_until_ns = monotonic_ns(link.engine) + SEND_RETRY_NS
+                link.is_full = True
+                return
+            if errno == ENOBUFS and may_be_full(link):
+                link.stats.tx_held += 1
+                pause(link)
                 return
             link.stats.tx_refused += 1
             release_sent(link)
@@ -594,8 +599,14 @@ cdef void transmit(Link *link) noexcept nogil:
             release_sent(link)
 
 
+cdef void pause(Link *link) noexcept nogil:
+    # Nothing tells when the device has room again: the next attempt comes after a while.
+    link.pause_ns = min(<int64_t>SEND_PAUSE_NS_MAX, max(<int64_t>SEND_PAUSE_NS_MIN, 2 * link.pause_ns))
+    link.paused_until_ns = monotonic_ns(link.engine) + link.pause_ns
+
+
 cdef bint may_be_full(Link *link) noexcept nogil:
-    # Whether there may soon be room for the first frame.
+    # Whether the device may soon have room for the first frame.
     cdef int64_t now_ns = monotonic_ns(link.engine)
     if link.refused_since_ns == 0:
         link.refused_since_ns = now_ns
@@ -605,6 +616,7 @@ cdef bint may_be_full(Link *link) noexcept nogil:
 cdef inline void release_sent(Link *link) noexcept nogil:
     cdef Request *request = link.send_head
     link.refused_since_ns = 0
+    link.pause_ns = 0
     link.send_head = request.next
     if link.send_head == NULL:
         link.send_tail = NULL

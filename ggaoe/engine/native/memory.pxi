@@ -23,13 +23,14 @@ cdef void transmit_in_memory(Link *link) noexcept nogil:
     while link.send_head != NULL:
         if link.room_frames == 0:
             link.stats.tx_held += 1
-            link.blocked_until_ns = monotonic_ns(link.engine) + SEND_RETRY_NS
+            pause(link)
             break
         request = link.send_head
         link.send_head = request.next
         if link.send_head == NULL:
             link.send_tail = NULL
         link.send_count -= 1
+        link.pause_ns = 0
         if HEAD_BYTES + request.send_bytes > link.frame_bytes_max:
             link.stats.tx_refused += 1
             slot_free(request)

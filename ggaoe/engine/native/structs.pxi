@@ -39,7 +39,8 @@ cdef enum:
     REST_TIMES = 100                 # so many times as long it does not spin
     REST_NS_MAX = 1000000000
     TOLD_S = 30                      # as in sched/commit.py
-    SEND_RETRY_NS = 1000000          # a packet socket can be writable though its queue is full
+    SEND_PAUSE_NS_MIN = 100000       # after ENOBUFS, of which no descriptor tells the end
+    SEND_PAUSE_NS_MAX = 1000000      # as long as nothing leaves, each pause is twice the last one
     REFUSED_NS_MAX = 20000000        # as REFUSED_S_MAX in net/plain.py has it
     SLOW_FRAMES_MAX = 32768          # short ones that wait for Python; the newest is dropped
     SLOW_REFUSED_MAX = 128           # beside them, what is refused, so that it keeps nobody else out
@@ -422,7 +423,9 @@ ctypedef struct Link:
     Request *send_head
     Request *send_tail
     uint32_t send_count
-    int64_t blocked_until_ns         # the kernel had no room; 0: it has
+    bint is_full                     # the send buffer; the descriptor becomes writable
+    int64_t paused_until_ns          # the device had no room; 0: it has
+    int64_t pause_ns                 # how long the last such pause was; 0: frames have left since
     int64_t refused_since_ns         # the first of send_head, which it may never take; 0: it was not
     Route *routes
     uint32_t route_count
