@@ -38,9 +38,9 @@ class InterfaceConfig:
 
     name: str
     mtu_bytes: int | None  # lowers the interface's own; None: the interface's own
-    ring_buffer_size_kib: int  # 0: no rings
-    send_buffer_size_kib: int  # 0: the system's default
-    receive_buffer_size_kib: int  # 0: the system's default
+    ring_buffer_size_kib: int | Literal["auto"]  # 0: no ring; auto: what `Interfaces` chooses
+    send_buffer_size_kib: int  # 0: what `Interfaces` chooses
+    receive_buffer_size_kib: int  # 0: what the link chooses
 
 
 @dataclass(frozen=True, slots=True)

@@ -455,12 +455,14 @@ OPTIONS: tuple[Option, ...] = (
         "ring-buffer-size",
         ON_LINKS,
         Kind.KIBIBYTES,
-        16384,
+        AUTO,
         "relink",
         "Memory for the ring of received frames that the native engine shares with the kernel, in "
-        "KiB; 0 uses plain sockets.",
+        "KiB; 0 uses plain sockets. auto means 16384, or a share of 262144 where more than 16 "
+        "interfaces are served.",
         field="ring_buffer_size_kib",
         high=1024**2,
+        words=(AUTO,),
     ),
     Option(
         "send-buffer-size",
@@ -468,7 +470,8 @@ OPTIONS: tuple[Option, ...] = (
         Kind.KIBIBYTES,
         0,
         "relink",
-        "Send buffer of the socket, in KiB; 0 leaves the system's default.",
+        "Send buffer of the socket, in KiB. 0 means 512, or a share of 32768 where more than 64 "
+        "interfaces are served. Without CAP_NET_ADMIN it cannot exceed sysctl net.core.wmem_max.",
         field="send_buffer_size_kib",
         high=1024**2,
     ),
@@ -478,7 +481,8 @@ OPTIONS: tuple[Option, ...] = (
         Kind.KIBIBYTES,
         0,
         "relink",
-        "Receive buffer of the socket, in KiB; 0 leaves the system's default.",
+        "Receive buffer of the socket, in KiB, used where there is no ring; 0 means 32768. Without "
+        "CAP_NET_ADMIN it cannot exceed sysctl net.core.rmem_max.",
         field="receive_buffer_size_kib",
         high=1024**2,
     ),

@@ -118,7 +118,9 @@ def _size(option: Option, item: Item) -> int:
     return units.parse_size_bytes(_text(option, item))
 
 
-def _kibibytes(option: Option, item: Item) -> int:
+def _kibibytes(option: Option, item: Item) -> int | str:
+    if isinstance(item.value, str) and item.value in option.words:
+        return item.value
     if isinstance(item.value, int) and not isinstance(item.value, bool):
         return item.value
     text = _text(option, item)

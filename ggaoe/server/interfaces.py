@@ -7,8 +7,9 @@ knows no frames.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
+from typing import NamedTuple
 
 from ggaoe.config import Config, DeviceConfig, InterfaceConfig
 from ggaoe.engine.base import Device, Engine, Port
@@ -16,10 +17,19 @@ from ggaoe.errors import StartError
 from ggaoe.events import Event, about
 from ggaoe.net.link import Interface, LinkSettings
 from ggaoe.net.netlink import InterfaceWatcher, list_interfaces
+from ggaoe.net.plain import SEND_BUFFER_BYTES
 
 _log = logging.getLogger("ggaoe.interfaces")
 
 GLOB_CHARACTERS = frozenset("*?[")
+RING_BYTES_MAX = 16 << 20
+"""Of a receive ring whose size is not configured."""
+RING_BYTES_MIN = 1 << 20
+RINGS_BYTES_MAX = 256 << 20
+"""Of all such rings, beside RING_BYTES_MIN for each of those that come when it is used up."""
+SEND_BUFFERS_BYTES_MAX = 32 << 20
+"""Of all send buffers whose size is not configured, likewise."""
+SEND_BUFFER_BYTES_MIN = 128 << 10
 
 
 class Interfaces:
@@ -37,6 +47,10 @@ class Interfaces:
         self._watcher = InterfaceWatcher(self._on_change, self._on_gone)
         self.refused: dict[str, str] = {}
         """Why an interface that should be served is not, by name."""
+        self._settings: dict[Port, LinkSettings] = {}
+        """How the open links were opened."""
+        self._listed: dict[int, Interface] = {}
+        """At the start: the interfaces by index that the watcher is about to report."""
 
     @property
     def known(self) -> list[Interface]:
@@ -53,7 +67,8 @@ class Interfaces:
 
         Raises StartError where a configured name (no pattern) does not exist.
         """
-        names = {interface.name for interface in list_interfaces()}
+        self._listed = {interface.index: interface for interface in list_interfaces()}
+        names = {interface.name for interface in self._listed.values()}
         for name in self.named():
             if name not in names:
                 raise StartError(
@@ -61,6 +76,7 @@ class Interfaces:
                     f"correct the name, or write a pattern such as {name}* to wait for it"
                 )
         self._watcher.start()
+        self._listed = {}
 
     def named(self) -> list[str]:
         """The interfaces that are configured by name rather than by pattern."""
@@ -134,7 +150,8 @@ class Interfaces:
         )
 
     def _open(self, interface: Interface) -> None:
-        settings = link_settings(self._config.interface(interface.name))
+        config = self._config.interface(interface.name)
+        settings = link_settings(config, self._link_memory(interface))
         try:
             port = self._engine.open_link(interface, settings)
         except (OSError, ValueError) as error:
@@ -144,10 +161,30 @@ class Interfaces:
             text = self.refused[interface.name]
             _log.error("%s: not served: %s", interface.name, text, extra=extra)
             return
+        self._settings[port] = settings
         self.refused.pop(interface.name, None)
         extra = about(Event.INTERFACE_SERVING, interface=port.name)
         _log.info("%s: serving, MTU %d", port.name, port.path.mtu_bytes, extra=extra)
         self.bind()
+
+    def _link_memory(self, interface: Interface) -> LinkMemory:
+        """The share of `interface`, whose link is not open."""
+        self._settings = {
+            port: settings for port, settings in self._settings.items() if port.is_open
+        }
+        others = [
+            one
+            for one in {**self._listed, **self._watcher.interfaces}.values()
+            if one.is_up
+            and one.index not in self._engine.ports
+            and one.index != interface.index
+            and any(wants(device, one) for device in self._config.devices.values())
+        ]
+        return LinkMemory.of(
+            [self._config.interface(one.name) for one in (interface, *others)],
+            sum(settings.ring_buffer_bytes for settings in self._settings.values()),
+            sum(settings.send_buffer_bytes for settings in self._settings.values()),
+        )
 
     # --- devices ---------------------------------------------------------------------------
 
@@ -220,12 +257,40 @@ def wants(device: DeviceConfig, interface: Interface) -> bool:
     return interface.is_ethernet and not interface.is_loopback
 
 
-def link_settings(config: InterfaceConfig) -> LinkSettings:
+class LinkMemory(NamedTuple):
+    """What a link may use where its configuration names no size."""
+
+    ring_bytes: int
+    send_buffer_bytes: int
+
+    @classmethod
+    def of(
+        cls,
+        links: Sequence[InterfaceConfig],
+        rings_bytes: int = 0,
+        send_buffers_bytes: int = 0,
+    ) -> LinkMemory:
+        """The share of each of `links`, which are to be opened while other rings and buffers use
+        so much."""
+        rings_kib = [link.ring_buffer_size_kib for link in links]
+        buffers_kib = [link.send_buffer_size_kib for link in links]
+        rings_bytes += sum(kib for kib in rings_kib if kib != "auto") << 10
+        send_buffers_bytes += sum(buffers_kib) << 10
+        ring_bytes = (RINGS_BYTES_MAX - rings_bytes) // max(1, rings_kib.count("auto"))
+        buffer_bytes = (SEND_BUFFERS_BYTES_MAX - send_buffers_bytes) // max(1, buffers_kib.count(0))
+        return cls(
+            min(RING_BYTES_MAX, max(RING_BYTES_MIN, ring_bytes)),
+            min(SEND_BUFFER_BYTES, max(SEND_BUFFER_BYTES_MIN, buffer_bytes)),
+        )
+
+
+def link_settings(config: InterfaceConfig, memory: LinkMemory) -> LinkSettings:
     """The engine's view of an interface's configuration."""
+    ring_kib, buffer_kib = config.ring_buffer_size_kib, config.send_buffer_size_kib
     return LinkSettings(
         mtu_bytes=config.mtu_bytes,
-        ring_buffer_bytes=config.ring_buffer_size_kib << 10,
-        send_buffer_bytes=config.send_buffer_size_kib << 10,
+        ring_buffer_bytes=memory.ring_bytes if ring_kib == "auto" else ring_kib << 10,
+        send_buffer_bytes=buffer_kib << 10 or memory.send_buffer_bytes,
         receive_buffer_bytes=config.receive_buffer_size_kib << 10,
     )
 

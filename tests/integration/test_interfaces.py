@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import subprocess
 from functools import partial
+from pathlib import Path
 
 import pytest
 
 from ggaoe.client import NoAnswerError
+from ggaoe.engine.select import ENGINES
 from ggaoe.proto.frame import Command
 from ggaoe.proto.query import Ccmd, pack_config
+from ggaoe.server.interfaces import RING_BYTES_MIN, RINGS_BYTES_MAX
 from helpers.netns import bridge, veth, wait_until
 from integration.scene import DEADLINE_S, Daemon, Scene, Wire, device, round_trip
 
@@ -228,3 +231,42 @@ def test_a_reply_that_nobody_can_take_holds_up_nobody(scene: Scene) -> None:
         wire.send(wire.read(0, 17, tag=1))  # whose reply is larger than the host's MTU
         wire.send(wire.read(0, 1, tag=2))
         assert len(wire.wait_for_reply(2).frame) == 36 + 512
+
+
+@pytest.mark.skipif("native" not in ENGINES, reason="only the native engine has rings")
+@pytest.mark.one_engine
+async def test_many_interfaces_share_the_memory_of_rings(scene: Scene) -> None:
+    """However many there are, and whether they come before the start or after it."""
+    disk = scene.disk()
+    batch = scene.directory / "links"
+
+    def add(numbers: range) -> None:
+        batch.write_text(
+            "".join(
+                f"link add many{number} mtu 9000 type veth peer name peer{number} mtu 9000\n"
+                f"link set many{number} up\nlink set peer{number} up\n"
+                for number in numbers
+            )
+        )
+        scene.target.run("ip", "-batch", batch)
+
+    def rings_bytes(daemon: Daemon) -> list[int]:
+        maps = Path(f"/proc/{daemon.running.pid}/maps").read_text().splitlines()
+        spans = [line.split()[0].split("-") for line in maps if "socket:[" in line]
+        return [int(end, 16) - int(begin, 16) for begin, end in spans]
+
+    def are_serving(daemon: Daemon, count: int) -> bool:
+        return sum(row["serving"] for row in daemon.ask("list")["interfaces"]) == count
+
+    add(range(32))
+    sections = ("[defaults]\nengine = native\n", device(interfaces="many*, far0"))
+    with scene.serving(*sections) as daemon:
+        wait_until(lambda: are_serving(daemon, 33), DEADLINE_S, "33 interfaces serve")
+        assert len(set(rings_bytes(daemon))) == 1
+        assert RINGS_BYTES_MAX * 0.95 < sum(rings_bytes(daemon)) <= RINGS_BYTES_MAX
+        add(range(32, 40))
+        wait_until(lambda: are_serving(daemon, 41), DEADLINE_S, "41 interfaces serve")
+        assert len(rings_bytes(daemon)) == 41
+        assert sum(rings_bytes(daemon)) <= RINGS_BYTES_MAX + 8 * RING_BYTES_MIN
+        async with scene.initiator() as initiator:
+            await round_trip(initiator, disk)

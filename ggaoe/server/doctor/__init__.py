@@ -19,7 +19,7 @@ CHECKS = (
     Check("engine", system.engine, needs_config=False),
     Check("confinement", system.confinement, needs_config=False),
     Check("interfaces", network.interfaces),
-    Check("receive memory", network.receive_memory),
+    Check("frame memory", network.frame_memory),
     Check("asynchronous I/O", system.asynchronous_io, needs_config=False),
     Check("backing", storage.backings),
     Check("write cache", storage.write_caches),

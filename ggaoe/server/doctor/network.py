@@ -18,12 +18,12 @@ from ggaoe.client import Found, Initiator
 from ggaoe.engine.select import live_engine
 from ggaoe.errors import ClientError, StartError
 from ggaoe.net.link import Interface
-from ggaoe.net.plain import RECEIVE_BUFFER_BYTES
+from ggaoe.net.plain import RECEIVE_BUFFER_BYTES, SEND_BUFFER_BYTES
 from ggaoe.net.ring import BLOCK_BYTES, ReceiveRing
 from ggaoe.proto.frame import MTU_BYTES_MIN, sectors_advertised
 from ggaoe.server.capabilities import Capability
 from ggaoe.server.doctor.base import Finding, Severity, Situation, read_line, read_number
-from ggaoe.server.interfaces import GLOB_CHARACTERS
+from ggaoe.server.interfaces import GLOB_CHARACTERS, LinkMemory, link_settings
 from ggaoe.units import counted, format_mac, format_size
 
 LISTEN_S = 1.0
@@ -33,6 +33,7 @@ RING_SHARE_MAX = 0.25
 
 _CLASS = Path("/sys/class/net")
 _RMEM_MAX = Path("/proc/sys/net/core/rmem_max")
+_WMEM_MAX = Path("/proc/sys/net/core/wmem_max")
 _MEMORY = Path("/proc/meminfo")
 _IFF_PROMISC = 0x100  # linux/if.h
 # linux/sockios.h, linux/ethtool.h
@@ -158,19 +159,18 @@ def _ethtool_flags(name: str) -> int | None:
 # --- memory for frames -------------------------------------------------------------------------
 
 
-def receive_memory(situation: Situation) -> Iterator[Finding]:
+def frame_memory(situation: Situation) -> Iterator[Finding]:
     """Rings are the kernel's memory: neither ulimit -l nor a cgroup's limit counts them."""
-    config = situation.config
     try:
-        has_rings = live_engine(config.engine) == "native"
+        has_rings = live_engine(situation.config.engine) == "native"
     except StartError:
         return
-    rings_kib = {
-        one.name: config.interface(one.name).ring_buffer_size_kib if has_rings else 0
-        for one in situation.served()
-    }
+    configured = [situation.config.interface(one.name) for one in situation.served()]
+    memory = LinkMemory.of(configured)
+    settings = [link_settings(one, memory) for one in configured]
+    rings_bytes = [one.ring_buffer_bytes if has_rings else 0 for one in settings]
     available = _available_bytes()
-    total_bytes = sum(rings_kib.values()) << 10
+    total_bytes = sum(rings_bytes)
     if total_bytes and Capability.NET_RAW in situation.capabilities:
         yield from _ring()
     if total_bytes and available is not None:
@@ -180,9 +180,9 @@ def receive_memory(situation: Situation) -> Iterator[Finding]:
             severity: Severity = "error" if total_bytes > available else "warning"
             yield Finding(severity, "rings", text, remedy)
         else:
-            yield Finding("ok", "rings", f"{text}, for {counted(len(rings_kib), 'interface')}")
+            yield Finding("ok", "rings", f"{text}, for {counted(len(rings_bytes), 'interface')}")
     most = read_number(_RMEM_MAX)
-    if 0 in rings_kib.values() and most is not None and most < RECEIVE_BUFFER_BYTES:
+    if 0 in rings_bytes and most is not None and most < RECEIVE_BUFFER_BYTES:
         yield Finding(
             "note",
             "net.core.rmem_max",
@@ -190,6 +190,20 @@ def receive_memory(situation: Situation) -> Iterator[Finding]:
             f"larger receive buffer, instead of {RECEIVE_BUFFER_BYTES >> 10} KiB",
             f"sysctl -w net.core.rmem_max={RECEIVE_BUFFER_BYTES}, and in /etc/sysctl.d",
         )
+    yield from _send_buffers(max((one.send_buffer_bytes for one in settings), default=0))
+
+
+def _send_buffers(wanted_bytes: int) -> Iterator[Finding]:
+    most = read_number(_WMEM_MAX)
+    if most is None or most >= wanted_bytes:
+        return
+    yield Finding(
+        "note" if wanted_bytes <= SEND_BUFFER_BYTES else "warning",
+        "net.core.wmem_max",
+        f"is {most >> 10} KiB: a daemon without CAP_NET_ADMIN gets no larger send buffer, instead "
+        f"of {wanted_bytes >> 10} KiB; on fast links the wire may be idle between replies",
+        f"sysctl -w net.core.wmem_max={wanted_bytes}, and in /etc/sysctl.d; restart the daemon",
+    )
 
 
 def _ring() -> Iterator[Finding]:

@@ -123,7 +123,7 @@ def test_interfaces():
     assert plan.lines() == [
         "reopen all interfaces without a section: mtu (the interface's own) → 9000",
         "reopen eth0: mtu 1500 → 9000",
-        "reopen eth1: ring-buffer-size 16384 → 0",
+        "reopen eth1: ring-buffer-size auto → 0",
     ]
     assert [plan.relinks(name) for name in ("eth0", "eth1", "eth2")] == [True, True, True]
     plan = diff(old, config({}, "[eth0]\nmtu = 1500\n[eth1]\nmtu = 9000\n"))

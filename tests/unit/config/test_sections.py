@@ -23,7 +23,7 @@ def test_empty_text_is_a_configuration_of_defaults():
     ]
     assert not config.devices
     assert config.default_interface_patterns == ()
-    assert config.interface("eth0").ring_buffer_size_kib == 16384
+    assert config.interface("eth0").ring_buffer_size_kib == "auto"
     assert config.interface("eth0").name == "eth0"
 
 

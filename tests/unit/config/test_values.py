@@ -153,6 +153,7 @@ def test_hash_in_a_path_is_taken_with_a_warning(problems):
         ("mtu = 0", "mtu_bytes", None),
         ("ring-buffer-size = 0", "ring_buffer_size_kib", 0),
         ("ring-buffer-size = 256", "ring_buffer_size_kib", 256),
+        ("ring-buffer-size = auto", "ring_buffer_size_kib", "auto"),
         ("send-buffer-size = 1MiB", "send_buffer_size_kib", 1024),
         ("receive-buffer-size = 256k", "receive_buffer_size_kib", 256),
     ],
