@@ -29,6 +29,7 @@ DURABLE_DIRECT = Storage(False, ("-s",), "direct-io = true\nwrite-cache = false\
 GGAOE = ("vblade", "ggaoe", "ggaoe-sleeping", "ggaoe-portable")
 REFLECTED = (*GGAOE, "ggaoe-socket", "reflector-sleeping", "reflector-polling")
 BARE = (*GGAOE, "ggaoe-uring", "fio-uring", "fio-libaio")
+WIRED = ("vblade", "ggaoe", "ggaoe-unit", "ggaoe-portable", "reflector-sleeping")
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class Case:
     write_percent: int
     devices: int = 1
     interfaces: int = 1
+    wire_mbit_per_s: int = 0
+    """0: a bare veth pair, on which every frame arrives within the call that sends it."""
 
 
 def _cached_cases() -> Iterator[Case]:
@@ -64,8 +67,28 @@ def _cached_cases() -> Iterator[Case]:
                 )
 
 
+WIRES_MBIT_PER_S = {"1g": 1000, "2.5g": 2500, "5g": 5000, "10g": 10000}
+WIRE_FILLED_MBIT_PER_S = 5000  # beyond it, one processor's work per frame is the limit
+
+
+def _wire_cases() -> Iterator[Case]:
+    for word, mbit_per_s in WIRES_MBIT_PER_S.items():
+        yield Case(
+            f"wire-{word}",
+            f"random read, 16 sectors, MTU 9000, depth 32, wire of {mbit_per_s / 1000:g} Gbit/s",
+            CACHED,
+            WIRED,
+            9000,
+            16,
+            32,
+            0,
+            wire_mbit_per_s=mbit_per_s,
+        )
+
+
 CASES = (
     *_cached_cases(),
+    *_wire_cases(),
     Case("direct-read", "direct read, 8 KiB, depth 32", DIRECT, BARE, 9000, 16, 32, 0),
     Case("direct-write", "direct write, 8 KiB, depth 32", DIRECT, BARE, 9000, 16, 32, 100),
     Case(
@@ -179,6 +202,16 @@ def _against_ceilings() -> Iterator[Goal]:
         yield Goal(text + "of fio io_uring", "iops", (key, "ggaoe"), (key, "fio-uring"), low=0.9)
 
 
+def _wire_goals() -> Iterator[Goal]:
+    for word, mbit_per_s in WIRES_MBIT_PER_S.items():
+        key = f"wire-{word}"
+        text = f"wire of {mbit_per_s / 1000:g} Gbit/s, random read, 8 KiB, depth 32"
+        for ours, way in (("ggaoe", ""), ("ggaoe-unit", ", as in the unit")):
+            yield Goal(text + way, "iops", (key, ours), (key, "vblade"), low=1.0)
+        if mbit_per_s <= WIRE_FILLED_MBIT_PER_S:
+            yield Goal(text + ", share of the wire", "wire_share", (key, "ggaoe"), None, low=0.95)
+
+
 def _guest_goals() -> Iterator[Goal]:
     for setup in GUEST_SETUPS:
         for depth, low in ((1, 1.2), (32, 1.0)):
@@ -197,6 +230,7 @@ def _guest_goals() -> Iterator[Goal]:
 GOALS = (
     *_against_vblade(),
     *_against_ceilings(),
+    *_wire_goals(),
     *(
         Goal(f"{text}, of vblade -s", "iops", (key, "ggaoe"), (key, "vblade"), low=4.0)
         for key, text in (

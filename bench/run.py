@@ -4,8 +4,9 @@ Run as root: `make bench`, or `python bench/run.py --cases 'read-*' --rounds 1 -
 namespaces, turns, and the processor time of targets. Must not know: how a target is told what to do
 (targets.py), what is to be reached (cases.py), tables (report.py), guests (initiator.py).
 
-A measurement has two network namespaces of its own, joined by veth pairs, the target on one core
-and the load on another. Within each round of a case the targets take turns.
+A measurement has network namespaces of its own, joined by veth pairs or by a wire of a certain
+speed, the target on one core and the load on another. Within each round of a case the targets take
+turns.
 """
 
 from __future__ import annotations
@@ -44,10 +45,13 @@ from targets import (
 
 sys.path.insert(0, str(REPOSITORY / "tests"))
 
-from helpers.netns import Namespace, Process, veth
+from helpers.netns import Namespace, Process, bridge, veth
 
 LOAD_TIMEOUT_S = 60.0  # beyond the measured time; the load has shorter time-outs of its own
 BUSY_LOAD_AVERAGE = 0.5
+WIRE_QUEUE_BYTES = 4 << 20  # a switch's; more than a case ever has on its way
+WIRE_BURST_US = 100  # what passes at once after a pause, for the sake of the kernel's timers
+WIRE_BURST_BYTES_MIN = 16384  # more than one jumbo frame
 Round = dict[str, float]
 
 
@@ -67,9 +71,12 @@ class Bench:
         """One target under one load; its figures. Raises BenchError."""
         target = TARGETS[name]
         log = self.directory / f"{name}.log"
-        with Namespace() as near, Namespace() as far:
+        with Namespace() as near, Namespace() as far, Namespace() as switch:
             for index in range(case.interfaces):
-                veth(near, f"near{index}", far, f"far{index}", case.mtu_bytes)
+                if case.wire_mbit_per_s:
+                    wire(near, f"near{index}", switch, far, f"far{index}", case)
+                else:
+                    veth(near, f"near{index}", far, f"far{index}", case.mtu_bytes)
             exports = self._exports(case)
             # Not below `directory`, whose path may be too long for a socket.
             with log.open("wb") as output, tempfile.TemporaryDirectory(prefix="ggaoe-") as own:
@@ -110,8 +117,11 @@ class Bench:
         ]
         self._aoeload(near, "--seconds", "0", *devices)
         before_s = processor_s(processes)
+        # A wire is the kernel's work on the load's processor: who polls there would delay it.
+        sleeps = ("--sleep",) if case.wire_mbit_per_s else ()
         found = self._aoeload(
             near,
+            *sleeps,
             f"--seconds={self.seconds}",
             f"--warmup={self.seconds / 10}",
             f"--depth={case.depth}",
@@ -125,6 +135,8 @@ class Bench:
         figures: Round = {key: value for key, value in found.items() if key != "first_trouble"}
         figures["cpu_us"] = used_s * 1e6 / max(found["requests_in_all"], 1)
         figures["least_share"] = min(counts) * len(counts) / max(sum(counts), 1)
+        if case.wire_mbit_per_s:
+            figures["wire_share"] = figures["mb_per_s"] * 8 / case.wire_mbit_per_s
         return figures
 
     def _aoeload(self, near: Namespace, *arguments: str) -> dict[str, Any]:
@@ -171,6 +183,27 @@ class Bench:
             "p99_9_us": latency["99.900000"] / 1000,
             "cpu_us": used_us / max(side["total_ios"], 1),
         }
+
+
+def wire(
+    near: Namespace, near_name: str, switch: Namespace, far: Namespace, far_name: str, case: Case
+) -> None:
+    """A wire of a certain speed, joined to its ends as a network card is: what is sent stays the
+    sender's until it has left, which happens on the load's processor."""
+    # A bare veth pair delivers each frame within the call that sends it, so that no send buffer is
+    # ever full. Here the call ends as soon as the frame is queued on the other processor.
+    ends = {f"to-{near_name}": (near, near_name), f"to-{far_name}": (far, far_name)}
+    switch.run("mount", "-t", "sysfs", "sysfs", "/sys")
+    for port, (namespace, name) in ends.items():
+        veth(namespace, name, switch, port, case.mtu_bytes)
+        queue = f"/sys/class/net/{port}/queues/rx-0/rps_cpus"
+        switch.run("sh", "-c", f"echo {1 << int(CORES[-1]):x} > {queue}")
+        switch.run(
+            *("tc", "qdisc", "add", "dev", port, "root", "tbf"),
+            *("rate", f"{case.wire_mbit_per_s}mbit", "limit", str(WIRE_QUEUE_BYTES)),
+            *("burst", str(max(WIRE_BURST_BYTES_MIN, case.wire_mbit_per_s * WIRE_BURST_US // 8))),
+        )
+    bridge(switch, f"wire-{near_name}", list(ends), case.mtu_bytes)
 
 
 def processor_s(processes: Iterable[Process]) -> float:

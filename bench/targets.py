@@ -70,10 +70,12 @@ class Vblade(Target):
 
 @dataclass(frozen=True)
 class Ggaoe(Target):
-    """The daemon of this repository with one of its engines; `settings` are lines of [defaults]."""
+    """The daemon of this repository with one of its engines; `settings` are lines of [defaults],
+    `wrapper` is a command that starts it."""
 
     engine: str
     settings: str = ""
+    wrapper: tuple[str, ...] = ()
 
     def unavailable(self) -> str:
         version = subprocess.run(
@@ -103,7 +105,7 @@ class Ggaoe(Target):
                 for one in exports
             )
         )
-        return [[sys.executable, "-m", "ggaoe.cli.ggaoe", "-c", str(path)]]
+        return [[*self.wrapper, sys.executable, "-m", "ggaoe.cli.ggaoe", "-c", str(path)]]
 
 
 @dataclass(frozen=True)
@@ -124,9 +126,14 @@ class Reflector(Target):
         ]
 
 
+AS_IN_THE_UNIT = ("setpriv", "--bounding-set=-all,+net_raw", "--inh-caps=-all,+net_raw")
+WMEM_MAX_KIB = 208
+"""What net.core.wmem_max was before Linux 6.18: a process without CAP_NET_ADMIN gets no more."""
+
 TARGETS: dict[str, Target] = {
     "vblade": Vblade(),
     "ggaoe": Ggaoe("native"),
+    "ggaoe-unit": Ggaoe("native", f"send-buffer-size = {WMEM_MAX_KIB}\n", AS_IN_THE_UNIT),
     "ggaoe-sleeping": Ggaoe("native", "busy-poll = 0\n"),
     "ggaoe-uring": Ggaoe("native", "io-engine = uring\n"),
     "ggaoe-socket": Ggaoe("native", "ring-buffer-size = 0\n"),

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from ggaoe.engine.select import ENGINES
 from helpers.needs import requires_namespaces, requires_program
 from helpers.netns import Namespace, Process, veth, wait_until
 from helpers.targets import REPOSITORY, Ggaoe, TargetUnderTest, Vblade
@@ -150,13 +151,15 @@ def test_a_target_that_falls_silent_ends_the_run(bench: Bench) -> None:
 
 
 def test_the_runner_measures_and_prints(aoeload: Path, tmp_path: Path) -> None:
-    requires_program("taskset")
+    for program in ("taskset", "tc", "setpriv"):
+        requires_program(program)
     if len(os.sched_getaffinity(0)) < 2:
         pytest.skip("needs two processors")
+    targets = "ggaoe-portable,reflector-sleeping" + ",ggaoe-unit" * ("native" in ENGINES)
     done = subprocess.run(
         [
             *(sys.executable, "bench/run.py", "--rounds=1", "--seconds=0.1", "--size-mib=4"),
-            *("--cases=read-1k-d1,mixed-64", "--targets=ggaoe-portable,reflector-sleeping"),
+            *("--cases=read-1k-d1,mixed-64,wire-1g", "--targets", targets),
             f"--directory={tmp_path}",
         ],
         cwd=REPOSITORY,
@@ -167,6 +170,7 @@ def test_the_runner_measures_and_prints(aoeload: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "| random read, 2 sectors, MTU 1500, depth 1 | ggaoe-portable | " in done.stdout
     assert "| half writes, 1 KiB, 64 devices on 4 interfaces" in done.stdout
+    assert "| random read, 16 sectors, MTU 9000, depth 32, wire of 1 Gbit/s | " in done.stdout
     assert list(tmp_path.iterdir()) == []
 
 
