@@ -7,6 +7,7 @@ knows no frames.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from typing import NamedTuple
@@ -18,6 +19,7 @@ from ggaoe.events import Event, about
 from ggaoe.net.link import Interface, LinkSettings
 from ggaoe.net.netlink import InterfaceWatcher, list_interfaces
 from ggaoe.net.plain import SEND_BUFFER_BYTES
+from ggaoe.units import format_mac
 
 _log = logging.getLogger("ggaoe.interfaces")
 
@@ -30,6 +32,8 @@ RINGS_BYTES_MAX = 256 << 20
 SEND_BUFFERS_BYTES_MAX = 32 << 20
 """Of all send buffers whose size is not configured, likewise."""
 SEND_BUFFER_BYTES_MIN = 128 << 10
+FORMER_ADDRESSES_MAX = 64
+"""Of interfaces whose address has changed; the oldest gives way."""
 
 
 class Interfaces:
@@ -47,6 +51,10 @@ class Interfaces:
         self._watcher = InterfaceWatcher(self._on_change, self._on_gone)
         self.refused: dict[str, str] = {}
         """Why an interface that should be served is not, by name."""
+        self.former_addresses: dict[bytes, FormerAddress] = {}
+        """Addresses by which interfaces served before theirs changed; the newest at the end."""
+        self._addresses: dict[str, bytes] = {}
+        """By which an interface was served last, by name."""
         self._settings: dict[Port, LinkSettings] = {}
         """How the open links were opened."""
         self._listed: dict[int, Interface] = {}
@@ -165,7 +173,28 @@ class Interfaces:
         self.refused.pop(interface.name, None)
         extra = about(Event.INTERFACE_SERVING, interface=port.name)
         _log.info("%s: serving, MTU %d", port.name, port.path.mtu_bytes, extra=extra)
+        self._notice_address(port)
         self.bind()
+
+    def _notice_address(self, port: Port) -> None:
+        """`port` is new: has its interface served by another address before?"""
+        mac, before = port.path.mac, self._addresses.get(port.name)
+        self._addresses[port.name] = mac
+        self.former_addresses.pop(mac, None)
+        if before is None or before == mac:
+            return
+        self.former_addresses.pop(before, None)
+        self.former_addresses[before] = FormerAddress(port.name, time.monotonic())
+        while len(self.former_addresses) > FORMER_ADDRESSES_MAX:
+            del self.former_addresses[next(iter(self.former_addresses))]
+        _log.warning(
+            "%s: the address changed from %s to %s and is announced; "
+            "Linux initiators resend to the old one for about 11 s",
+            port.name,
+            format_mac(before),
+            format_mac(mac),
+            extra=about(Event.INTERFACE_SERVING, interface=port.name),
+        )
 
     def _link_memory(self, interface: Interface) -> LinkMemory:
         """The share of `interface`, whose link is not open."""
@@ -255,6 +284,14 @@ def wants(device: DeviceConfig, interface: Interface) -> bool:
     if device.interfaces:
         return any(fnmatchcase(interface.name, pattern) for pattern in device.interfaces)
     return interface.is_ethernet and not interface.is_loopback
+
+
+class FormerAddress(NamedTuple):
+    """What is known of an address that an interface no longer has."""
+
+    interface: str
+    changed_s: float
+    """When the interface was served by another one, on the monotonic clock."""
 
 
 class LinkMemory(NamedTuple):

@@ -290,6 +290,7 @@ class Verbs:
             interfaces.wanted_by(config),
             interfaces.unserved(config),
             self._daemon.engine.conflicts_with(config.shelf, config.slot),
+            interfaces.former_addresses,
         )
         seen = subject.initiator
         return {

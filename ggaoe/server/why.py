@@ -17,18 +17,20 @@ from ggaoe.engine.counters import InitiatorCounters
 from ggaoe.engine.limit import SOURCE_RATE_PER_S
 from ggaoe.engine.sightings import Fate, Sighting
 from ggaoe.net.link import Interface
-from ggaoe.net.strays import Stray
 from ggaoe.proto import ata
 from ggaoe.proto.frame import ATA_HEADER_BYTES, ETHERNET_BYTES, SECTOR_BYTES, Command
 from ggaoe.proto.operation import Operation
 from ggaoe.proto.rules import Rules
 from ggaoe.proto.target import DropReason, Refusal
 from ggaoe.server.export import limits_of
-from ggaoe.server.inquiry import Inquiry
+from ggaoe.server.inquiry import Inquiry, Strayed
+from ggaoe.server.interfaces import FormerAddress
 from ggaoe.units import counted, format_mac, format_size
 
 LISTS = ("accept", "deny", *Operation)
 """In the order in which they decide; the first two are about everything."""
+ADDRESS_LEARNED_S = 30.0
+"""So long after its change, every host knows an interface's address or has given it up."""
 MEMBERS_SHOWN_MAX = 16
 """Of a list, in the command that would lengthen it."""
 
@@ -66,6 +68,8 @@ class Subject:
     """Why such an interface does not serve, by name."""
     conflicts: frozenset[bytes]
     """Other targets that have answered for its address of late."""
+    former_addresses: dict[bytes, FormerAddress]
+    """Addresses that interfaces had before theirs changed."""
 
     @property
     def name(self) -> str:
@@ -94,7 +98,7 @@ class Subject:
             (heard_s[port.name], port.name) for port in self.ports if port.name in heard_s
         )
 
-    def last_stray(self, *reasons: str) -> tuple[Port, Stray] | None:
+    def last_stray(self, *reasons: str) -> Strayed | None:
         """The host's last frame that has come to no device for one of `reasons`, by an interface
         that serves this one and has had no later frame of that host."""
         found = [
@@ -271,8 +275,13 @@ def _address(one: Subject) -> Check:
             f"{', '.join(map(format_mac, sorted(one.conflicts)))} answers for {address}, too",
             "unless both are the same storage, give one of them another shelf or slot",
         )
+    moved = _moved(one)
+    if moved is not None and not moved[1]:
+        remedy = f"if it still does in half a minute, on the host: aoe-revalidate {address}"
+        return Check(name, Verdict.NOT_OK, moved[0], remedy)
     if one.frames:
-        return Check(name, Verdict.OK, f"it has asked for {address}, or for all")
+        text = f"it has asked for {address}, or for all"
+        return Check(name, Verdict.OK, f"{text}; {moved[0]}" if moved is not None else text)
     foreign = one.last_stray("foreign_host")
     if foreign is not None:
         port, stray = foreign
@@ -296,6 +305,26 @@ def _address(one: Subject) -> Check:
             f"ggaoectl set {one.name} shelf={shelf} slot={slot} --persist",
         )
     return Check(name, Verdict.UNKNOWN, f"it has not asked for {address}")
+
+
+def _moved(one: Subject) -> tuple[str, bool] | None:
+    """What the last change of an interface's address means for the host, and whether the host has
+    used the new address since; None where it is long ago."""
+    ports = {port.name: port for port in one.ports}
+    for mac, former in reversed(one.former_addresses.items()):
+        port = ports.get(former.interface)
+        if port is None or one.inquiry.now_s - former.changed_s > ADDRESS_LEARNED_S:
+            continue
+        text = (
+            f"the address of {port.name} changed from {format_mac(mac)} to "
+            f"{format_mac(port.path.mac)} {one.inquiry.ago(former.changed_s)}; Linux resends to "
+            "the old one for about 11 s"
+        )
+        stray = one.last_stray("foreign_host")
+        sends_to_old = stray is not None and stray.stray.head[:6] == mac
+        heard_s = one.inquiry.heard_s.get(port.name)
+        return text, not sends_to_old and (heard_s is None or heard_s > former.changed_s)
+    return None
 
 
 # --- who may --------------------------------------------------------------------------------------

@@ -127,6 +127,32 @@ def test_a_host_that_was_never_seen(play: Play) -> None:
     assert {check["verdict"] for check in found["checks"][:4]} == {"unknown"}
 
 
+def test_an_interface_whose_address_has_changed(play: Play, scene: Scene) -> None:
+    """The new address is announced with the first frame that leaves from it, and told of."""
+    play.query()
+    old, new = scene.target.mac("far0"), bytes.fromhex("0200000000aa")
+    scene.target.ip(f"link set far0 address {new.hex(':')}")
+    first = play.wire.wait_for(lambda got: got.header.source == new)
+    assert first.is_advertisement
+    changed = f"the address of far0 changed from {old.hex(':')} to {new.hex(':')} "
+    fault = play.fault()
+    assert fault["check"] == "address"
+    assert fault["text"].startswith(changed)
+    play.query()
+    check = play.check("address")
+    assert check["verdict"] == "ok"
+    assert changed in check["text"]
+    play.wire.send(play.wire.request(Command.CONFIG, QUERY, play.next_tag(), destination=old))
+    play.wait_for_stray("foreign_host")
+    assert play.fault()["text"].startswith(changed)
+    told = f"far0: the address changed from {old.hex(':')} to {new.hex(':')} and is announced"
+    assert told in play.daemon.log_text()
+    scene.target.ip(f"link set far0 address {old.hex(':')}")
+    play.wire.wait_for(lambda got: got.header.source == old and got.is_advertisement)
+    play.query()
+    assert f"changed from {new.hex(':')} to {old.hex(':')} " in play.check("address")["text"]
+
+
 def test_an_access_list(play: Play) -> None:
     play.daemon.ask("set", "disk", f"accept={OTHER.hex(':')}")
     play.wire.send(play.wire.request(Command.CONFIG, QUERY, play.next_tag()))

@@ -17,6 +17,7 @@ from ggaoe.proto.ata import Op
 from ggaoe.proto.rules import Rule, Rules
 from ggaoe.proto.target import TargetState
 from ggaoe.server.inquiry import inquire
+from ggaoe.server.interfaces import FormerAddress
 from ggaoe.server.why import Check, Subject, Verdict, checks
 from ggaoe.testing.engine import ENGINES_ON_MEMORY
 from ggaoe.units import format_mac
@@ -66,6 +67,7 @@ async def subject(rig: Rig, disk: Disk | None, **facts: object) -> Subject:
         [interface(port.link.index) for port in rig.engine.ports.values()],
         {},
         frozenset(),
+        {},
     )
     return replace(of, **facts)  # type: ignore[arg-type]
 
@@ -205,6 +207,18 @@ async def test_frames_that_come_to_no_device(
     assert answer["interface"].verdict is Verdict.OK
     await query(Host(port, MAC_A))  # later, it is right
     assert (await found(rig, disk))[check].verdict is Verdict.OK
+
+
+async def test_an_address_that_changed_long_ago_is_no_reason(rig: Rig) -> None:
+    disk = rig.disk(port := rig.port())
+    await query(Host(port, MAC_A))
+    recent, old = FormerAddress("eth1", NOW_S - 1), FormerAddress("eth1", NOW_S - 60)
+    elsewhere = FormerAddress("eth2", NOW_S - 1)
+    fault = only_fault(await found(rig, disk, former_addresses={MAC_C: recent}))
+    assert f"changed from {format_mac(MAC_C)} to {format_mac(port.path.mac)} 1 s ago" in fault.text
+    for former in (old, elsewhere):
+        answer = await found(rig, disk, former_addresses={MAC_C: former})
+        assert answer["address"].text == "it has asked for e258.3, or for all"
 
 
 async def test_a_vlans_interface_is_called_so(rig: Rig) -> None:
