@@ -1,15 +1,14 @@
 """Tables and plots of a run's figures: on the terminal, in README.md, as SVG.
 
-`python bench/report.py [bench/results/DATE.json]` makes README.md and the plots again from recorded
-figures (of the newest run). Owns: medians, ratios, Markdown, SVG. Must not know: how anything was
-measured.
+`python bench/report.py` makes README.md and the plots again from recorded figures: each case has
+those of the newest run that measured it. Owns: medians, ratios, Markdown, SVG. Must not know: how
+anything was measured.
 """
 
 from __future__ import annotations
 
 import json
 import statistics
-import sys
 from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import cycle
@@ -70,21 +69,42 @@ def spread_percent(case: Mapping[str, Any], target: str) -> float:
     return float(100 * (max(rates) - min(rates)) / (statistics.median(rates) or 1))
 
 
-def tables(results: Mapping[str, Any]) -> str:
-    """The goals and the figures, as Markdown."""
-    cases = {case["key"]: case for case in results["cases"]}
-    options, host = results["options"], results["machine"]
-    run = (
-        f"Run of {results['date']}: medians of {options['rounds']} rounds of"
-        f" {options['seconds']:g} s, {options['size_mib']} MiB served."
+def tables(runs: Sequence[Mapping[str, Any]]) -> str:
+    """The goals and the figures of `runs`, oldest first, as Markdown."""
+    cases = newest_cases(runs)
+    described = [line for run in runs if (line := _description(run, cases))]
+    goals, figures = _goals(cases), _figures(cases)
+    return "\n".join(
+        ["\n\n".join(described), "", "### Goals", "", *goals, "", "### Figures", "", *figures]
+    )
+
+
+def newest_cases(runs: Sequence[Mapping[str, Any]]) -> Cases:
+    """Every case by its key, from the newest of `runs` that measured it."""
+    return {case["key"]: {**case, "date": run["date"]} for run in runs for case in run["cases"]}
+
+
+def _description(run: Mapping[str, Any], cases: Cases) -> str:
+    """How and where those of `cases` were measured that are this run's; empty if there are none."""
+    ours = [key for key, case in cases.items() if case["date"] == run["date"]]
+    if not ours:
+        return ""
+    options, host = run["options"], run["machine"]
+    if len(ours) == len(cases):
+        which = ""
+    else:
+        which = f" ({', '.join(ours) if len(ours) < len(cases) / 2 else 'the other cases'})"
+    realtime = ", target and load with SCHED_FIFO" if options.get("realtime") else ""
+    measured = (
+        f"Run of {run['date']}{which}: medians of {options['rounds']} rounds of"
+        f" {options['seconds']:g} s, {options['size_mib']} MiB served{realtime}."
     )
     where = (
         f"Machine: {host['processors']} x {host['model']}, Linux {host['kernel']},"
         f" load average before {host['load_average_before']:.2f};"
         f" {host['ggaoe']}, Python {host['python']}, vblade {host['vblade']}, {host['fio']}."
     )
-    goals, figures = _goals(cases), _figures(cases)
-    return "\n".join([run, where, "", "### Goals", "", *goals, "", "### Figures", "", *figures])
+    return f"{measured}\n{where}"
 
 
 def record(results: Mapping[str, Any]) -> None:
@@ -92,12 +112,13 @@ def record(results: Mapping[str, Any]) -> None:
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{results['date']}.json"
     path.write_text(json.dumps(results, indent=1) + "\n")
-    refresh(results)
+    refresh()
 
 
-def refresh(results: Mapping[str, Any]) -> None:
-    """Make the plots, and the part of README.md between the markers."""
-    cases = {case["key"]: case for case in results["cases"]}
+def refresh() -> None:
+    """Make the plots, and the part of README.md between the markers, from all recorded runs."""
+    runs = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
+    cases = newest_cases(runs)
     images = []
     for name, title, metric, divisor in PLOTS:
         (RESULTS / name).write_text(plot(cases, title, metric, divisor))
@@ -105,7 +126,7 @@ def refresh(results: Mapping[str, Any]) -> None:
     readme = BENCH / "README.md"
     head, _, rest = readme.read_text().partition(BEGIN)
     tail = rest.partition(END)[2]
-    made = "\n".join([BEGIN, "", tables(results), *images, "", END])
+    made = "\n".join([BEGIN, "", tables(runs), *images, "", END])
     readme.write_text(head + made + tail)
 
 
@@ -204,12 +225,5 @@ def plot(cases: Cases, title: str, metric: str, divisor: float) -> str:
     )
 
 
-def main() -> None:
-    given = [Path(name) for name in sys.argv[1:]] or sorted(RESULTS.glob("*.json"))[-1:]
-    if not given:
-        sys.exit("report: no recorded figures yet: make bench")
-    refresh(json.loads(given[0].read_text()))
-
-
 if __name__ == "__main__":
-    main()
+    refresh()
