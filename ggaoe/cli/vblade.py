@@ -24,6 +24,7 @@ from ggaoe.importer.report import Place, Report, Word
 from ggaoe.importer.vblade import host_of, hosts_of, sectors_of
 from ggaoe.proto.ata import SERIAL_CHARS
 from ggaoe.proto.frame import SECTOR_BYTES
+from ggaoe.server.lines import LineWriter
 from ggaoe.server.process import Readiness
 
 if TYPE_CHECKING:
@@ -134,4 +135,4 @@ class StartLine(Readiness):
         access = "O_RDONLY" if export.config.read_only else "O_RDWR"
         sectors = export.device.target.size_sectors
         line = f"pid {os.getpid()}: {export.config.address}, {sectors} sectors {access}"
-        print(line, flush=True)
+        LineWriter(sys.stdout.fileno()).put(line)  # which does not wait for its reader

@@ -19,6 +19,7 @@ from ggaoe.engine.select import create_engine
 from ggaoe.errors import ConfigError, ControlError, GgaoeError, StartError, needed, report_end
 from ggaoe.events import Event, about
 from ggaoe.proto.frame import Header
+from ggaoe.server import logs
 from ggaoe.server.advertise import Advertiser
 from ggaoe.server.changes import Changes
 from ggaoe.server.confine import Confinement, confine, limits_of
@@ -182,6 +183,7 @@ class Daemon:
         no thread is there yet."""
         self.confinement = confine(self._limits)
         self.confinement.log()
+        logs.write_in_thread()
         self.store.check()  # as the user that we are now
         try:
             self.engine.start()

@@ -2,13 +2,16 @@
 
 Owns the destination (stderr, the journal, syslog), the format, and the limit on repetition. Must
 not know who logs. What peers sent can be logged as it is: nothing unprintable leaves, so that it
-cannot forge a line.
+cannot forge a line. A destination that does not take a line never stops who logs: the line is
+dropped, and counted in the next one.
 """
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
+import signal
 import socket
 import sys
 import time
@@ -19,6 +22,7 @@ from typing import Literal
 
 from ggaoe.errors import StartError
 from ggaoe.events import FIELDS
+from ggaoe.server.lines import LineStream
 from ggaoe.units import counted, printable
 
 LINE_CHARACTERS_MAX = 8192
@@ -56,12 +60,14 @@ def configure(
 
     `debug` lowers the level to DEBUG and shows tracebacks on stderr as lines of their own. Where
     the journal reads stderr, lines go to its socket, with the fields of events (GGAOE_EVENT,
-    GGAOE_DEVICE, GGAOE_INTERFACE, GGAOE_PEER). StartError where no syslog listens.
+    GGAOE_DEVICE, GGAOE_INTERFACE, GGAOE_PEER). StartError where no syslog listens. Whatever else
+    Python writes to stderr takes the same way, so that it waits for nobody.
     """
+    stream = _stderr_stream()
     if destination == "syslog":
         handler = _to_syslog(syslog_socket)
     else:
-        handler = _to_stderr(journal_socket, indent_tracebacks=debug)
+        handler = _to_stderr(stream, journal_socket, indent_tracebacks=debug)
     handler.addFilter(RateLimit())
     root = logging.getLogger()
     for old in list(root.handlers):
@@ -71,6 +77,29 @@ def configure(
     root.setLevel(logging.DEBUG if debug else level)
     logging.getLogger("asyncio").setLevel(logging.WARNING)  # which selector it took: no news
     logging.captureWarnings(True)
+
+
+def write_in_thread() -> None:
+    """Leave waiting for stderr to a thread, now that the process may have threads; nothing to do
+    before `configure`. StartError where the system has no more threads."""
+    if not isinstance(sys.stderr, LineStream):
+        return
+    try:
+        sys.stderr.writer.start()
+    except RuntimeError as error:
+        raise StartError(f"no thread for the log: {error}: raise the limit of processes") from None
+
+
+def _stderr_stream() -> LineStream:
+    """Return what sys.stderr is from the first call on."""
+    if not isinstance(sys.stderr, LineStream):
+        stream = LineStream(sys.stderr.fileno())
+        sys.stderr.flush()
+        sys.stderr = stream
+        # A terminal may stop background processes that write to it (stty tostop).
+        signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+        atexit.register(stream.writer.finish)
+    return sys.stderr
 
 
 def _to_syslog(path: str) -> logging.Handler:
@@ -84,9 +113,11 @@ def _to_syslog(path: str) -> logging.Handler:
     return handler
 
 
-def _to_stderr(journal_socket: str, *, indent_tracebacks: bool) -> logging.Handler:
-    handler: logging.Handler = logging.StreamHandler(sys.stderr)
-    if not _is_journal(sys.stderr.fileno()):
+def _to_stderr(
+    stream: LineStream, journal_socket: str, *, indent_tracebacks: bool
+) -> logging.Handler:
+    handler: logging.Handler = _LineHandler(stream)
+    if not _is_journal(stream.fileno()):
         handler.setFormatter(_OneLine(_time_prefix, indent_tracebacks=indent_tracebacks))
         return handler
     try:
@@ -206,6 +237,22 @@ def _is_journal(fd: int) -> bool:
     """Whether the journal reads what is written to `fd`: systemd.exec, $JOURNAL_STREAM."""
     status = os.fstat(fd)
     return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+
+
+class _LineHandler(logging.Handler):
+    """To a stream of lines."""
+
+    def __init__(self, stream: LineStream) -> None:
+        super().__init__()
+        self._writer = stream.writer
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            text = self.format(record)
+        except Exception:
+            self.handleError(record)
+            return
+        self._writer.put(text)
 
 
 def _connected(path: str) -> socket.socket:

@@ -1,8 +1,9 @@
 """What the service manager is told: ready, reloading, stopping, alive, and a line of status.
 
 Owns the notification socket, the messages and the pace of the watchdog. Must not know what the
-daemon does. Where no service manager listens, nothing is sent and no timer runs. The socket is
-connected when this is made, so that it still works when the daemon has confined itself. Source:
+daemon does. Where no service manager listens, nothing is sent and no timer runs. A service manager
+that takes no messages stops nobody: changes of state wait in a queue. The socket is connected when
+this is made, so that it still works when the daemon has confined itself. Source:
 sd_notify(3), "Type=notify-reload" in systemd.service(5).
 """
 
@@ -13,12 +14,16 @@ import logging
 import os
 import socket
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
-SEND_TIMEOUT_S = 1.0
-"""A service manager that is busy for so long misses a change of state; a sign of life does not
-wait for it."""
+RETRY_S = 0.1
+"""A change of state that was not taken is sent again so much later; a sign of life never is."""
+WAITING_MAX = 16
+"""Changes of state that wait; the oldest is dropped."""
+CLOSE_TIMEOUT_S = 1.0
+"""The end of the process waits so long for the last changes of state to be taken."""
 STATUS_INTERVAL_S = 5.0
 """A status that has changed by itself is told so late at most."""
 STATUS_CHARACTERS_MAX = 512
@@ -38,6 +43,8 @@ class ServiceManager:
         self._is_ready = False
         self._is_stopping = False
         self._timer: asyncio.TimerHandle | None = None
+        self._retry: asyncio.TimerHandle | None = None
+        self._waiting: deque[tuple[str, str]] = deque(maxlen=WAITING_MAX)
         self._socket = _connected(environment.get("NOTIFY_SOCKET", ""))
         self._watchdog_s = _watchdog_s(environment)
 
@@ -68,11 +75,15 @@ class ServiceManager:
             self._tell("STOPPING=1", "finishing requests")
 
     def close(self) -> None:
-        """Say nothing more. Idempotent."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        """Send what waits, for CLOSE_TIMEOUT_S at most, and nothing more. Idempotent."""
+        for timer in (self._timer, self._retry):
+            if timer is not None:
+                timer.cancel()
         if self._socket is not None:
+            end_s = time.monotonic() + CLOSE_TIMEOUT_S
+            while self._waiting and (left_s := end_s - time.monotonic()) > 0:
+                self._socket.settimeout(left_s)
+                self._send(*self._waiting.popleft())
             self._socket.close()
             self._socket = None
 
@@ -83,24 +94,40 @@ class ServiceManager:
     def _beat(self) -> None:
         """The event loop goes round: that is what the watchdog watches."""
         status = self._shown if self._is_stopping else self._status()
-        self._tell(
-            "WATCHDOG=1" if self._watchdog_s else "",
-            status if status != self._shown else "",
-            timeout_s=0,
-        )
+        if status == self._shown or self._waiting:  # what waits says another status later
+            status = ""
+        self._send("WATCHDOG=1" if self._watchdog_s else "", status)
         self._again()
 
-    def _tell(self, state: str, status: str = "", timeout_s: float = SEND_TIMEOUT_S) -> None:
+    def _tell(self, state: str, status: str = "") -> None:
+        """Send a change of state, after those that wait."""
+        if self._socket is not None:
+            self._waiting.append((state, status))
+            if self._retry is None:
+                self._send_waiting()
+
+    def _send_waiting(self) -> None:
+        self._retry = None
+        while self._waiting:
+            if not self._send(*self._waiting[0]):
+                self._retry = asyncio.get_running_loop().call_later(RETRY_S, self._send_waiting)
+                return
+            self._waiting.popleft()
+
+    def _send(self, state: str, status: str) -> bool:
+        """Send one message; False where it is not taken now, but may be later."""
         lines = [line for line in (state, status and f"STATUS={_one_line(status)}") if line]
         if self._socket is None or not lines:
-            return
-        self._socket.settimeout(timeout_s)
+            return True
         try:
             self._socket.send("\n".join(lines).encode(errors="replace"))
-        except OSError as error:  # a time-out is one, too
+        except (BlockingIOError, TimeoutError):
+            return False
+        except OSError as error:
             _log.debug("the service manager does not listen: %s", error)
         else:
             self._shown = status or self._shown
+        return True
 
 
 def _connected(address: str) -> socket.socket | None:
@@ -109,6 +136,7 @@ def _connected(address: str) -> socket.socket | None:
         return None  # none, or of another family, which only virtual machines' first process gets
     name = "\0" + address[1:] if address[0] == "@" else address
     sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+    sender.setblocking(False)
     try:
         sender.connect(name)
     except OSError as error:

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import TextIO
 
 from ggaoe.errors import StartError
+from ggaoe.server.lines import LineStream
 
 MESSAGE_BYTES_MAX = 1 << 16
 PID_FILE_BYTES_MAX = 32
@@ -39,7 +40,10 @@ class Readiness:
         wants it any more."""
         if self._fd is None:
             return
-        _to_null(sys.stderr)
+        if isinstance(sys.stderr, LineStream):
+            sys.stderr.writer.to_null()
+        else:
+            _to_null(sys.stderr)
         try:
             self._tell(_READY + text.encode(errors="replace")[: MESSAGE_BYTES_MAX - 1])
         except BrokenPipeError:

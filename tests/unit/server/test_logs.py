@@ -114,6 +114,30 @@ def test_warnings_of_python_are_log_lines(tmp_path: Path) -> None:
     assert "careful" in line
 
 
+IN_THE_BACKGROUND = """
+import os, pty, termios
+outer, inner = pty.openpty()
+os.setsid()
+os.close(os.open(os.ttyname(inner), os.O_RDWR))  # becomes the terminal of the session
+modes = termios.tcgetattr(inner)
+modes[3] |= termios.TOSTOP
+termios.tcsetattr(inner, termios.TCSANOW, modes)
+os.dup2(inner, 2)
+if not os.fork():
+    os.setpgid(0, 0)
+    logs.configure('stderr')
+    log.warning('in the background')
+    os._exit(0)
+_, status = os.waitpid(-1, os.WUNTRACED)
+assert os.WIFEXITED(status), status
+assert os.read(outer, 1000).endswith(b'in the background\\r\\n')
+"""
+
+
+def test_a_terminal_that_stops_background_processes_does_not_stop_it(tmp_path: Path) -> None:
+    assert run(IN_THE_BACKGROUND, tmp_path) == []
+
+
 def test_a_long_line_is_cut(tmp_path: Path) -> None:
     (line,) = run("logs.configure('stderr')\nlog.error('x' * 100_000)", tmp_path)
     assert len(line) < logs.LINE_CHARACTERS_MAX + 100

@@ -151,12 +151,8 @@ async def test_a_status_that_was_not_taken_is_told_again(manager: Manager) -> No
         return status[0]
 
     told = ServiceManager(shown, manager.environment(WATCHDOG_USEC=2000))
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as flood:
-        flood.connect(manager.address.replace("@", "\0", 1))
-        told.ready()
-        with suppress(BlockingIOError):
-            while True:
-                flood.send(b"flood")
+    told.ready()
+    flood(manager)
     status[0] = "two"
     async with asyncio.timeout(TIMEOUT_S):
         for _ in range(3):  # beats that find the queue full
@@ -167,6 +163,36 @@ async def test_a_status_that_was_not_taken_is_told_again(manager: Manager) -> No
         found = await received(manager)
     assert found == ["WATCHDOG=1", "STATUS=two"]
     told.close()
+
+
+def flood(manager: Manager) -> None:
+    """Let it have as many messages as it takes."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sender:
+        sender.connect(manager.address.replace("@", "\0", 1))
+        with suppress(BlockingIOError):
+            while True:
+                sender.send(b"flood")
+
+
+async def test_changes_of_state_wait_for_a_manager_that_is_busy(manager: Manager) -> None:
+    """Without waiting for it, until the end of the process."""
+    told = ServiceManager(lambda: "one", manager.environment())
+    flood(manager)
+    told.ready()
+    for number in range(3):
+        told.reloading()
+        told.reloaded(f"refused {number}")
+    found = []
+    while not found or found[-1][-1] != "STATUS=refused 2":
+        found.append(await received(manager))
+    after = found[found.index(["READY=1", "STATUS=one"]) + 1 :]
+    assert [lines[0] for lines in after] == ["RELOADING=1", "READY=1"] * 3
+    flood(manager)
+    told.stopping()
+    closing = asyncio.create_task(asyncio.to_thread(told.close))
+    while found[-1] != ["STOPPING=1", "STATUS=finishing requests"]:
+        found.append(await received(manager))
+    await closing
 
 
 async def test_a_service_manager_that_goes_is_not_missed(manager: Manager) -> None:
