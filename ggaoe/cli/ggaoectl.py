@@ -476,7 +476,10 @@ def _report_missing(result: dict[str, Any]) -> int:
     unfinished = result.get("unfinished", {})
     for name, reason in unfinished.items():
         _complain(f"{name}: {reason}")
-    return PARTLY if missing or unfinished else DONE
+    waiting = result.get("waiting", {})
+    for name, reason in waiting.items():
+        _complain(f"{name} waits: {reason}")
+    return PARTLY if missing or unfinished or waiting else DONE
 
 
 def _report_refusal(error: ControlError, as_json: bool) -> None:

@@ -9,7 +9,7 @@ that was read last, and the difference is applied as that of a reload. The file 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,13 +42,18 @@ def waits(daemon: Daemon, plan: ReloadPlan) -> list[str]:
     """What the devices wait for that `plan` has added or changed, and why those that it has removed
     must not lose their disks yet."""
     concerned = {device.name for device in plan.added} | {one.name for one in plan.changed}
-    waiting = [
-        f"{name} waits: {export.reason}"
-        for name, export in daemon.exports.items()
-        if name in concerned and export.state is State.WAITING
-    ]
+    waiting = [f"{name} waits: {reason}" for name, reason in _waiting(daemon, concerned).items()]
     removed = {device.name: daemon.unfinished(device.name) for device in plan.removed}
     return waiting + [f"{name}: {reason}" for name, reason in removed.items() if reason]
+
+
+def _waiting(daemon: Daemon, names: Collection[str]) -> dict[str, str]:
+    """Why those of the devices `names` wait that do."""
+    return {
+        name: str(export.reason)
+        for name, export in daemon.exports.items()
+        if name in names and export.state is State.WAITING
+    }
 
 
 class Changes:
@@ -205,12 +210,14 @@ class Changes:
         # Nobody else has to wait for the disk, too: nothing is held now.
         applied = not flag(params, "dry_run")
         unfinished = await daemon.have_stopped(names) if applied and not start else {}
+        waiting = _waiting(daemon, names) if applied and start else {}
         done = [name for name in names if name not in unfinished]
         return {
             "applied": applied,
             "started" if start else "stopped": [name for name in done if name in concerned],
             "already": [name for name in done if name not in concerned],
             **({"unfinished": unfinished} if unfinished else {}),
+            **({"waiting": waiting} if waiting else {}),
             "changes": plan.lines(),
             **({"missing": missing} if missing else {}),
         }

@@ -12,6 +12,7 @@ import errno
 import grp
 import logging
 import os
+import re
 import stat
 import sysconfig
 from collections.abc import Callable, Iterable, Iterator
@@ -38,6 +39,14 @@ _SYSTEM_LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cac
 _TIME_ZONES = ("/etc/localtime", "/usr/share/zoneinfo")
 _OF_BLKID = ("/sys", "/proc", "/run/udev", "/run/blkid", "/etc/blkid.conf")
 """What libblkid reads to find a device by its UUID."""
+_SYSTEM = frozenset(
+    (
+        *("bin", "boot", "dev", "etc", "home", "lib", "lib32", "lib64", "libx32", "proc", "root"),
+        *("run", "sbin", "sys", "usr", "var"),
+    )
+)
+"""Directories of / that hold more than data: filesystem hierarchy standard 3.0."""
+_OCTAL = re.compile(r"\\([0-7]{3})")  # as mountinfo writes blanks: proc(5)
 
 _T = TypeVar("_T")
 _log = logging.getLogger("ggaoe.confine")
@@ -141,9 +150,17 @@ class Confinement:
             return str(error)
         path = config.path or Path(str(cause.filename))
         closed = _closed_directory(path)
-        wanted = Right.READ_FILE if config.read_only else Right.READ_FILE | Right.WRITE_FILE
-        if closed is None and restriction is not None and not restriction.permits(path, wanted):
-            return _outside(str(path), _place_of(path))
+        if closed is None and restriction is not None:
+            wanted = Right.READ_FILE if config.read_only else Right.READ_FILE | Right.WRITE_FILE
+            named = restriction.names.get(_place_of(path), Right(0))
+            if wanted & named != wanted and not restriction.permits(path, wanted):
+                return _outside(str(path), _place_of(path))
+            # Owner, mode and capabilities permit it, so the kernel's rule is for another inode.
+            if capabilities.may(path, _mode(config)):
+                return (
+                    f"{path}: Landlock was set up at the start for what was mounted there then: "
+                    f"restart the daemon, or set landlock = false"
+                )
         if not self.is_root and closed is not None:
             return (
                 f"{path}: user {self.user} may not enter {closed}: give it access "
@@ -202,8 +219,8 @@ def rules(limits: Limits) -> Iterator[tuple[Path, Right]]:
     paths = sysconfig.get_paths()
     code = {paths[key] for key in ("stdlib", "platstdlib", "purelib", "platlib")}
     yield Path(ggaoe.__file__).parent, landlock.READ
-    for place in (*code, *_SYSTEM_LIBRARIES, *_TIME_ZONES):
-        yield Path(place), landlock.READ
+    for name in (*code, *_SYSTEM_LIBRARIES, *_TIME_ZONES):
+        yield Path(name), landlock.READ
     yield Path(os.devnull), Right.READ_FILE | Right.WRITE_FILE
     if limits.source is not None:
         yield _directory(limits.source), Right.READ_FILE
@@ -213,26 +230,39 @@ def rules(limits: Limits) -> Iterator[tuple[Path, Right]]:
         # that needs it then says so.
         yield ETHERS, Right.READ_FILE
     for directory in limits.directories:
-        yield directory, landlock.READ
+        if (existing := _existing(directory)) != Path("/"):
+            yield existing, landlock.READ
     for file in limits.files:
         yield _place_of(file), Right.READ_FILE
     if limits.state_directory is not None:
         yield limits.state_directory, landlock.KEEP
     for path in limits.removed:
         yield path.parent, Right.REMOVE_DIR if path.is_dir() else Right.REMOVE_FILE
+    yield from _rules_of_stores(limits)
+
+
+def _rules_of_stores(limits: Limits) -> Iterator[tuple[Path, Right]]:
+    """Where what is exported can be opened."""
     for template in limits.templates:
         below, rights = fixed_part(str(template.pattern)), _use(template.read_only)
-        yield below, rights | Right.READ_DIR
+        for place in (below, *_lasting(below)):
+            yield place, rights | Right.READ_DIR
         if Path(os.path.realpath(below)).is_relative_to(DEVICES):
             yield DEVICES, rights | Right.READ_DIR
     for device in limits.devices:
         rights = _use(device.read_only)
         if device.path is not None:
-            yield _place_of(device.path), rights
+            for place in (_place_of(device.path), *_lasting(device.path)):
+                yield place, rights
         else:
             yield DEVICES, rights | Right.READ_DIR
-            for name in _OF_BLKID:
-                yield Path(name), landlock.READ
+            for of_blkid in _OF_BLKID:
+                yield Path(of_blkid), landlock.READ
+
+
+def _mode(device: DeviceConfig) -> int:
+    """How the device's file is opened, for access(2)."""
+    return os.R_OK if device.read_only else os.R_OK | os.W_OK
 
 
 def _use(read_only: bool) -> Right:
@@ -244,6 +274,50 @@ def _place_of(path: Path) -> Path:
     for device nodes all of /dev, since a disk that comes back may have another one."""
     real = Path(os.path.realpath(path))
     return DEVICES if real.is_relative_to(DEVICES) else _directory(real)
+
+
+def _lasting(path: Path) -> Iterator[Path]:
+    """Directories that are still there when a file system on the way to `path` is mounted again, or
+    for the first time: a rule for them holds for what is below them by then.
+
+    A mount point itself is no such directory, because the kernel skips it while something is
+    mounted there. Left out is what would give more than data: / and the system's directories."""
+    real = Path(os.path.realpath(path))
+    mount_points = _mount_points()
+    found = [place.parent for place in (real, *real.parents) if str(place) in mount_points]
+    if _is_missing(real):
+        existing = _existing(real)
+        found += [existing, existing.parent]
+    yield from (place for place in dict.fromkeys(found) if _holds_data(place))
+
+
+def _is_missing(path: Path) -> bool:
+    """Whether nothing is there, or an empty directory, where something may be mounted later."""
+    try:
+        return not path.exists() or (path.is_dir() and not any(path.iterdir()))
+    except OSError:
+        return False
+
+
+def _holds_data(directory: Path) -> bool:
+    """Whether it is no directory of the system, by its name."""
+    top = directory.parts[1:2]
+    return bool(top) and top[0] not in _SYSTEM and directory != Path("/tmp")
+
+
+def _existing(path: Path) -> Path:
+    """`path`, or the nearest directory above it that exists and can be seen."""
+    return next(place for place in (path, *path.parents) if os.path.exists(place))  # noqa: PTH110
+
+
+def _mount_points() -> frozenset[str]:
+    """Where something is mounted now."""
+    with suppress(OSError):
+        lines = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
+        return frozenset(
+            _OCTAL.sub(lambda match: chr(int(match[1], 8)), line.split()[4]) for line in lines
+        )
+    return frozenset()
 
 
 def _directory(path: Path) -> Path:
@@ -274,7 +348,7 @@ def _opened(limits: Limits) -> Iterator[tuple[Path, int]]:
     """What is opened or changed later, and how."""
     for device in limits.devices:
         if device.path is not None:
-            yield device.path, os.R_OK if device.read_only else os.R_OK | os.W_OK
+            yield device.path, _mode(device)
     if limits.source is not None:
         yield limits.source, os.R_OK
     for file in limits.files:

@@ -72,6 +72,8 @@ class Restriction:
     abi: int
     rules: Mapping[tuple[int, int], Right]
     """By device and inode of what the rule was made for."""
+    names: Mapping[Path, Right]
+    """By the names under which that was found."""
 
     def permits(self, path: Path, wanted: Right) -> bool:
         """Whether a rule gives `wanted` on `path`, or on a directory that it is in."""
@@ -98,6 +100,7 @@ class Ruleset:
     def __init__(self, wanted: Iterable[tuple[Path, Right]]) -> None:
         self._abi = abi()
         self._rules: dict[tuple[int, int], Right] = {}
+        self._names: dict[Path, Right] = {}
         self._handled = ~Right(0)
         for first, right in _FIRST_OF_ABI:
             if self._abi < first:
@@ -130,6 +133,7 @@ class Ruleset:
             os.close(place)
         identity = status.st_dev, status.st_ino
         self._rules[identity] = self._rules.get(identity, Right(0)) | rights
+        self._names[path] = self._names.get(path, Right(0)) | rights
 
     def restrict(self) -> Restriction:
         """From now on this thread, and those it makes, can do in the file system only this; no TCP,
@@ -139,7 +143,7 @@ class Ruleset:
             _call(_RESTRICT_SELF, self._fd, 0)
         finally:
             os.close(self._fd)
-        return Restriction(self._abi, self._rules)
+        return Restriction(self._abi, self._rules, self._names)
 
 
 def _call(number: int, *arguments: object) -> int:

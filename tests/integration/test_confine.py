@@ -305,6 +305,71 @@ async def test_a_replaced_file_is_opened_again(scene: Scene, engine: str) -> Non
             await round_trip(initiator, scene.directory / "disk")
 
 
+@contextmanager
+def mounted(scene: Scene, image: Path, place: Path) -> Iterator[None]:
+    """The file system in `image` is at `place` meanwhile."""
+    try:
+        scene.target.run("mount", "-o", "loop", image, place)
+    except subprocess.CalledProcessError:
+        pytest.skip("needs loop devices and ext4")
+    try:
+        yield
+    finally:
+        scene.target.run("umount", place)
+
+
+@pytest.fixture
+def image(scene: Scene) -> Path:
+    """A file system with a file called disk."""
+    requires_program("mkfs.ext4")
+    image, root = scene.disk("image", 16 << 20), scene.directory / "root"
+    root.mkdir()
+    with (root / "disk").open("wb") as file:
+        file.truncate(DISK_BYTES)
+    subprocess.run(["mkfs.ext4", "-q", "-d", root, image], check=True)
+    return image
+
+
+async def test_a_file_system_may_be_mounted_again(scene: Scene, engine: str, image: Path) -> None:
+    """As for a check of it; and by a daemon that was there before it was mounted at all."""
+    place = scene.directory / "a place"
+    place.mkdir()
+    daemon = scene.daemon(engine, device(path="a place/disk"))
+    with mounted(scene, image, place):
+        daemon.start()
+        assert daemon.ctl("stop", "disk").status == 0
+    with mounted(scene, image, place):
+        assert daemon.ctl("start", "disk").status == 0
+        async with scene.initiator() as initiator:
+            await (await initiator.open(0, 1)).read(0, 1)
+        assert daemon.stop() == 0
+    daemon.start()
+    assert daemon.listed("disk")["state"] == "waiting"
+    with mounted(scene, image, place):
+        daemon.wait_for_state("disk", "serving")
+        assert daemon.stop() == 0
+
+
+def test_what_is_mounted_again_in_a_system_directory_says_why_it_waits(
+    scene: Scene, engine: str, image: Path
+) -> None:
+    """A rule for the directory above would be one for all of the system's."""
+    place = Path("/var/lib")
+    daemon = scene.daemon(engine, device(path=place / "disk"))
+    with mounted(scene, image, place):
+        daemon.start()
+        assert daemon.ctl("stop", "disk").status == 0
+    with mounted(scene, image, place):
+        outcome = daemon.ctl("start", "disk")
+        reason = daemon.listed("disk")["reason"]
+        assert "Landlock was set up at the start for what was mounted there then: rest" in reason
+        assert (outcome.status, f"disk waits: {reason}" in outcome.stderr) == (4, True)
+        assert daemon.stop() == 0
+        daemon.start()
+        assert daemon.listed("disk")["state"] == "serving"
+        assert daemon.stop() == 0
+
+
 async def test_a_linked_file_is_what_the_link_means(scene: Scene, engine: str) -> None:
     (scene.directory / "images").mkdir()
     disk = scene.disk("images/disk")
