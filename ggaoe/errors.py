@@ -5,6 +5,7 @@ Peers have no exception: whatever arrives in a frame becomes a reply, a drop or 
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -90,3 +91,15 @@ def needed(feature: str, error: ImportError) -> str:
     """What to tell where `feature` lacks a package of Python's."""
     package = (error.name or "").partition(".")[0].replace("_", "-")
     return f"{feature} needs the Python package {package}: pip install {package}"
+
+
+def limit_reached(error: BaseException) -> str | None:
+    """Return which limit of the system `error` is about, and how to raise it; None for anything
+    else."""
+    number = error.errno if isinstance(error, OSError) else 0
+    if number in (errno.EMFILE, errno.ENFILE):
+        return "too many open files: raise their limit (ulimit -n, LimitNOFILE= in a unit)"
+    # Python's own error of a thread that cannot be started has no type and no number.
+    if number == errno.EAGAIN or str(error) == "can't start new thread":
+        return "too many processes or threads: raise their limit (ulimit -u, TasksMax= in a unit)"
+    return None

@@ -74,7 +74,7 @@ class ThreadedBackend(Backend):
         self._stop()
         if self._outstanding == 0:
             self._retire()
-            await in_thread(self._release)
+            await self._released()
 
     def file_access(self) -> FileAccess | None:
         return FileAccess(self.store.fd, self.store.offset_bytes, False, False)
@@ -94,7 +94,7 @@ class ThreadedBackend(Backend):
         self._outstanding -= count
         if self._closed and self._outstanding == 0:
             self._retire()
-            in_thread(self._release)
+            self._released()
 
     def _stop(self) -> None:
         """Closing, in the loop: cancel what has not started."""
@@ -102,6 +102,15 @@ class ThreadedBackend(Backend):
 
     def _retire(self) -> None:
         """Closing, in the loop, nothing outstanding: leave the loop."""
+
+    def _released(self) -> asyncio.Future[None]:
+        try:
+            return in_thread(self._release)
+        except OSError:  # no thread: to wait here is better than to keep the file's lock
+            self._release()
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done.set_result(None)
+        return done
 
     def _release(self) -> None:
         """Closing, at last, in a thread: it may write out and wait."""

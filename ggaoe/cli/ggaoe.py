@@ -12,22 +12,23 @@ import json
 import logging
 import os
 import pwd
+import socket
 import sys
 import tempfile
-from collections.abc import Callable, Coroutine, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ggaoe import __version__
-from ggaoe.cli import doctor, ggaoectl
+from ggaoe.cli import doctor, ggaoectl, output
 from ggaoe.cli.importing import add_import_parser
 from ggaoe.cli.tools import add_tool_parsers
 from ggaoe.cli.vblade import SOURCE, StartLine, add_vblade_parser, mapping_of
 from ggaoe.config import Config, as_mapping, effective, from_mapping, load
 from ggaoe.config.sections import FIXED, is_device_name
-from ggaoe.errors import ConfigError, GgaoeError, StartError
+from ggaoe.errors import ConfigError, GgaoeError, StartError, limit_reached
 from ggaoe.files import give
 from ggaoe.server.process import Readiness
 from ggaoe.units import parse_size_bytes, printable
@@ -42,6 +43,7 @@ CONFINEMENTS = ("landlock", "seccomp")
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns its exit status."""
+    output.open_missing()
     options = command_parser().parse_args(arguments)
     try:
         status: int = options.run(options)
@@ -49,9 +51,21 @@ def main(arguments: list[str] | None = None) -> int:
         for line in str(error).splitlines():
             print(f"ggaoe: {line}", file=sys.stderr)
         return 1
+    except OSError as error:
+        if getattr(options, "debug", False):
+            raise
+        print(f"ggaoe: {_told(error)}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
     return status
+
+
+def _told(error: OSError | RuntimeError) -> str:
+    """What is wrong with the environment that we were started in, and what to do."""
+    text = limit_reached(error) or getattr(error, "strerror", None) or str(error)
+    file = getattr(error, "filename", None)
+    return text if file is None else f"{file}: {text}"
 
 
 def command_parser() -> argparse.ArgumentParser:
@@ -231,8 +245,8 @@ def _run_export(options: argparse.Namespace) -> int:
         state_directory, control_socket = options.state_directory, options.control_socket
         removed = []
         if state_directory is None or control_socket is None:
-            name = stack.enter_context(tempfile.TemporaryDirectory(prefix="ggaoe-export-"))
-            temporary = Path(name)
+            advice = "set TMPDIR, or name a --state-directory and a --control-socket"
+            temporary = stack.enter_context(_temporary_directory("ggaoe-export-", advice))
             removed.append(temporary)
             if user is not None:
                 give(temporary, user.pw_uid, user.pw_gid)
@@ -278,18 +292,30 @@ class _ExportReadiness(Readiness):
 
 def _run_vblade(options: argparse.Namespace) -> int:
     config = from_mapping(mapping_of(options), SOURCE)
-    with tempfile.TemporaryDirectory(prefix="ggaoe-vblade-") as name:
+    with _temporary_directory("ggaoe-vblade-", "set TMPDIR") as directory:
         return _serve(
             options,
             config,
             source=None,
-            state_directory=Path(name),
+            state_directory=directory,
             control_socket=None,
             pid_file=None,
-            removed=[Path(name)],
+            removed=[directory],
             level=logging.WARNING,
             readiness_of=StartLine,
         )
+
+
+@contextmanager
+def _temporary_directory(prefix: str, advice: str) -> Iterator[Path]:
+    """For what hosts set, which is forgotten at the end."""
+    try:
+        made = tempfile.TemporaryDirectory(prefix=prefix)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StartError(f"no temporary directory can be made: {reason}: {advice}") from None
+    with made as name:
+        yield Path(name)
 
 
 def _user(config: Config) -> pwd.struct_passwd | None:
@@ -343,6 +369,7 @@ def _serve(
     from ggaoe.server import logs, process
 
     process.require_capability_net_raw()
+    process.take_over()
     readiness = process.daemonise() if options.daemon else process.Readiness()
     try:
         syslog = options.syslog or (options.daemon and logs.has_syslog())
@@ -356,7 +383,7 @@ def _serve(
             if pid_file is not None:
                 stack.enter_context(process.PidFile(pid_file))
             _run_loop(
-                _daemon(
+                lambda: _daemon(
                     lambda daemon: readiness_of(daemon, readiness),
                     config,
                     source,
@@ -368,6 +395,11 @@ def _serve(
             )
     except GgaoeError as error:
         readiness.failed(str(error))
+        return 1
+    except (OSError, RuntimeError) as error:
+        if options.debug or not (isinstance(error, OSError) or limit_reached(error)):
+            raise
+        readiness.failed(_told(error))
         return 1
     return 0
 
@@ -392,7 +424,7 @@ async def _daemon(
     await daemon.run(readiness_of(daemon))
 
 
-def _run_loop(main_coroutine: Coroutine[object, object, None], *, debug: bool) -> None:
+def _run_loop(start: Callable[[], Coroutine[object, object, None]], *, debug: bool) -> None:
     """On uvloop where it is installed, else on asyncio's own loop."""
     factory: Callable[[], asyncio.AbstractEventLoop]
     try:
@@ -401,8 +433,10 @@ def _run_loop(main_coroutine: Coroutine[object, object, None], *, debug: bool) -
         factory = uvloop.new_event_loop
     except ImportError:
         factory = asyncio.new_event_loop
+    for end in (*os.pipe(), *socket.socketpair()):  # a loop ends badly where it gets none
+        os.close(end if isinstance(end, int) else end.detach())
     with asyncio.Runner(loop_factory=factory, debug=debug) as runner:
-        runner.run(main_coroutine)
+        runner.run(start())
 
 
 if __name__ == "__main__":

@@ -103,6 +103,7 @@ VERBS = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit status."""
+    output.open_missing()
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `ggaoectl stats | head` ends in silence
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]

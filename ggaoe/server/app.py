@@ -10,13 +10,21 @@ from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ggaoe.config import Config, DeviceConfig, ReloadPlan, diff, load_async
 from ggaoe.config.endpoint import Endpoint
 from ggaoe.engine.base import Device, Hooks, Port
 from ggaoe.engine.select import create_engine
-from ggaoe.errors import ConfigError, ControlError, GgaoeError, StartError, needed, report_end
+from ggaoe.errors import (
+    ConfigError,
+    ControlError,
+    GgaoeError,
+    StartError,
+    limit_reached,
+    needed,
+    report_end,
+)
 from ggaoe.events import Event, about
 from ggaoe.proto.frame import Header
 from ggaoe.server import logs
@@ -188,7 +196,8 @@ class Daemon:
         try:
             self.engine.start()
         except OSError as error:
-            raise StartError(f"engine {self.engine.name}: {error.strerror}") from None
+            reason = limit_reached(error) or error.strerror
+            raise StartError(f"engine {self.engine.name}: {reason}") from None
 
     def _status(self) -> str:
         """The line that a service manager shows."""
@@ -197,10 +206,15 @@ class Daemon:
         return f"serving {serving} of {devices} on {counted(len(self.engine.ports), 'interface')}"
 
     def _handle_signals(self) -> None:
+        """Signals that are ignored stay so, as for a job that a script has put in the background.
+        Without a file to read again, SIGHUP says that the terminal has closed."""
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
-            loop.add_signal_handler(number, self._on_stop, number)
+        loop.add_signal_handler(signal.SIGTERM, self._on_stop, signal.SIGTERM)
+        for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+            if number is signal.SIGHUP and self.source is not None:
+                loop.add_signal_handler(number, self._on_hangup)
+            elif signal.getsignal(number) is not signal.SIG_IGN:
+                loop.add_signal_handler(number, self._on_stop, number)
 
     def _on_stop(self, number: signal.Signals) -> None:
         self._stop_signals += 1
@@ -224,8 +238,11 @@ class Daemon:
             refused = about(Event.RELOAD_REFUSED)
             text = "reload refused: the configuration has errors, the old one stays"
             _log.error(text, extra=refused)
-        except GgaoeError as error:
-            _log.error("reload refused: %s", error, extra=about(Event.RELOAD_REFUSED))
+        except (GgaoeError, OSError, RuntimeError) as error:
+            reason = error if isinstance(error, GgaoeError) else limit_reached(error)
+            if reason is None:
+                raise
+            _log.error("reload refused: %s", reason, extra=about(Event.RELOAD_REFUSED))
 
     async def _stop(self) -> None:
         """Requests that have started are finished, the rest is dropped; a second signal hurries."""
@@ -245,12 +262,13 @@ class Daemon:
         self.events.close()
 
     async def _wait_or_hurry(self, tasks: Iterable[asyncio.Task[None]]) -> None:
-        done = asyncio.gather(*tasks, return_exceptions=True)
         hurry = asyncio.create_task(self._hurry.wait())
-        await asyncio.wait((done, hurry), return_when=asyncio.FIRST_COMPLETED)
-        hurry.cancel()
-        if not done.done():
-            done.cancel()
+        pending: set[asyncio.Task[Any]] = {*tasks}
+        while pending and not hurry.done():
+            _, pending = await asyncio.wait({*pending, hurry}, return_when=asyncio.FIRST_COMPLETED)
+            pending.discard(hurry)
+        for task in (*pending, hurry):
+            task.cancel()
 
     def _follow(self, task: asyncio.Task[None]) -> None:
         self._behind.add(task)

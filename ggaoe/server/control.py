@@ -25,7 +25,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from ggaoe import parts
-from ggaoe.errors import ConfigError, ControlError, GgaoeError
+from ggaoe.errors import ConfigError, ControlError, GgaoeError, limit_reached
 from ggaoe.server.socketfile import SocketFile
 from ggaoe.units import counted
 
@@ -365,6 +365,8 @@ def _refusal(error: Exception) -> ControlError:
         return ControlError(CONFIG_INVALID, "the configuration has errors", data)
     if isinstance(error, GgaoeError):
         return ControlError(REFUSED, str(error))
+    if (limit := limit_reached(error)) is not None:
+        return ControlError(REFUSED, limit)
     return ControlError(INTERNAL_ERROR, "internal error: the daemon's log has the details")
 
 

@@ -21,7 +21,7 @@ from ggaoe.backend.workers import in_thread
 from ggaoe.config import DeviceConfig
 from ggaoe.engine.base import Device, Engine, Port
 from ggaoe.engine.sightings import Fate
-from ggaoe.errors import BackendError, GgaoeError, StateError, report_end
+from ggaoe.errors import BackendError, GgaoeError, StateError, limit_reached, report_end
 from ggaoe.events import Event, about
 from ggaoe.proto.ata import serial_of
 from ggaoe.proto.frame import SECTOR_BYTES, Header
@@ -118,9 +118,11 @@ class Export:
                 backend = await self._opened()
             except (BackendError, StateError) as error:
                 self._wait(self._explain(self.config, error))
-            except Exception:
-                _log.exception("%s: cannot be opened", self.name)
-                self._wait("internal error, see the log")
+            except Exception as error:
+                limit = limit_reached(error)
+                if limit is None:
+                    _log.exception("%s: cannot be opened", self.name)
+                self._wait(limit or "internal error, see the log")
             else:
                 self._serve(backend)
                 break

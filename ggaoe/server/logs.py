@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from ggaoe.errors import StartError
+from ggaoe.errors import StartError, limit_reached
 from ggaoe.events import FIELDS
 from ggaoe.server.lines import LineStream
 from ggaoe.units import counted, printable
@@ -87,7 +87,7 @@ def write_in_thread() -> None:
     try:
         sys.stderr.writer.start()
     except RuntimeError as error:
-        raise StartError(f"no thread for the log: {error}: raise the limit of processes") from None
+        raise StartError(f"no thread for the log: {limit_reached(error) or error}") from None
 
 
 def _stderr_stream() -> LineStream:
@@ -253,6 +253,10 @@ class _LineHandler(logging.Handler):
             self.handleError(record)
             return
         self._writer.put(text)
+
+    def flush(self) -> None:
+        """Wait a moment for the last lines to be taken: the process is about to end."""
+        self._writer.finish()
 
 
 def _connected(path: str) -> socket.socket:

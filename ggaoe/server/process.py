@@ -9,19 +9,24 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import resource
+import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
-from ggaoe.errors import StartError
+from ggaoe.errors import StartError, limit_reached
 from ggaoe.server.lines import LineStream
 
 MESSAGE_BYTES_MAX = 1 << 16
+OPEN_FILES_MIN = 64
+"""A daemon with a device and an interface has some 20."""
 PID_FILE_BYTES_MAX = 32
 PID_FILE_ATTEMPTS_MAX = 100
 
+_STDERR = 2
 _CAP_NET_RAW = 13  # linux/capability.h
 _READY = b"+"
 _FAILED = b"-"
@@ -68,6 +73,30 @@ class Readiness:
                 os.close(fd)
 
 
+def take_over() -> None:
+    """Make a process of our own of what the starting one has handed down. To be called before we
+    open anything.
+
+    Files beyond the standard streams are closed: a lock that the starting script holds would
+    otherwise last as long as the daemon, and no confinement would hold for them. A service
+    manager's sockets (LISTEN_FDS) are none that we use. Signals that were blocked are no longer.
+    StartError where too few files can be open."""
+    with suppress(OSError):
+        for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - as short as it can be
+            if int(name) > _STDERR:
+                with suppress(OSError):
+                    os.close(int(name))
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < OPEN_FILES_MIN:
+        raise StartError(
+            f"the limit of open files is {hard}, and at least {OPEN_FILES_MIN} are needed: "
+            f"raise it (ulimit -n, LimitNOFILE= in a unit)"
+        )
+    with suppress(OSError, ValueError):  # many devices need more than the customary 1024
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def daemonise() -> Readiness:
     """Go on in a process of its own session, in the directory /, without stdin and stdout.
 
@@ -83,8 +112,12 @@ def daemonise() -> Readiness:
         os._exit(_outcome(child, reading))
     os.close(reading)
     os.setsid()
-    if _fork():  # only the leader of a session could be given a terminal again
-        os._exit(0)
+    try:
+        if _fork():  # only the leader of a session could be given a terminal again
+            os._exit(0)
+    except StartError as error:
+        Readiness(writing).failed(str(error))
+        os._exit(1)
     os.chdir("/")
     _to_null(sys.stdin)
     _to_null(sys.stdout)
@@ -95,13 +128,15 @@ def _fork() -> int:
     try:
         return os.fork()
     except OSError as error:
-        raise StartError(f"cannot go to the background: {error.strerror}") from None
+        reason = limit_reached(error) or error.strerror
+        raise StartError(f"cannot go to the background: {reason}") from None
 
 
 def _outcome(child: int, reading: int) -> int:
     """Exit status of the command; `child` ends as soon as it has forked."""
     try:
-        os.waitpid(child, 0)
+        with suppress(ChildProcessError):  # where SIGCHLD is ignored
+            os.waitpid(child, 0)
         with os.fdopen(reading, "rb") as pipe:
             message = pipe.read(MESSAGE_BYTES_MAX)
     except KeyboardInterrupt:

@@ -131,8 +131,9 @@ def stopping(daemon: Daemon) -> Iterator[Future[Outcome]]:
 
 def test_a_start_does_not_make_a_stop_forget_what_is_unfinished(scene: Scene, engine: str) -> None:
     with hanging(scene, engine) as (daemon, slow), stopping(daemon):
-        daemon.ask("start", "disk")
-        assert rows(daemon)["disk"][0] == "waiting"
+        started = daemon.ctl("start", "disk")
+        assert (started.status, rows(daemon)["disk"][0]) == (4, "waiting")
+        assert f"disk waits: {daemon.listed('disk')['reason']}\n" in started.stderr
         with stopping(daemon) as second:
             assert daemon.listed("disk")["reason"].startswith(UNFINISHED)
             slow.release()
@@ -145,7 +146,7 @@ def test_a_start_does_not_make_a_stop_forget_what_is_unfinished(scene: Scene, en
 def test_who_stops_is_told_that_somebody_has_started_again(scene: Scene, engine: str) -> None:
     with hanging(scene, engine) as (daemon, slow):
         with stopping(daemon) as stopped:
-            daemon.ask("start", "disk")
+            daemon.ctl("start", "disk")
             slow.release()
         assert (stopped.result().status, stopped.result().json["stopped"]) == (4, [])
         assert "disk: was started again meanwhile" in stopped.result().stderr

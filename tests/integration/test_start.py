@@ -211,6 +211,7 @@ def test_in_the_background_it_is_detached_and_stops_on_sigterm(scene: Scene) -> 
 def test_sigint_stops_it_like_sigterm(scene: Scene) -> None:
     scene.disk()
     daemon = scene.daemon(DISK)
+    daemon.wrapper = ("env", "--default-signal=INT")  # a test run in the background ignores it
     daemon.start()
     daemon.running.signal(signal.SIGINT)
     assert daemon.running.wait() == 0

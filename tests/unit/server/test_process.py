@@ -111,6 +111,8 @@ def test_a_start_that_was_interrupted_is_given_up(tmp_path: Path) -> None:
     fifo, report = tmp_path / "fifo", tmp_path / "report"
     os.mkfifo(fifo)
     code = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a test run behind a script
 readiness = daemonise()
 open(sys.argv[1]).read()
 try:
