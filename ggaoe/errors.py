@@ -30,7 +30,8 @@ class Problem(NamedTuple):
         kind = "warning: " if self.warning else ""
         if self.line == 0:
             return f"{self.file}: {kind}{self.message}"
-        return f"{self.file}:{self.line}:{self.column}: {kind}{self.message}"
+        column = f":{self.column}" if self.column else ""
+        return f"{self.file}:{self.line}{column}: {kind}{self.message}"
 
 
 class ConfigError(GgaoeError):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import logging
 import os
 import pwd
@@ -22,16 +21,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ggaoe import __version__
-from ggaoe.cli import doctor, ggaoectl, output
+from ggaoe.cli import check, doctor, output
 from ggaoe.cli.importing import add_import_parser
 from ggaoe.cli.tools import add_tool_parsers
 from ggaoe.cli.vblade import SOURCE, StartLine, add_vblade_parser, mapping_of
-from ggaoe.config import Config, as_mapping, effective, from_mapping, load
+from ggaoe.config import Config, from_mapping, load
 from ggaoe.config.sections import FIXED, is_device_name
-from ggaoe.errors import ConfigError, GgaoeError, StartError, limit_reached
+from ggaoe.errors import GgaoeError, StartError, limit_reached
 from ggaoe.files import give
 from ggaoe.server.process import Readiness
-from ggaoe.units import parse_size_bytes, printable
+from ggaoe.units import parse_size_bytes
 
 if TYPE_CHECKING:
     from ggaoe.server.app import Daemon
@@ -81,24 +80,7 @@ def command_parser() -> argparse.ArgumentParser:
     )
     _add_daemon_options(parser)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    check = commands.add_parser("check", help="check a configuration file, and do nothing else")
-    check.add_argument(
-        "-c",
-        "--config",
-        type=Path,
-        default=DEFAULT_CONFIG,
-        metavar="FILE",
-        help=f"configuration to check (default {DEFAULT_CONFIG})",
-    )
-    check.add_argument(
-        "--effective", action="store_true", help="print every value in force, and where it is from"
-    )
-    text = "say what a reload of this file would do to the running daemon"
-    check.add_argument("--diff", action="store_true", help=text)
-    text = "control socket of the daemon, whatever the file says"
-    check.add_argument("--socket", type=Path, metavar="PATH", help=text)
-    check.add_argument("--json", action="store_true", help="with --diff: as JSON")
-    check.set_defaults(run=_check)
+    check.add_parser(commands, DEFAULT_CONFIG)
     doctor.add_parser(commands, DEFAULT_CONFIG)
     _add_export_parser(commands)
     add_vblade_parser(commands, _run_vblade)
@@ -177,42 +159,6 @@ def _size(text: str) -> int:
         return parse_size_bytes(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
-
-
-# --- check -------------------------------------------------------------------------------------
-
-
-def _check(options: argparse.Namespace) -> int:
-    try:
-        config = load(options.config)
-    except ConfigError as error:
-        for problem in error.problems:
-            print(problem, file=sys.stderr)
-        return 1
-    for warning in config.warnings:
-        print(warning, file=sys.stderr)
-    if options.effective:
-        section = None
-        for row in effective(config):
-            if row.section != section:
-                print(f"{'' if section is None else chr(10)}[{row.section}]")
-                section = row.section
-            print(f"{row.key} = {row.value}  # {row.origin}")
-    return _diff(options, config) if options.diff else 0
-
-
-def _diff(options: argparse.Namespace, config: Config) -> int:
-    """Ask the daemon, which knows what is in force, changes that are in no file included."""
-    settings = as_mapping(config)
-    source = str(options.config.absolute())
-    result = ggaoectl.ask(
-        options.socket or config.control_socket, "diff", {"settings": settings, "source": source}
-    )
-    if options.json:
-        print(json.dumps(result, indent=2))
-    else:
-        print("\n".join(map(printable, result["changes"] or ["no changes"])))
-    return 0
 
 
 # --- daemon ------------------------------------------------------------------------------------

@@ -158,14 +158,19 @@ class _Builder:
         except ValueError as error:
             self.problems.error(item, f"{error}{_comment_hint(entry)}")
             return
-        if hint := _comment_hint(entry):
-            self.problems.warn(item, f"the value of {option.key} holds a '#'{hint}")
+        if mark := _comment_mark(entry):
+            text = f"the value of {option.key} holds a '{mark}'{_comment_hint(entry)}"
+            self.problems.warn(item, text)
         if option.raised and value == option.raised[0]:
             value = int(option.low)
             text = f"{option.key} = {option.raised[0]} is taken as {value}: {option.raised[1]}"
             self.problems.warn(entry.value_place, text)
         if isinstance(value, Path):
+            is_plain = not str(value).startswith("~") and "$" not in str(value)
             value = self.sections.path_of(entry, value)
+            if not is_plain:
+                text = f"'~' and '$' stand for nothing here: {option.key} is {value}"
+                self.problems.warn(item, f"{text}: write the whole path")
         settings[option.key] = Setting(value, self._origin(entry))
 
     def _items(self, entry: Entry) -> list[Item]:
@@ -392,6 +397,11 @@ def _nobody(lists: Sequence[Rules]) -> bool:
 
 def _comment_hint(entry: Entry) -> str:
     """Advice for the likeliest slip of key files: a comment behind a value."""
-    if isinstance(entry, keyfile.KeyfileEntry) and (" #" in entry.raw or "\t#" in entry.raw):
-        return " (a comment needs a line of its own: move the '#…' away)"
-    return ""
+    mark = _comment_mark(entry)
+    return f" (a comment needs a line of its own: move the '{mark}…' away)" if mark else ""
+
+
+def _comment_mark(entry: Entry) -> str:
+    """What seems to begin a comment behind a value, or nothing."""
+    raw = entry.raw if isinstance(entry, keyfile.KeyfileEntry) else ""
+    return next((mark for mark in "#;" if f" {mark}" in raw or f"\t{mark}" in raw), "")

@@ -51,11 +51,12 @@ class Kind(Enum):
     UUID = "UUID as blkid prints it"
     USER = "name of a user of this system"
     PATTERNS = "list of glob patterns"
+    INTERFACES = "list of interfaces, by name or glob pattern"
     MEMBERS = "list of access lists, MAC addresses and names of /etc/ethers"
     RULES = "rules (see above)"
 
 
-LISTS = frozenset({Kind.PATTERNS, Kind.MEMBERS, Kind.RULES})
+LISTS = frozenset({Kind.PATTERNS, Kind.INTERFACES, Kind.MEMBERS, Kind.RULES})
 MEMBERS = frozenset({Kind.MEMBERS, Kind.RULES})
 
 
@@ -283,7 +284,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "interfaces",
         EVERYWHERE,
-        Kind.PATTERNS,
+        Kind.INTERFACES,
         (),
         "live",
         "Network interfaces that serve the device.",

@@ -169,6 +169,17 @@ def _user(option: Option, item: Item) -> str:
     return text
 
 
+def _interface(option: Option, item: Item) -> str:
+    """A name of interfaces, or a pattern. Linux permits quotes in names, and nobody means them."""
+    text = _text(option, item)
+    if any(character.isspace() or character in "\"';/" for character in text):
+        raise ValueError(
+            f"{quoted(text)} is not the name of an interface: separate names by commas, and write "
+            f"them without quotes"
+        )
+    return text
+
+
 def _text(option: Option, item: Item) -> str:
     if not isinstance(item.value, str):
         raise ValueError(
@@ -195,6 +206,7 @@ _READERS: dict[Kind, Callable[[Option, Item], Value]] = {
     Kind.UUID: _uuid,
     Kind.USER: _user,
     Kind.PATTERNS: _text,
+    Kind.INTERFACES: _interface,
     Kind.MEMBERS: _text,
     Kind.RULES: _text,
 }

@@ -295,9 +295,95 @@ def test_an_export_waits_for_its_file_when_told_to(scene: Scene) -> None:
 
 
 @pytest.mark.one_engine
-def test_check_says_nothing_about_a_good_file(scene: Scene) -> None:
+def test_check_of_a_good_file_is_one_line(scene: Scene) -> None:
+    scene.disk()
     daemon = scene.daemon(DISK)
-    assert scene.ggaoe("check", "-c", daemon.config) == Outcome(0, "", "")
+    outcome = scene.ggaoe("check", "-c", daemon.config)
+    assert outcome == Outcome(0, "ok: 1 device on 1 interface\n", "")
+    found = scene.ggaoe("check", "-c", daemon.config, "--json").json
+    assert found == {"version": 1, "devices": 1, "interfaces": 1, "ok": True, "problems": []}
+
+
+def nothing(scene: Scene) -> tuple[str, str]:
+    return "", "warning: no device is configured: nothing is exported"
+
+
+def nobodys_user(scene: Scene) -> tuple[str, str]:
+    return f"[defaults]\nuser = nosuch\n{DISK}", ": user nosuch does not exist: create it ("
+
+
+def no_state_directory(scene: Scene) -> tuple[str, str]:
+    text = f"directory {scene.directory}/state does not exist: create it"
+    (scene.directory / "state").rmdir()
+    return DISK, f": {text}"
+
+
+def no_file(scene: Scene) -> tuple[str, str]:
+    text = f"warning: {scene.directory}/none does not exist now: device [disk] waits for it"
+    return device(path="none"), f": {text}"
+
+
+def directory(scene: Scene) -> tuple[str, str]:
+    return device(path="state"), f"{scene.directory}/state is a directory: name a file or"
+
+
+def character_device(scene: Scene) -> tuple[str, str]:
+    return device(path="/dev/null"), "/dev/null is a character device: name a file or"
+
+
+def empty_file(scene: Scene) -> tuple[str, str]:
+    scene.disk("empty", 0)
+    text = f"warning: {scene.directory}/empty has 0 bytes: device [disk] waits for more"
+    return device(path="empty"), f": {text}"
+
+
+def no_interface(scene: Scene) -> tuple[str, str]:
+    return device(interfaces="eth9"), "warning: interface eth9 does not exist now"
+
+
+@pytest.mark.one_engine
+@pytest.mark.parametrize(
+    "lack",
+    [
+        *(nothing, nobodys_user, no_state_directory, no_file),
+        *(directory, character_device, empty_file, no_interface),
+    ],
+)
+def test_check_tells_what_this_machine_lacks(
+    scene: Scene, lack: Callable[[Scene], tuple[str, str]]
+) -> None:
+    """With its place; what may be there later is a warning."""
+    scene.disk()
+    daemon = scene.daemon()
+    sections, text = lack(scene)
+    daemon.configure(sections)
+    outcome = scene.ggaoe("check", "-c", daemon.config)
+    (line,) = outcome.stderr.splitlines()
+    assert line.startswith(f"{daemon.config}:")
+    assert text in line
+    is_warning = "warning: " in text
+    assert (outcome.status, outcome.stdout.startswith("ok: ")) == (int(not is_warning), is_warning)
+    shown = scene.ggaoe("check", "-c", daemon.config, "--json").json
+    (problem,) = shown["problems"]
+    assert (shown["ok"], problem["warning"]) == (is_warning, is_warning)
+    assert problem["message"] in line
+
+
+@pytest.mark.one_engine
+def test_check_is_json_whatever_it_finds(scene: Scene) -> None:
+    scene.disk()
+    daemon = scene.daemon(device(slot=300))
+    wrong = scene.ggaoe("check", "-c", daemon.config, "--json")
+    assert (wrong.status, wrong.stderr) == (1, "")
+    (problem,) = wrong.json["problems"]
+    assert (problem["file"], problem["warning"]) == (str(daemon.config), False)
+    assert "300 is out of range" in problem["message"]
+    daemon.configure(DISK)
+    alone = scene.ggaoe("check", "-c", daemon.config, "--diff", "--effective", "--json")
+    assert (alone.status, alone.json["ok"], alone.json["problems"]) == (1, False, [])
+    assert "cannot reach the daemon" in alone.json["error"]
+    rows = {(row["section"], row["key"]): row["value"] for row in alone.json["effective"]}
+    assert rows["devices.disk", "slot"] == "1"
 
 
 @pytest.mark.one_engine
@@ -329,6 +415,7 @@ def test_check_tells_every_problem(scene: Scene) -> None:
 @pytest.mark.one_engine
 def test_check_needs_no_privilege_and_touches_nothing(scene: Scene) -> None:
     requires_program("setpriv")
+    scene.disk()
     daemon = scene.daemon(device(interfaces="eth9"))
     before = sorted(scene.directory.iterdir())
     done = subprocess.run(

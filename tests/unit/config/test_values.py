@@ -135,15 +135,32 @@ def test_queue_length_of_one_becomes_two_with_a_warning():
     ]
 
 
-def test_hash_in_a_path_is_taken_with_a_warning(problems):
-    text = DEVICE.replace("/x", "/x #1")
-    assert parse(text, "f").devices["d"].path == Path("/x #1")
+@pytest.mark.parametrize("mark", "#;")
+def test_comment_behind_a_path_is_taken_with_a_warning(problems, mark):
+    text = DEVICE.replace("/x", f"/x {mark}1")
+    assert parse(text, "f").devices["d"].path == Path(f"/x {mark}1")
     assert problems(text) == [
         (
-            "2:8: warning: the value of path holds a '#' (a comment needs a line of its own: move "
-            "the '#…' away)"
+            f"2:8: warning: the value of path holds a '{mark}' (a comment needs a line of its own: "
+            f"move the '{mark}…' away)"
         )
     ]
+
+
+@pytest.mark.parametrize("path", ["~/disk.img", "$HOME/disk.img", "/srv/$NAME"])
+def test_what_a_shell_would_expand_is_taken_with_a_warning(problems, path):
+    text = DEVICE.replace("/x", path)
+    (problem,) = problems(text)
+    taken = parse(text, "f").devices["d"].path
+    expected = f"2:8: warning: '~' and '$' stand for nothing here: path is {taken}: write the whole"
+    assert problem.startswith(expected)
+
+
+@pytest.mark.parametrize("value", ['"eth1"', "'eth1'", "eth1 eth2", "eth1; eth2", "a/b"])
+def test_interfaces_in_another_syntax_are_errors(problems, value):
+    (problem,) = problems(f"{DEVICE}interfaces = {value}")
+    assert problem.startswith("5:14: ")
+    assert "is not the name of an interface: separate names by commas, and write them" in problem
 
 
 @pytest.mark.parametrize(
