@@ -147,7 +147,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if verb.name == "events" and not arguments.recent:
         return _events(arguments, path)
     if verb.name == "reload":
-        result = call("reload", dry_run=arguments.dry_run)
+        result = call("reload", dry_run=arguments.dry_run, force=arguments.force)
     elif verb.name in changing.NAMES:
         result = changing.run(verb.name, arguments, call)
     elif verb.name == "why":
@@ -529,6 +529,8 @@ def command_parser() -> argparse.ArgumentParser:
         elif verb.name == "reload":
             text = "only tell what would change"
             one.add_argument("--dry-run", action="store_true", help=text)
+            text = "even if it takes away all devices, or one that has been used in the last 5 min"
+            one.add_argument("--force", action="store_true", help=text)
         elif verb.names != "none":
             if verb.name == "trace":
                 text = f"how long, in seconds, or a number with ms, s, min ({TRACE_S:g} if none)"

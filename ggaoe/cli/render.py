@@ -108,7 +108,11 @@ def changed(result: Result, colour: bool) -> list[str]:
     lines += [f"written to {printable(file)}" for file in result.get("files", ())]
     if not lines:
         return ["no changes"]
-    return lines if result["applied"] else [*lines, "nothing of this was applied"]
+    if not result["applied"]:
+        return [*lines, "nothing of this was applied"]
+    if not result.get("saved", True):
+        lines.append("not saved: the next reload takes it back (--persist saves it)")
+    return lines
 
 
 def events(result: Result | Sequence[Result], colour: bool) -> list[str]:

@@ -178,9 +178,7 @@ class _Reader:
         try:
             found = expand(name)
         except OSError as error:
-            advice = _INCLUDE_ADVICE.get(type(error), "check the directory")
-            text = f"{fixed_part(name)} cannot be searched: {error.strerror}; {advice}"
-            self.problems.error(item, text)
+            self.problems.error(item, unsearchable(fixed_part(name), error))
             return
         for one in found:
             # What a pattern matches beside what is meant is left out: the file that it stands in,
@@ -228,6 +226,21 @@ def expand(pattern: str) -> list[str]:
     with suppress(FileNotFoundError, NotADirectoryError):
         os.scandir(fixed_part(pattern)).close()
     return sorted(glob.iglob(pattern))  # noqa: PTH207 - Path.glob finds hidden files, too
+
+
+def unsearchable(directory: Path, error: OSError) -> str:
+    """Why a directory cannot be searched, and what to do."""
+    advice = "check the directory"
+    if isinstance(error, PermissionError):
+        advice = "give access"
+        with suppress(NotImplementedError):
+            if os.access(directory, os.R_OK | os.X_OK, effective_ids=True):
+                # Its owner and mode permit it: something else does not, as of the start.
+                advice = (
+                    "the daemon was confined (Landlock) without it: restart the daemon, hosts wait "
+                    "meanwhile"
+                )
+    return f"{directory} cannot be searched: {error.strerror}; {advice}"
 
 
 def fixed_part(pattern: str) -> Path:

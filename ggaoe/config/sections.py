@@ -15,7 +15,7 @@ from urllib.parse import quote
 from ggaoe.config import schema
 from ggaoe.config.document import Entry, Problems, Section, near, nearest, quoted, written
 from ggaoe.config.overlay import Overlay, Overlays
-from ggaoe.config.read import Document, fixed_part, pattern_in
+from ggaoe.config.read import Document, fixed_part, pattern_in, unsearchable
 from ggaoe.config.schema import Place
 from ggaoe.config.slots import SLOT_MAX
 from ggaoe.config.toml import TomlEntry
@@ -216,9 +216,8 @@ class Sections:
         try:
             matched = self._document.matches(str(pattern))
         except OSError as error:
-            text = f"{fixed_part(str(pattern))} cannot be searched: {error.strerror}"
-            advice = "give access; a daemon that was confined without it has to be restarted"
-            self.problems.error(entry.value_place, f"{text}: {advice}")
+            text = unsearchable(fixed_part(str(pattern)), error)
+            self.problems.error(entry.value_place, text)
             return []
         volumes = self._distinct(entry, matched, explicit)
         if len(volumes) > SLOT_MAX + 1:

@@ -29,7 +29,7 @@ from ggaoe.events import Event, about
 from ggaoe.proto.frame import Header
 from ggaoe.server import logs
 from ggaoe.server.advertise import Advertiser
-from ggaoe.server.changes import Changes
+from ggaoe.server.changes import Changes, losses_of
 from ggaoe.server.confine import Confinement, confine, limits_of
 from ggaoe.server.control import REFUSED, ControlServer
 from ggaoe.server.events import Events
@@ -394,22 +394,26 @@ class Daemon:
 
     # --- reload ----------------------------------------------------------------------------
 
-    async def reload(self, *, dry_run: bool = False) -> ReloadPlan:
+    async def reload(self, *, dry_run: bool = False, force: bool = False) -> ReloadPlan:
         """Read the file again and change what differs; raises ConfigError, and then nothing has
-        changed. Devices that the difference does not name do not notice."""
+        changed. Devices that the difference does not name do not notice. What takes away disks that
+        are used, or all of them, is refused without `force`."""
         if self.source is None:
             raise ControlError(REFUSED, "there is no configuration file to read again")
         async with self.changing:
             if dry_run:
                 return await self._plan(self.source)
-            return await self.read_again(self.source)
+            return await self.read_again(self.source, force=force)
 
-    async def read_again(self, source: Path) -> ReloadPlan:
+    async def read_again(self, source: Path, *, force: bool) -> ReloadPlan:
         """A reload; `changing` is held."""
         self._manager.reloading()
         refusal = ""
         try:
             plan = await self._plan(source)
+            if not force and (losses := losses_of(self, plan)):
+                text = f"{'; '.join(losses)}: 'ggaoectl reload --force' does it all the same"
+                raise ControlError(REFUSED, text)
             await self.apply(plan)
             self.filed = self.config
             self.reads += 1

@@ -9,15 +9,18 @@ that was read last, and the difference is applied as that of a reload. The file 
 from __future__ import annotations
 
 import asyncio
+import os
+import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ggaoe.backend.file import open_file
-from ggaoe.config import Config, Edit, ReloadPlan, diff, edit, from_mapping, keyfile
+from ggaoe.backend.file import examine, open_file
+from ggaoe.backend.workers import in_thread
+from ggaoe.config import Config, DeviceConfig, Edit, ReloadPlan, diff, edit, from_mapping, keyfile
 from ggaoe.config.document import near
-from ggaoe.config.read import ETHERS, load_hosts
+from ggaoe.config.read import ETHERS, load_hosts, unsearchable
 from ggaoe.errors import BackendError, ConfigError, ControlError
 from ggaoe.proto.frame import SECTOR_BYTES
 from ggaoe.server.control import (
@@ -28,14 +31,18 @@ from ggaoe.server.control import (
     Params,
     flag,
     select,
+    string_list,
 )
 from ggaoe.server.export import FIRST_ATTEMPT_TIMEOUT_S, State, file_spec_of
-from ggaoe.units import format_size
+from ggaoe.units import format_mac, format_size
 
 if TYPE_CHECKING:
     from ggaoe.server.app import Daemon
 
 Json = dict[str, object]
+
+ACTIVE_S = 300.0
+"""An initiator that has read or written in this time misses a device that is removed."""
 
 
 def waits(daemon: Daemon, plan: ReloadPlan) -> list[str]:
@@ -47,6 +54,49 @@ def waits(daemon: Daemon, plan: ReloadPlan) -> list[str]:
     return waiting + [f"{name}: {reason}" for name, reason in removed.items() if reason]
 
 
+def losses_of(daemon: Daemon, plan: ReloadPlan) -> list[str]:
+    """Why initiators would miss what a plan removes; nothing where none would."""
+    removed = [device for device in plan.removed if device.name in daemon.exports]
+    if len(plan.removed) == len(plan.old.devices) > 0 and not plan.added:
+        return [f"all of the devices would be removed ({len(plan.removed)})"]
+    found = []
+    for device in removed:
+        initiators = daemon.exports[device.name].device.initiators
+        for mac, counters in initiators.items():
+            age_s = time.monotonic() - counters.last_seen_s
+            if age_s < ACTIVE_S and counters.read_requests + counters.write_requests > 0:
+                used = f"{format_mac(mac)} used {device.name} ({device.address})"
+                found.append(f"{used} {age_s:.0f} s ago, and it would be removed")
+                break
+    return found
+
+
+async def foreseen(daemon: Daemon, plan: ReloadPlan) -> list[str]:
+    """Which of the devices that `plan` adds or gives another file would wait, and why: each file is
+    looked at as the daemon can see it now."""
+    concerned = [device for device in plan.added if device.auto]
+    for change in plan.changed:
+        keys = {option.key for option in change.options}
+        if change.name in daemon.exports and keys & {"path", "uuid", "read-only"}:
+            concerned.append(change.new)
+    looks = {device.name: _look(daemon, device) for device in concerned}
+    reasons = await asyncio.gather(*looks.values())
+    return [f"{name} would wait: {why}" for name, why in zip(looks, reasons, strict=True) if why]
+
+
+async def _look(daemon: Daemon, device: DeviceConfig) -> str | None:
+    """Why a device cannot be opened; nothing where it can, as far as can be seen."""
+    confinement = daemon.confinement
+    try:
+        async with asyncio.timeout(FIRST_ATTEMPT_TIMEOUT_S):
+            await in_thread(lambda: examine(file_spec_of(device)))
+    except TimeoutError:
+        return "the store does not answer"
+    except BackendError as error:
+        return confinement.explain(device, error) if confinement else str(error)
+    return confinement.why_closed(device) if confinement else None
+
+
 def _waiting(daemon: Daemon, names: Collection[str]) -> dict[str, str]:
     """Why those of the devices `names` wait that do."""
     return {
@@ -54,6 +104,11 @@ def _waiting(daemon: Daemon, names: Collection[str]) -> dict[str, str]:
         for name, export in daemon.exports.items()
         if name in names and export.state is State.WAITING
     }
+
+
+_BACKING = frozenset({"path", "uuid"})
+SEARCHED_MAX = 1000
+"""Directories of one request in which the daemon tries to look."""
 
 
 class Changes:
@@ -81,8 +136,9 @@ class Changes:
         return await self._change(params, [change])
 
     async def _set(self, params: Params) -> Json:
-        change = Edit("set", _text(params, "name"), _options(params))
-        return await self._change(params, [change])
+        name, options = _text(params, "name"), _options(params)
+        change = Edit("set", name, options)
+        return await self._change(params, [change], name if options.keys() & _BACKING else None)
 
     async def _remove(self, params: Params) -> Json:
         if self._is_read_meanwhile(params):
@@ -91,13 +147,18 @@ class Changes:
         result = await self._change(params, [Edit("remove", name) for name in names])
         return {**result, **({"missing": missing} if missing else {})}
 
-    async def _change(self, params: Params, changes: Sequence[Edit]) -> Json:
+    async def _change(
+        self, params: Params, changes: Sequence[Edit], opened: str | None = None
+    ) -> Json:
+        """Carry out changes; with `opened` the backing that this device gets has to be there."""
         daemon = self._daemon
         async with daemon.changing:
             if self._is_read_meanwhile(params) and daemon.source is not None:
-                plan = await daemon.read_again(daemon.source)
+                plan = await daemon.read_again(daemon.source, force=True)
             else:
                 plan, filed = await self._planned(params, changes)
+                if opened is not None and opened in plan.config.devices and plan.changed:
+                    await self._check_backing(opened, plan.config, force=False)
                 if not flag(params, "dry_run"):
                     await self._carry_out(plan, filed)
         return self._answer(params, plan)
@@ -120,7 +181,16 @@ class Changes:
             "plan": plan.facts(),
             "warnings": [*warnings, *waits(self._daemon, plan)],
             "reads": self._daemon.reads,
+            "saved": self._is_saved(plan),
         }
+
+    def _is_saved(self, plan: ReloadPlan) -> bool:
+        """Whether a reload would keep the changes of `plan`, which are in force."""
+        lines, devices = unsaved(self._daemon)
+        names = {device.name for device in (*plan.added, *plan.removed)}
+        names.update(change.name for change in plan.changed)
+        is_lost = bool(names.intersection(devices) if names else lines)
+        return self._daemon.source is None or not is_lost
 
     async def _planned(
         self, params: Params, changes: Sequence[Edit]
@@ -165,11 +235,11 @@ class Changes:
             async with asyncio.timeout(FIRST_ATTEMPT_TIMEOUT_S):  # others wait to change something
                 backend = await open_file(file_spec_of(device))
         except TimeoutError:
-            text = f"nothing was swapped: {device.path}: the store does not answer"
+            text = f"nothing was changed: {device.path}: the store does not answer"
             raise ControlError(REFUSED, text) from None
         except BackendError as error:
             why = daemon.confinement.explain(device, error) if daemon.confinement else str(error)
-            raise ControlError(REFUSED, f"nothing was swapped: {why}") from None
+            raise ControlError(REFUSED, f"nothing was changed: {why}") from None
         new_bytes = backend.size_bytes
         await backend.close()
         export = daemon.exports.get(name)
@@ -178,9 +248,9 @@ class Changes:
             return
         raise ControlError(
             REFUSED,
-            f"nothing was swapped: {device.path} has {format_size(new_bytes)}, and hosts know "
+            f"nothing was changed: {device.path} has {format_size(new_bytes)}, and hosts know "
             f"{name} with {format_size(size_sectors * SECTOR_BYTES)}: what is beyond would be "
-            f"gone for them; --force swaps all the same",
+            f"gone for them; 'ggaoectl swap --force' does it all the same",
         )
 
     async def _start(self, params: Params) -> Json:
@@ -234,7 +304,27 @@ class Changes:
                 from_mapping, settings, source, hosts=hosts, state_directory=directory
             )
             plan = diff(self._daemon.config, new).reopening(await self._daemon.replaced())
-        return {"changes": plan.lines(), "plan": plan.facts()}
+        warnings = [*await _unsearchable(string_list(params, "searched"))]
+        warnings += [f"needs --force: {why}" for why in losses_of(self._daemon, plan)]
+        warnings += await foreseen(self._daemon, plan)
+        return {"changes": plan.lines(), "plan": plan.facts(), "warnings": warnings}
+
+
+async def _unsearchable(directories: Sequence[str]) -> list[str]:
+    """Those in which a reload could not look for files, and would therefore be refused."""
+
+    def look() -> list[str]:
+        found = []
+        for directory in directories[:SEARCHED_MAX]:
+            try:
+                os.scandir(directory).close()
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError as error:
+                found.append(f"a reload would be refused: {unsearchable(Path(directory), error)}")
+        return found
+
+    return await in_thread(look)
 
 
 def _in_file(filed: Config, changes: Sequence[Edit], directory: Path) -> Config:

@@ -140,6 +140,18 @@ class Confinement:
             if reason and reason != OFF:
                 _log.warning("no %s: %s", what, reason)
 
+    def why_closed(self, config: DeviceConfig) -> str | None:
+        """Why a device whose file can be read cannot be opened all the same; None where it can."""
+        wanted = _wanted(config)
+        if config.path is None or capabilities.may(config.path, _mode(config)):
+            restriction = self.restriction
+            path = config.path or DEVICES
+            if restriction is None or restriction.permits(path, wanted):
+                return None
+        error = GgaoeError(f"{config.path}: {os.strerror(errno.EACCES)}")
+        error.__cause__ = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return self.explain(config, error)
+
     def explain(self, config: DeviceConfig, error: GgaoeError) -> str:
         """Why a device cannot be opened, and what to do, where the confinement is the cause."""
         restriction = self.restriction
@@ -151,7 +163,7 @@ class Confinement:
         path = config.path or Path(str(cause.filename))
         closed = _closed_directory(path)
         if closed is None and restriction is not None:
-            wanted = Right.READ_FILE if config.read_only else Right.READ_FILE | Right.WRITE_FILE
+            wanted = _wanted(config)
             named = restriction.names.get(_place_of(path), Right(0))
             if wanted & named != wanted and not restriction.permits(path, wanted):
                 return _outside(str(path), _place_of(path))
@@ -263,6 +275,11 @@ def _rules_of_stores(limits: Limits) -> Iterator[tuple[Path, Right]]:
 def _mode(device: DeviceConfig) -> int:
     """How the device's file is opened, for access(2)."""
     return os.R_OK if device.read_only else os.R_OK | os.W_OK
+
+
+def _wanted(device: DeviceConfig) -> Right:
+    """The same, for a rule."""
+    return Right.READ_FILE if device.read_only else Right.READ_FILE | Right.WRITE_FILE
 
 
 def _use(read_only: bool) -> Right:

@@ -27,7 +27,7 @@ from ggaoe.proto.rules import EVERYBODY, Rules
 from ggaoe.proto.target import Finding, Refusal, TargetState
 from ggaoe.proto.words import words
 from ggaoe.sched.throttle import Limits
-from ggaoe.server.changes import unsaved, waits
+from ggaoe.server.changes import foreseen, losses_of, unsaved, waits
 from ggaoe.server.control import (
     INVALID_PARAMS,
     PROTOCOL_VERSION,
@@ -172,12 +172,17 @@ class Verbs:
 
     async def _reload(self, params: Params) -> Json:
         dry_run = flag(params, "dry_run")
-        plan = await self._daemon.reload(dry_run=dry_run)
+        plan = await self._daemon.reload(dry_run=dry_run, force=flag(params, "force"))
+        if dry_run:
+            warnings = [f"needs --force: {why}" for why in losses_of(self._daemon, plan)]
+            warnings += await foreseen(self._daemon, plan)
+        else:
+            warnings = waits(self._daemon, plan)
         return {
             "applied": not dry_run,
             "changes": plan.lines(),
             "plan": plan.facts(),
-            "warnings": [*map(str, plan.config.warnings), *waits(self._daemon, plan)],
+            "warnings": [*map(str, plan.config.warnings), *warnings],
         }
 
     async def _list(self, params: Params) -> Json:

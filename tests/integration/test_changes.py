@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from integration.scene import (
     DISK_BYTES,
     DISK_SECTORS,
     GGAOE,
+    MIB,
     Daemon,
     Outcome,
     Scene,
@@ -266,7 +268,8 @@ def test_relative_path_starts_where_ggaoectl_runs(scene: Scene) -> None:
         refused = daemon.ctl("add", "more", "path=nothing here", "shelf=0", "slot=2", "--dry-run")
         assert refused.status == 0
         added = daemon.ctl("add", "more", "path=nothing here", "shelf=0", "slot=2")
-        assert (added.status, added.stdout) == (0, "add more (e0.2)\n")
+        assert added.status == 0
+        assert added.stdout.startswith("add more (e0.2)\nnot saved: ")
         assert "more waits: " in added.stderr
         row = daemon.listed("more")
         assert row["path"] == f"{Path(__file__).parents[2]}/nothing here"
@@ -284,7 +287,7 @@ REFUSALS = [
     (("add", "new", "path=/x", "shelf=1"), 1, "device [new] has no slot: add it"),
     (("remove", "nothing*"), 1, "nothing matches 'nothing*'"),
     (("swap", "dsk", "/x"), 1, "there is no device 'dsk': did you mean 'disk'?"),
-    (("swap", "disk", "/nowhere"), 1, "nothing was swapped: /nowhere: No such file"),
+    (("swap", "disk", "/nowhere"), 1, "nothing was changed: /nowhere: No such file"),
 ]
 """What is asked for, the exit status, and a part of what is said."""
 
@@ -340,7 +343,7 @@ def test_swap_to_a_store_that_does_not_answer(scene: Scene) -> None:
         with leased(new):
             refused = daemon.ctl("swap", "disk", str(new))
             assert refused.status == 1
-            assert f"nothing was swapped: {new}: the store does not answer" in refused.stderr
+            assert f"nothing was changed: {new}: the store does not answer" in refused.stderr
             assert daemon.ask("set", "disk", "queue-length=9")["applied"]
         assert daemon.listed("disk")["path"] == f"{scene.directory}/disk"
 
@@ -550,8 +553,141 @@ def test_what_landlock_keeps_from_a_reload_is_said(scene: Scene, tmp_path_factor
             daemon.configure(device(), f"[defaults]\ninclude = {elsewhere}/{name}\n")
             refused = daemon.ctl("reload")
             assert refused.status == 1
-            assert "Permission denied; give access; a daemon that was confined" in refused.stderr
+            assert "Permission denied; " in refused.stderr
+            assert "restart" in refused.stderr
+            for told in (daemon.ctl("reload", "--dry-run"), check_diff(scene, daemon)):
+                assert (told.status, told.stdout) == (1, "")
+                assert refused.stderr.splitlines()[0] in told.stderr
         assert list(rows(daemon)) == ["disk"]
+
+
+def check_diff(scene: Scene, daemon: Daemon, *options: str) -> Outcome:
+    return scene.ggaoe("check", "-c", str(daemon.config), "--diff", *options)
+
+
+def test_a_dry_run_tells_what_the_confined_daemon_cannot_reach(
+    scene: Scene, engine: str, tmp_path_factory: Any
+) -> None:
+    """So does `check --diff`, of the daemon's file and of another one."""
+    disk = scene.disk()
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    shutil.copy(disk, elsewhere / "disk")
+    with scene.serving(engine, device()) as daemon:
+        if daemon.ask("show", "daemon")["daemon"]["landlock"]["reason"] is not None:
+            pytest.skip("no Landlock here")
+        outside = (device("outside", 2, path=elsewhere / "disk"), device("missing", 3))
+        template = f"[template vms]\npath = {elsewhere}/d*\nshelf = 1\n"
+        other = daemon.config.with_name("other.conf")
+        daemon.configure(engine, device(), *outside, template)
+        other.write_text(daemon.config.read_text())
+        told = scene.ggaoe("check", "-c", other, "--diff", "--socket", scene.directory / "ctl")
+        assert "add outside (e0.2)" in told.stdout
+        assert f"a reload would be refused: {elsewhere} cannot be searched: " in told.stderr
+        daemon.configure(engine, device(), *outside)
+        reload = daemon.ctl("reload", "--dry-run")
+        for seen in (told, reload, check_diff(scene, daemon)):
+            assert "outside would wait: " in seen.stderr
+            assert f"Landlock was set up at the start without {elsewhere}: restart" in seen.stderr
+            assert "missing would wait: " in seen.stderr
+        assert daemon.ask("reload")["applied"]
+        reasons = {name: daemon.listed(name)["reason"] for name in ("outside", "missing")}
+        for name, reason in reasons.items():
+            assert f"{name} would wait: {reason}\n" in reload.stderr
+
+
+def test_a_directory_of_includes_may_be_made_after_the_start(scene: Scene, engine: str) -> None:
+    for name in ("a", "b"):
+        scene.disk(name)
+    main = "[defaults]\ninclude = files/more/*.conf\n"
+    with scene.serving(engine, main, device("a")) as daemon:
+        assert daemon.ask("reload")["changes"] == []
+        files = scene.directory / "files" / "more"
+        files.mkdir(parents=True)
+        (files / "b.conf").write_text(device("b", 2, path="../../b"))
+        assert daemon.ask("reload")["changes"] == ["add b (e0.2)"]
+        assert rows(daemon)["b"] == ("serving", "e0.2")
+
+
+# --- what initiators would miss ----------------------------------------------------------------
+
+
+async def test_a_reload_that_takes_a_used_disk_away_has_to_be_forced(
+    scene: Scene, engine: str
+) -> None:
+    for name in ("disk", "idle", "more"):
+        scene.disk(name)
+    host = scene.host.mac("near0").hex(":")
+    filed = (engine, device(), device("idle", 2))
+    with scene.serving(*filed) as daemon:
+        added = daemon.ctl(
+            "add", "more", f"path={scene.directory}/more", "shelf=0", "slot=3", "queue-length=8"
+        )
+        assert added.stdout.endswith(
+            "not saved: the next reload takes it back (--persist saves it)\n"
+        )
+        async with scene.initiator() as initiator:
+            await (await initiator.open(0, 3)).write(0, b"x" * SECTOR_BYTES)
+            used = f"{host} used more (e0.3) "
+            assert f"needs --force: {used}" in daemon.ctl("reload", "--dry-run").stderr
+            assert f"needs --force: {used}" in check_diff(scene, daemon).stderr
+            refused = daemon.ctl("reload")
+            assert (refused.status, refused.stdout) == (1, "")
+            assert used in refused.stderr
+            assert "ggaoectl reload --force" in refused.stderr
+            daemon.hang_up()
+            assert f"reload refused: {used}" in daemon.log_text()
+            assert daemon.listed("more")["state"] == "serving"
+            daemon.configure(engine, device())  # nobody uses the other one
+            assert daemon.ask("remove", "more")["applied"]
+            assert daemon.ask("reload")["changes"] == ["remove idle (e0.2)"]
+
+
+def test_a_reload_that_takes_all_disks_away_has_to_be_forced(scene: Scene, engine: str) -> None:
+    for name in ("disk", "other"):
+        scene.disk(name)
+    with scene.serving(engine, device(), device("other", 2)) as daemon:
+        daemon.configure(engine)
+        text = "all of the devices would be removed (2)"
+        for refused in (daemon.ctl("reload"), daemon.ctl("reload", "--dry-run")):
+            assert text in refused.stderr
+        daemon.hang_up()
+        assert f"reload refused: {text}: 'ggaoectl reload --force'" in daemon.log_text()
+        assert len(rows(daemon)) == 2
+        assert len(daemon.ask("reload", "--force")["changes"]) == 2
+        assert rows(daemon) == {}
+
+
+def test_what_is_saved_and_what_is_not_is_said(scene: Scene, engine: str) -> None:
+    scene.disk()
+    with scene.serving(engine, device(queue_length=8)) as daemon:
+        for options, saved in (
+            (["queue-length=9"], False),
+            (["queue-length=9", "--persist"], True),
+            (["queue-length=8"], False),
+            (["queue-length=9"], True),  # as the file has it
+        ):
+            told = daemon.ctl("set", "disk", *options).stdout
+            assert ("not saved: " in told) != saved, (options, told)
+        told = daemon.ctl("set", "defaults", "advertise-interval=5").stdout
+        assert "not saved: " in told
+
+
+def test_a_disk_is_not_exchanged_for_one_that_is_missing(scene: Scene, engine: str) -> None:
+    """By `set` as by `swap`; nothing changes for who uses it."""
+    scene.disk()
+    small = scene.disk("small", MIB)
+    with scene.serving(engine, device()) as daemon:
+        for option, why in (
+            (f"path={scene.directory}/nothere", "No such file or directory"),
+            (f"path={small}", "and hosts know disk with 4 MiB"),
+        ):
+            for dry_run in ([], ["--dry-run"]):
+                refused = daemon.ctl("set", "disk", option, *dry_run)
+                assert refused.status == 1
+                assert "nothing was changed: " in refused.stderr
+                assert why in refused.stderr
+        assert daemon.listed("disk")["state"] == "serving"
+        assert daemon.ctl("set", "disk", f"path={scene.disk('other')}").status == 0
 
 
 async def test_template_exports_what_matches_with_stable_slots(scene: Scene, engine: str) -> None:

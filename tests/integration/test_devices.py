@@ -318,7 +318,7 @@ async def test_a_block_device_is_claimed(scene: Scene) -> None:
             os.close(os.open(path, os.O_RDWR | os.O_EXCL))
         assert refusal.value.errno == errno.EBUSY
         daemon.configure()
-        assert daemon.ctl("reload").status == 0
+        assert daemon.ctl("reload", "--force").status == 0
         wait_until(lambda: not daemon.ask("list")["devices"], DEADLINE_S, "no devices")
         os.close(os.open(path, os.O_RDWR | os.O_EXCL))
 

@@ -212,6 +212,8 @@ async def test_a_removed_device_keeps_what_it_acknowledged(stage: Stage) -> None
         for load in stage.other:
             await load.more()
         await stage.reconfigure()
+        assert "reload refused: " in stage.daemon.log_text()
+        await stage.ask("reload", "--force")
         found = (stage.scene.directory / "other").read_bytes()
         for load in stage.other:
             load.check_file()

@@ -195,7 +195,10 @@ def test_reload(daemon: Daemon) -> None:
     assert (ran.status, ran.out, ran.err) == (DONE, changes, WARNING)
     ran = ggaoectl("--socket", daemon.path, "reload", "--dry-run")
     assert ran.out == changes + "nothing of this was applied\n"
-    assert daemon.calls == [("reload", {"dry_run": False}), ("reload", {"dry_run": True})]
+    ggaoectl("--socket", daemon.path, "reload", "--force")
+    options = [{"dry_run": False, "force": False}, {"dry_run": True, "force": False}]
+    options.append({"dry_run": False, "force": True})
+    assert daemon.calls == [("reload", one) for one in options]
 
 
 @pytest.mark.parametrize("daemon", [{"reload": invalid}], indirect=True)

@@ -102,8 +102,8 @@ def test_ending_makes_a_file_toml(problems):
             '2:14: interfaces takes a list: write interfaces = ["…", "…"]',
         ),
         (
-            '[defaults]\ninterfaces = [\n  \'eth0\', # \'one\'\n  """e"th""", 2,\n]\n',
-            "4:15: 2 cannot be used: interfaces is a list of glob patterns",
+            '[defaults]\ninterfaces = [\n  \'eth0\', # \'one\'\n  """eth""", 2,\n]\n',
+            "4:14: 2 cannot be used: interfaces is a list of interfaces, by name or glob pattern",
         ),
         ("[acls]\na = 'x'\n", '2:5: a takes a list: write a = ["…", "…"]'),
         ("[acls]\na = [3]\n", "2:6: 3 is no text: write a MAC address or a name in quotes"),

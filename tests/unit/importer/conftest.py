@@ -38,7 +38,7 @@ Import = Callable[..., Result]
 
 @pytest.fixture
 def imports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Import:
-    """Function: arguments of `ggaoe import` → its result, which passes `ggaoe check`."""
+    """Function: arguments of `ggaoe import` → its result, which is a valid file."""
 
     def run(program: str, source: Path, *options: str) -> Result:
         output = tmp_path / ("ours.toml" if "--toml" in options else "ours.conf")
@@ -49,8 +49,6 @@ def imports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Import:
         captured = capsys.readouterr()
         assert captured.out == ""
         if status == 0:
-            assert main(["check", "-c", str(output)]) == 0
-            capsys.readouterr()  # what this machine does not have
             warnings = {str(warning) for warning in load(output).warnings}
             assert warnings <= set(captured.err.splitlines())
         text = output.read_text() if output.exists() else ""
