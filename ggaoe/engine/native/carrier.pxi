@@ -147,6 +147,7 @@ cdef bint take_turn(Engine *engine, Carrier *carrier) noexcept nogil:
     cdef Vector *following
     cdef bint after_completion = vector != NULL
     cdef bint more
+    engine.turns += 1
     while vector != NULL:
         following = vector.next
         settle(vector)

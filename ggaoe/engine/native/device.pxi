@@ -40,6 +40,8 @@ cdef void submit(Device *device, bint after_completion) noexcept nogil:
             launch(device, vector, now_ns)
         count = 0
         if device.has_more_to_verify:
+            device.verify_turn = device.engine.turns
+        if device.verify_turn == device.engine.turns:
             device.wake_ns = now_ns  # the next turn goes on: it may bring requests to other devices
         elif starts:
             count = take(device, started, 64, now_ns, after_completion)

@@ -321,7 +321,8 @@ ctypedef struct Device:
     Device *holding_next
     bint write_cache
     bint read_only
-    bint has_more_to_verify          # in this turn a VERIFY has had a piece, and not its last
+    bint has_more_to_verify          # a VERIFY has had a piece, and not its last
+    uint64_t verify_turn             # of the engine, in which that was so last: no more starts in it
     bint has_operation_lists         # LIST_READ or LIST_WRITE refuses somebody
     MacSet lists[8]
     Request *active_head
@@ -457,6 +458,7 @@ ctypedef struct Engine:
     Carrier *watcher
     bint watcher_sleeps
     bint stopping
+    uint64_t turns
     uint64_t stores                  # calls of stores by the leader so far
     Device *in_store                 # whose call goes on
     Vectors inlined                  # reads and writes that the leader does itself

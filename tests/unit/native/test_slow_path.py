@@ -3,8 +3,10 @@ to every device start, whatever has come before them."""
 
 from __future__ import annotations
 
+import os
 import random
 from operator import lt
+from pathlib import Path
 
 import pytest
 
@@ -32,6 +34,9 @@ DEVICE_SECTORS = 4096
 NOW_NS, WALL_NS = 5_000_000_000, 10**18
 STALE_AGE_NS = 60_000_000_000
 LISTS = 8
+VERIFIES = 60
+PIECES = -(-255 // SECTORS)
+"""Of a VERIFY of 255 sectors."""
 ANY_NUMBER = Rate()
 WILDCARDS = {"plain": (SHELF, SLOT), "slot": (SHELF, ANY_SLOT), "both": (ANY_SHELF, ANY_SLOT)}
 
@@ -134,4 +139,39 @@ def test_of_refused_requests_python_has_no_more_than_it_can_answer() -> None:
         taken += len(bench.core.take()[0])
     assert taken == 5 + 9
     assert bench.link.counters()[1]["slow_path_full"] == 100 - taken
+    bench.close()
+
+
+def test_a_flood_of_verify_takes_turns(tmp_path: Path) -> None:
+    """Each asks for much, all of which is in memory: the leader must not do it all at once."""
+    path = tmp_path / "disk"
+    path.write_bytes(bytes(DEVICE_SECTORS * SECTOR))
+    bench = Bench()
+    device = core.CoreDevice(bench.core)
+    device.admit(SHELF, SLOT + 2, [((), True)] * LISTS, False, True, True)
+    device.limit(1 << 15, 0, 0)
+    device.resize(DEVICE_SECTORS * SECTOR)
+    bench.link.route([((SHELF, SLOT + 2), device)])
+    with path.open("r+b") as file:
+        try:
+            os.preadv(file.fileno(), [bytearray(SECTOR)], 0, os.RWF_NOWAIT)
+        except OSError:
+            pytest.skip("needs a file system that knows RWF_NOWAIT")
+        device.attach(file.fileno(), 0, False, False, SECTOR, 0)
+        for number in range(VERIFIES):
+            bench.send(Command.ATA, ata_argument(VERIFY_EXT, number, 255), slot=SLOT + 2)
+        bench.turn()
+        assert bench.link.sent() == []
+        bench.send(Command.ATA, ata_argument(READ_EXT), slot=SLOT + 2, source=MAC_B)
+        bench.turn()
+        (reply,) = bench.link.sent()
+        assert reply[:6] == MAC_B
+        turns = 0
+        while device.load != (0, 0):
+            bench.turn()
+            turns += 1
+        assert turns == PIECES - 2
+        assert len(bench.link.sent()) == VERIFIES
+        device.stop()
+        device.detach()
     bench.close()
