@@ -223,7 +223,7 @@ async def play(
                 wire.send(frame)
             await until(lambda: wire.has_reply_to(last))  # noqa: B023
             await until(lambda: device.in_flight + device.waiting == 0)
-            outcome.replies += sorted(wire.take())
+            outcome.replies += wire.take()
         counters = device.counters
         timed = {"batches", "vectors", "merged_requests", "in_flight_sum", "commits", "waits",
                  "overlaps", "read_ns", "write_ns", "flush_ns",
@@ -245,6 +245,7 @@ async def play(
         for port in device.ports:
             for mac, stray in port.link.strays.items():
                 outcome.strays[mac] = stray[1:]
+    outcome.replies = sorted(outcome.replies + wire.take())  # a reply leaves after its request
     wire.close()
     outcome.disk = await asyncio.to_thread(path.read_bytes)
     return outcome
