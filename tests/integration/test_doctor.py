@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from ggaoe.engine.select import ENGINES
+from ggaoe.net.plain import SEND_BUFFER_BYTES
 from ggaoe.server.doctor.storage import disks_below
 from ggaoe.units import format_mac
 from helpers.loop import loop_device
@@ -268,6 +269,27 @@ def test_rings_that_do_not_fit_into_memory(scene: Scene, clinic: Clinic, engine:
     row = next(row for row in found if row["where"] == "rings")
     assert row["severity"] == ("warning" if available_kib / 4 < 1024**2 else "ok")
     assert row["what"].startswith("1 GiB of ")
+
+
+def test_send_buffers_that_the_system_limits(scene: Scene, clinic: Clinic) -> None:
+    scene.disk()
+    limit_kib = int(Path("/proc/sys/net/core/wmem_max").read_text()) >> 10
+    wanted_kib = 32 * 1024
+    if limit_kib >= wanted_kib:
+        pytest.skip("needs a system with net.core.wmem_max below 32 MiB")
+
+    def found(buffer_kib: int) -> list[Row]:
+        daemon = scene.daemon(device(), f"[far0]\nsend-buffer-size = {buffer_kib}\n")
+        rows = clinic.examine(daemon)
+        return [row for row in rows if row["where"] == "net.core.wmem_max"]
+
+    (row,) = found(wanted_kib)
+    assert row["severity"] == "warning"
+    assert row["what"].startswith(f"is {limit_kib} KiB: a daemon without CAP_NET_ADMIN gets no ")
+    assert row["remedy"].startswith(f"sysctl -w net.core.wmem_max={wanted_kib << 10},")
+    assert found(limit_kib) == []
+    severities = {row["severity"] for row in found(0)}
+    assert severities == ({"note"} if limit_kib << 10 < SEND_BUFFER_BYTES else set())
 
 
 def test_a_damaged_state(scene: Scene, clinic: Clinic) -> None:
