@@ -953,9 +953,9 @@ cdef void refuse_waiting(Engine *engine, uint32_t address) noexcept nogil:
         request = request.next
 
 
-def read_debt(int64_t debt_ns, int64_t blocked_ns, bint has_stalled):
+def read_debt(int64_t debt_ns, int64_t blocked_ns, bint is_alone, bint has_stalled):
     """The debt of a device after a read; see pace.pxi."""
-    return debt_after(debt_ns, blocked_ns, has_stalled)
+    return debt_after(debt_ns, blocked_ns, is_alone, has_stalled)
 
 
 def offloads_reads(int64_t debt_ns, bint offloads):

@@ -133,6 +133,7 @@ cdef void launch(Device *device, Vector *vector, int64_t now_ns) noexcept nogil:
         settle(vector)
     else:
         vector.is_timed = vector.op == READ and not device.direct and not device.tries_cache
+        vector.is_alone = device.in_flight <= <uint32_t>vector.count
         if is_inline(vector, now_ns):
             append(&device.engine.inlined, vector)
         elif uring_prepare(vector):

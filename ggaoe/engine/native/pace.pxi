@@ -3,7 +3,8 @@
 # A read that the page cache has is a copy of a microsecond or two, and offloading it costs ten times
 # as much. A read that waits for a disk belongs to a worker thread, where others wait beside it. The
 # file system tells neither in advance, so each device has a debt: a read adds the time for which it
-# was blocked and pays back READ_BUDGET_NS. With a debt of READ_DEBT_HIGH_NS its reads are offloaded;
+# was blocked and pays back READ_BUDGET_NS, or more where no other read of the device could wait beside
+# it: a round trip to a FUSE server is then quicker than the change of threads on top of it. With a debt of READ_DEBT_HIGH_NS its reads are offloaded;
 # their times are what the device returns by, so that nothing is ever tried at the expense of others.
 # A read that stalled the engine thread adds STALL_TIMES as much: the device returns late and seldom.
 #
@@ -12,7 +13,9 @@
 # the rest of that thread's time slice, while a thread that sleeps is let in at once. So the thread
 # sleeps between requests for REST_TIMES as long as it was away: at most one part in a hundred is lost.
 
-cdef inline int64_t debt_after(int64_t debt_ns, int64_t blocked_ns, bint has_stalled) noexcept nogil:
+cdef inline int64_t debt_after(
+    int64_t debt_ns, int64_t blocked_ns, bint is_alone, bint has_stalled
+) noexcept nogil:
     cdef int64_t most_ns
     if has_stalled:
         if blocked_ns > STALL_DEBT_MAX_NS // STALL_TIMES:
@@ -20,7 +23,7 @@ cdef inline int64_t debt_after(int64_t debt_ns, int64_t blocked_ns, bint has_sta
         debt_ns += blocked_ns * STALL_TIMES
         return debt_ns if debt_ns < STALL_DEBT_MAX_NS else STALL_DEBT_MAX_NS
     most_ns = debt_ns if debt_ns > READ_DEBT_MAX_NS else READ_DEBT_MAX_NS
-    debt_ns += blocked_ns - READ_BUDGET_NS
+    debt_ns += blocked_ns - (LONE_READ_BUDGET_NS if is_alone else READ_BUDGET_NS)
     if debt_ns < 0:
         return 0
     return debt_ns if debt_ns < most_ns else most_ns
@@ -32,7 +35,9 @@ cdef inline bint offloads_with(int64_t debt_ns, bint offloads) noexcept nogil:
 
 
 cdef inline void charge(Device *device, Vector *vector) noexcept nogil:
-    device.read_debt_ns = debt_after(device.read_debt_ns, vector.blocked_ns, vector.has_stalled)
+    device.read_debt_ns = debt_after(
+        device.read_debt_ns, vector.blocked_ns, vector.is_alone, vector.has_stalled
+    )
     device.offloads_reads = offloads_with(device.read_debt_ns, device.offloads_reads)
 
 

@@ -31,6 +31,7 @@ cdef enum:
     STARVED_NS = 10000000            # between attempts to receive where memory is short
     STOP_LOOKS_MAX = 20              # at a call of a store that has begun before the end, one each STALL_NS
     READ_BUDGET_NS = 20000           # what offloading a read costs, about
+    LONE_READ_BUDGET_NS = 50000      # where no other request of its device could use the time
     READ_DEBT_HIGH_NS = 320000       # from here on a device's reads are offloaded, until it is 0
     READ_DEBT_MAX_NS = 20000000      # what reads that no other device had to wait for add up to
     STALL_TIMES = 100                # so many times as much a read adds that stalled the engine
@@ -198,6 +199,7 @@ ctypedef struct Vector:
     uint64_t bytes
     int64_t result
     bint is_timed                    # a read that does not know RWF_NOWAIT
+    bint is_alone                    # nothing else of its device was in flight when it started
     bint has_stalled                 # the watchdog made another thread the leader meanwhile
     int64_t blocked_ns               # how long such a read was blocked
     Request *members[32]

@@ -18,6 +18,7 @@ memory = pytest.importorskip("ggaoe.testing.native")
 MAC = bytes.fromhex("02000000aa01")
 US, MS, S = 1_000, 1_000_000, 1_000_000_000
 QUICK_NS = 2 * US
+ROUND_TRIP_NS = 35 * US
 FLASH_NS = 100 * US
 DISK_NS = 8 * MS
 
@@ -30,16 +31,16 @@ class Reads:
         self.offloads = False
         self.inline = 0
 
-    def read(self, blocked_ns: int, *, stalls: bool = False) -> None:
+    def read(self, blocked_ns: int, *, alone: bool = False, stalls: bool = False) -> None:
         self.inline += not self.offloads
         stalled = stalls and not self.offloads
-        self.debt_ns = core.read_debt(self.debt_ns, blocked_ns, stalled)
+        self.debt_ns = core.read_debt(self.debt_ns, blocked_ns, alone, stalled)
         self.offloads = core.offloads_reads(self.debt_ns, self.offloads)
 
-    def until_inline(self, blocked_ns: int = QUICK_NS) -> int:
+    def until_inline(self, blocked_ns: int = QUICK_NS, *, alone: bool = False) -> int:
         count = 0
         while self.offloads:
-            self.read(blocked_ns)
+            self.read(blocked_ns, alone=alone)
             count += 1
         return count
 
@@ -58,12 +59,24 @@ def test_a_few_slow_reads_among_many_do_no_harm() -> None:
     assert reads.inline == 1000
 
 
+def test_a_round_trip_to_a_server_is_offloaded_only_beside_others() -> None:
+    reads = Reads()
+    for _ in range(1000):
+        reads.read(ROUND_TRIP_NS, alone=True)
+    assert reads.inline == 1000
+    for _ in range(1000):
+        reads.read(ROUND_TRIP_NS)
+    assert reads.inline < 1030
+    assert reads.until_inline(ROUND_TRIP_NS, alone=True) < 1500
+
+
+@pytest.mark.parametrize("alone", [False, True])
 @pytest.mark.parametrize("blocked_ns", [FLASH_NS, DISK_NS])
-def test_a_device_whose_reads_miss_is_offloaded_and_stays_so(blocked_ns: int) -> None:
+def test_a_device_whose_reads_miss_is_offloaded_and_stays_so(blocked_ns: int, alone: bool) -> None:
     reads = Reads()
     for _ in range(100_000):
-        reads.read(blocked_ns, stalls=blocked_ns > MS)
-    assert reads.inline <= 4
+        reads.read(blocked_ns, alone=alone, stalls=blocked_ns > MS)
+    assert reads.inline <= 7
     # However long it missed, it is back soon after what it reads is in memory.
     assert reads.until_inline() < (1500 if blocked_ns < MS else 60_000)
 
@@ -88,11 +101,11 @@ def test_a_read_that_stalled_the_engine_thread_is_forgiven_late_but_surely() -> 
     assert reads.until_inline() < 100_000
 
 
-@given(st.lists(st.tuples(st.integers(0, 10**15), st.booleans())))
-def test_the_debt_has_bounds(calls: list[tuple[int, bool]]) -> None:
+@given(st.lists(st.tuples(st.integers(0, 10**15), st.booleans(), st.booleans())))
+def test_the_debt_has_bounds(calls: list[tuple[int, bool, bool]]) -> None:
     reads = Reads()
-    for blocked_ns, stalls in calls:
-        reads.read(blocked_ns, stalls=stalls)
+    for blocked_ns, alone, stalls in calls:
+        reads.read(blocked_ns, alone=alone, stalls=stalls)
         assert 0 <= reads.debt_ns <= S
 
 
