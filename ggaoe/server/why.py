@@ -421,7 +421,14 @@ def _device(one: Subject) -> Check:
         text += f"; {one.reason}"
     last = one.frames[-1] if one.frames else None
     if last is None or last.fate is not Fate.REFUSED:
-        return Check(name, Verdict.OK, text)
+        if not _only_asks(one.frames):
+            return Check(name, Verdict.OK, text)
+        text += "; it has asked for devices several times, and not identified or used this one"
+        remedy = (
+            f"if aoe-stat on the host says down,closewait: aoe-revalidate {one.config.address}, "
+            "because the driver does not ask again by itself for a disk that is open"
+        )
+        return Check(name, Verdict.UNKNOWN, text, remedy)
     if last.cause == Refusal.READ_ONLY.value:
         remedy = f"mount it read-only, or: ggaoectl set {one.name} read-only=false --persist"
         return Check(name, Verdict.NOT_OK, f"{text}: it has tried to write", remedy)
@@ -433,6 +440,13 @@ def _device(one: Subject) -> Check:
         remedy = f"look at {one.config.path or one.config.uuid}, and at ggaoectl events"
         return Check(name, Verdict.NOT_OK, f"{text}, but it has failed: {last.cause}", remedy)
     return Check(name, Verdict.OK, text)
+
+
+def _only_asks(frames: list[Sighting]) -> bool:
+    """Whether a host asks for devices again and again, and does nothing else. Linux identifies each
+    that replies, unless it has it open."""
+    times = sum(seen.times for seen in frames if seen.fate is Fate.ANSWERED)
+    return times > 1 and all(seen.head[19] == Command.CONFIG for seen in frames)
 
 
 def _limits(one: Subject) -> Check:

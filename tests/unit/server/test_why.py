@@ -24,6 +24,7 @@ from ggaoe.units import format_mac
 from helpers.configs import device_config
 from unit.engine.rig import Disk, Host, Rig, interface, until
 from unit.proto.host import (
+    IDENTIFY,
     MAC_A,
     MAC_B,
     MAC_C,
@@ -100,6 +101,21 @@ async def test_all_is_well(rig: Rig) -> None:
     assert "announces 2 sectors" in answer["MTU"].text
     assert "up to 1060 bytes" in answer["MTU"].text
     assert answer["VLAN"].text == "eth1 is untagged"
+
+
+async def test_a_host_that_asks_for_devices_and_uses_none(rig: Rig) -> None:
+    """As Linux does where it has given up a disk that is open."""
+    disk = rig.disk(port := rig.port())
+    host = Host(port, MAC_A)
+    await query(host)
+    assert (await found(rig, disk))["device"].verdict is Verdict.OK
+    await query(host)
+    check = (await found(rig, disk))["device"]
+    assert check.verdict is Verdict.UNKNOWN
+    assert "not identified or used this one" in check.text
+    assert "down,closewait: aoe-revalidate e258.3" in (check.remedy or "")
+    await host.answer(host.ata(IDENTIFY))
+    assert (await found(rig, disk))["device"].verdict is Verdict.OK
 
 
 async def test_a_host_that_was_never_heard(rig: Rig) -> None:
