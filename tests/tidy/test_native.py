@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 NATIVE = Path(__file__).parents[2] / "ggaoe" / "engine" / "native"
-_ENTER = re.compile(r"( {8,})enter\((.+)\)")  # in a method; functions have no GIL
+_ENTER = re.compile(r"( {8,})enter\((.+)\)")
+_WITHOUT_GIL = re.compile(r"c?def .* nogil:")
 
 
 def problems_of(source: str) -> list[str]:
@@ -16,9 +17,12 @@ def problems_of(source: str) -> list[str]:
     GIL with the lock in hand would make the data path wait for other Python threads."""
     found = []
     lines = source.splitlines()
+    has_gil = True
     for number, line in enumerate(lines):
+        if line and not line.startswith(" "):
+            has_gil = _WITHOUT_GIL.fullmatch(line) is None
         match = _ENTER.fullmatch(line)
-        if match is None:
+        if match is None or not has_gil:
             continue
         indent, engine = match.groups()
         block = lines[number:]
