@@ -2,7 +2,8 @@
 
 Owns: the choice of the way for each transfer. Aligned ones go to the kernel's AIO without a copy;
 those that AIO cannot or would not take at once, and flushes, go to worker threads, which copy
-where alignment demands it. Must not know python-libaio (`aio`), nor how copies are made (`bounce`).
+where alignment demands it, and use the page cache for a block that the region has only a part of.
+Must not know python-libaio (`aio`), nor how copies are made (`bounce`).
 
 Where the store does not know RWF_NOWAIT, or AIO is not to be had, threads do everything: they are
 slower than AIO, but io_submit from the loop could stop every device, and io_submit from one
@@ -17,8 +18,9 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ggaoe.backend import bounce
@@ -34,7 +36,14 @@ _log = logging.getLogger("ggaoe.device")
 
 
 class DirectBackend(ThreadedBackend):
-    """Transfers on a descriptor with O_DIRECT, whose region begins and ends with whole blocks."""
+    """Transfers on a descriptor with O_DIRECT, whose region begins with a whole block.
+
+    Where it ends within a block, the rest of that block is a neighbor's, or beyond the end of the
+    file. Direct I/O would change the neighbor's bytes or make the file grow; the page cache changes
+    a part of a block and nothing else. So that part, the tail, is never accessed directly, and the
+    rest of the region only directly. After a change of size the kernel writes out a page that was
+    the tail before it reads or writes it directly.
+    """
 
     def __init__(
         self,
@@ -91,7 +100,9 @@ class DirectBackend(ThreadedBackend):
         self._queue.submit(aligned)
 
     def _suits_aio(self, transfer: Transfer) -> bool:
-        if transfer.op not in (Op.READ, Op.WRITE) or self._passes_end(transfer):
+        if transfer.op not in (Op.READ, Op.WRITE):
+            return False
+        if transfer.offset_bytes + transfer.length_bytes > self._whole_bytes():
             return False
         buffers = transfer.buffers
         return (
@@ -100,20 +111,42 @@ class DirectBackend(ThreadedBackend):
             and not any(buffer.readonly for buffer in buffers)  # ctypes takes no address of these
         )
 
+    def _whole_bytes(self) -> int:
+        """Where the tail begins: the length of the region in whole blocks."""
+        return self.size_bytes // self.granule_bytes * self.granule_bytes
+
     def _read(self, buffers: Sequence[memoryview], position: int) -> int:
         if not self.store.is_direct:
             return super()._read(buffers, position)
-        return bounce.read_at(self.store.fd, buffers, position, self.granule_bytes)
+        return self._move(bounce.read_at, os.preadv, buffers, position)
 
     def _write(self, buffers: Sequence[memoryview], position: int) -> int:
         if self.store.is_direct:
             try:
-                return bounce.write_at(self.store.fd, buffers, position, self.granule_bytes)
+                return self._move(bounce.write_at, os.pwritev, buffers, position)
             except OSError as error:
                 if error.errno != errno.EINVAL or self.store.vouches_for_direct:
                     raise
                 self._fall_back()
         return super()._write(buffers, position)
+
+    def _move(
+        self,
+        direct: Callable[[int, Sequence[memoryview], int, int], int],
+        cached: Callable[[int, Sequence[memoryview], int], int],
+        buffers: Sequence[memoryview],
+        position: int,
+    ) -> int:
+        """Move whole blocks directly, and the tail by the page cache."""
+        whole, tail = _split(buffers, self.store.offset_bytes + self._whole_bytes() - position)
+        moved_bytes = 0
+        if whole:
+            moved_bytes = direct(self.store.fd, whole, position, self.granule_bytes)
+            if moved_bytes < sum(map(len, whole)):
+                return moved_bytes
+        if tail:
+            moved_bytes += cached(self.store.cached_fd, tail, position + moved_bytes)
+        return moved_bytes
 
     def _fall_back(self) -> None:
         """In a worker thread: use the page cache from now on; raises OSError."""
@@ -146,3 +179,18 @@ class DirectBackend(ThreadedBackend):
         if self._queue is not None:
             self._queue.close()
         super()._release()
+
+
+def _split(
+    buffers: Sequence[memoryview], first_bytes: int
+) -> tuple[list[memoryview], list[memoryview]]:
+    """The first `first_bytes` of `buffers`, none if that is negative, and the rest."""
+    first, rest = [], []
+    for buffer in buffers:
+        cut = max(0, min(first_bytes, len(buffer)))
+        first_bytes -= len(buffer)
+        if cut:
+            first.append(buffer[:cut])
+        if cut < len(buffer):
+            rest.append(buffer[cut:])
+    return first, rest

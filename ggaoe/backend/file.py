@@ -26,8 +26,9 @@ from ggaoe.errors import BackendError
 from ggaoe.proto.frame import SECTOR_BYTES
 from ggaoe.units import counted, format_size
 
-WHOLE_UNIT_BYTES = 8 * SECTOR_BYTES
-"""Sizes are rounded down to pages: an initiator reads no last page that exists only in part."""
+PAGE_BYTES = 4096
+"""What sizes are rounded down to unless they are exact, and the least unit that is exported partly
+by direct I/O and partly through the page cache: the cache writes whole pages."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,8 @@ class FileSpec:
     length_bytes: int | None = None
     read_only: bool = False
     direct_io: bool = True
-    exact_size: bool = False
-    """Export every whole sector, where sizes are otherwise rounded down to 8 sectors."""
+    exact_size: bool = True
+    """Export every whole sector; otherwise the size is rounded down to whole pages."""
     name: str = "file"
     """For the names of threads."""
 
@@ -126,7 +127,7 @@ def _open(spec: FileSpec, *, is_exclusive: bool = True) -> _Opened:
     opened = _Opened(store)
     try:
         if not spec.exact_size:
-            store.unit_bytes = WHOLE_UNIT_BYTES
+            store.unit_bytes = PAGE_BYTES
         opened.warnings.extend(_check_region(store))
         if is_exclusive and not store.lock():
             opened.warnings.append(
@@ -176,6 +177,8 @@ def _choose_direct(opened: _Opened) -> None:
         store.stop_direct()
         return
     block_bytes = store.direct_block_bytes()
+    if block_bytes > SECTOR_BYTES:
+        block_bytes = max(block_bytes, PAGE_BYTES)
     refusal = _why_not_direct(store, block_bytes)
     if refusal is not None:
         opened.warnings.append(f"{store.path}: {refusal}: buffered I/O is used")
@@ -184,20 +187,17 @@ def _choose_direct(opened: _Opened) -> None:
         return
     opened.block_bytes = block_bytes
     opened.nowait = _knows_nowait(store, block_bytes)
-    # A file may grow to any size, but a block of which the region has a part is never exported.
-    store.unit_bytes = max(store.unit_bytes, block_bytes)
+    if block_bytes > SECTOR_BYTES:  # the region may end within a block, now or when it has grown
+        store.open_cached()
 
 
 def _why_not_direct(store: Store, block_bytes: int) -> str | None:
     if not store.is_direct or block_bytes == 0:
         return "the file system refuses direct I/O"
-    # A neighbour's bytes, or the end of the file, in the same block: only the page cache
-    # changes a part of a block without touching the rest.
-    end_bytes = store.offset_bytes + store.size_bytes()
-    if store.offset_bytes % block_bytes or end_bytes % block_bytes:
+    if store.offset_bytes % block_bytes:
         return (
-            f"the exported part does not begin and end with whole blocks of {block_bytes} bytes, "
-            "as direct I/O needs"
+            f"the exported part does not begin with a whole block of {block_bytes} bytes, as "
+            "direct I/O needs"
         )
     try:
         os.preadv(store.fd, [mmap.mmap(-1, block_bytes)], store.offset_bytes)

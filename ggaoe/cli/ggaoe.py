@@ -121,7 +121,12 @@ def _add_export_parser(commands: argparse._SubParsersAction[argparse.ArgumentPar
     export.add_argument("--read-only", action="store_true", help="refuse writes")
     export.add_argument("--buffered", action="store_true", help="use the page cache")
     export.add_argument("--write-cache", action="store_true", help="acknowledge volatile writes")
-    export.add_argument("--exact-size", action="store_true", help="do not round the size to 4 KiB")
+    export.add_argument(
+        "--exact-size",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="export every whole sector, or round the size down to 4096 bytes (default: exact)",
+    )
     export.add_argument("--offset", type=_size, metavar="SIZE", help="where the part begins")
     export.add_argument("--length", type=_size, metavar="SIZE", help="size of the part")
     export.add_argument("--queue-length", type=int, metavar="N", help="buffer count to announce")

@@ -105,7 +105,6 @@ def mapping_of(options: argparse.Namespace) -> dict[str, object]:
         "interfaces": [glob.escape(interface_of(Word(options.netif, at), report) or "")],
         "read-only": options.r,
         "direct-io": options.d,
-        "exact-size": True,
     }
     if options.b is not None:
         device["queue-length"] = options.b

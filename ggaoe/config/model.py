@@ -55,7 +55,7 @@ class DeviceConfig:
     auto: bool  # begin to serve it when it is added
     offset_bytes: int  # whole sectors
     length_bytes: int | None  # whole sectors; None: up to the end
-    exact_size: bool  # False: the size is rounded down to whole 4096-byte blocks
+    exact_size: bool  # False: the size is rounded down to a multiple of 4096 bytes
     read_only: bool
     accept: Rules
     deny: Rules

@@ -173,10 +173,11 @@ OPTIONS: tuple[Option, ...] = (
         "exact-size",
         EVERYWHERE,
         Kind.BOOLEAN,
-        False,
+        True,
         "reopen",
         "Export every whole 512-byte sector; otherwise the size is rounded down to a multiple of "
-        "4096 bytes, so that hosts can use 4 KiB blocks.",
+        "4096 bytes. Rounding is for a disk that was exported so before, and on which an initiator "
+        "has put something at that end, such as the backup of a GPT.",
         field="exact_size",
     ),
     Option(

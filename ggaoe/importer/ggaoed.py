@@ -6,7 +6,6 @@ a count and a fixed table, in the byte order of the machine that wrote them.
 
 from __future__ import annotations
 
-import os
 import struct
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -21,7 +20,6 @@ from ggaoe.config.read import ETHERS, load_hosts
 from ggaoe.errors import ConfigError
 from ggaoe.importer.report import Place, Report, listed, read_bytes, read_text
 from ggaoe.proto.access import LIST_ENTRIES_MAX, MacList
-from ggaoe.proto.frame import SECTOR_BYTES
 from ggaoe.proto.query import CONFIG_STRING_BYTES_MAX
 from ggaoe.proto.target import TargetState
 from ggaoe.units import counted
@@ -32,10 +30,7 @@ CONFIG_MAGIC = 0x38A0BFAE
 LIST_MAGIC = 0xE92A716B
 MAC_PADDED_BYTES = 8
 
-_BY_UUID = Path("/dev/disk/by-uuid")
 _KINDS = {"config": "config_string", "mac_mask": "mask", "reserve": "reserved"}
-_UNIT_BYTES = 4096
-"""Sizes are rounded down to it unless exact-size is set."""
 
 
 @dataclass
@@ -125,7 +120,6 @@ def _tell_differences(config: Config, source: Path, report: Report) -> None:
             "write-cache = true in [defaults] if their loss in a power cut is better than waiting",
         )
     for name, device in config.devices.items():
-        _tell_size(config, name, device, report)
         _tell_interfaces(config, name, device, report)
     _tell_lists(config, report)
 
@@ -134,27 +128,6 @@ def _place(config: Config, where: str, key: str) -> Place:
     """Where an option stands that the file has."""
     file, _, line = config.settings[where, key].origin.rpartition(":")
     return Place(file, int(line), 1)
-
-
-def _tell_size(config: Config, name: str, device: DeviceConfig, report: Report) -> None:
-    path = device.path or _BY_UUID / str(device.uuid)
-    if rest_bytes := 0 if device.exact_size else _rest_bytes(path):
-        report.note(
-            _place(config, f"devices.{name}", "path" if device.path else "uuid"),
-            f"the last {rest_bytes} bytes of {path} would not be exported any more: add "
-            f"exact-size = true to [{name}]",
-        )
-
-
-def _rest_bytes(path: Path) -> int:
-    """How much of its end does not fill a unit; 0 where it cannot be opened: the daemon tells."""
-    try:
-        if not (path.is_file() or path.is_block_device()):
-            return 0
-        with path.open("rb", buffering=0) as file:
-            return file.seek(0, os.SEEK_END) // SECTOR_BYTES * SECTOR_BYTES % _UNIT_BYTES
-    except OSError:
-        return 0
 
 
 def _tell_interfaces(config: Config, name: str, device: DeviceConfig, report: Report) -> None:

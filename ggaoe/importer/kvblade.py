@@ -39,5 +39,5 @@ def _export(directory: Path, found: re.Match[str], report: Report) -> Export | N
             text = "the serial number is not carried over: hosts see the name of the section"
             report.note(serial.at, f"{text}; name it {serial.text!r} if they go by that")
     shelf, slot, interface = (Word(text, whole) for text in found.groups())
-    options = {"direct-io": True, "write-cache": False, "exact-size": True}
+    options = {"direct-io": True, "write-cache": False}
     return export_of(shelf, slot, interface, path, {**options}, report)

@@ -239,7 +239,7 @@ class _Import:
         return export
 
     def _options(self, device: _Block, values: Mapping[str, Word]) -> Options:
-        options: Options = {"direct-io": False, "write-cache": False, "exact-size": True}
+        options: Options = {"direct-io": False, "write-cache": False}
         cache = values.get("writecache")
         if cache is None or self._word(cache, ("on", "off")) == "on":
             self.report.note(

@@ -141,8 +141,6 @@ def options_of(words: list[Word], at: Place, report: Report) -> Options:
         "read-only": "r" in given.flags,
         "direct-io": "d" in given.flags,
         "write-cache": False,
-        # The last sectors may hold the backup of a partition table.
-        "exact-size": True,
     }
     if not given.flags & {"s", "r"}:
         report.note(

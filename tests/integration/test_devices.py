@@ -251,17 +251,45 @@ async def test_buffered_and_direct_devices_give_the_same(scene: Scene) -> None:
             await round_trip(initiator, buffered, 0, 2)
 
 
-async def test_a_size_that_is_no_whole_page_is_rounded_unless_told_not_to(scene: Scene) -> None:
-    scene.disk("rounded", DISK_BYTES + 3 * SECTOR_BYTES)
-    scene.disk("exact", DISK_BYTES + 3 * SECTOR_BYTES)
-    with scene.serving(device("rounded", 1), device("exact", 2, exact_size=True)) as daemon:
+async def test_sizes_are_exact_unless_they_are_to_be_rounded(scene: Scene) -> None:
+    """A last page that exists only in part is served where a block of direct I/O is a sector, and
+    where it is a page, as on overlayfs in memory; the files do not grow."""
+    size_bytes = DISK_BYTES + 3 * SECTOR_BYTES
+    files = [scene.disk(name, size_bytes) for name in ("exact", "rounded")]
+    memory = scene.directory / "memory"
+    memory.mkdir()
+    scene.target.run("mount", "-t", "tmpfs", "tmpfs", memory)
+    scene.target.run("mkdir", *(memory / name for name in ("lower", "upper", "work", "all")))
+    layers = ",".join(f"{name}dir={memory / name}" for name in ("lower", "upper", "work"))
+    try:
+        scene.target.run("mount", "-t", "overlay", "-o", layers, "overlay", memory / "all")
+    except subprocess.CalledProcessError:
+        pytest.skip("needs overlayfs")
+    tail = memory / "all" / "tail"
+    scene.target.run("truncate", "--size", str(size_bytes), tail)
+    files.append(Path(f"/proc/{scene.target.pid}/root{tail}"))
+    options = {"exact": {}, "rounded": {"exact_size": False}, "tail": {"path": str(tail)}}
+    with scene.serving(
+        *(device(name, slot, **each) for slot, (name, each) in enumerate(options.items()))
+    ) as daemon:
         async with scene.initiator() as initiator:
-            rounded, exact = await initiator.open(0, 1), await initiator.open(0, 2)
+            exact, rounded, last = [await initiator.open(0, slot) for slot in range(3)]
             assert (await rounded.identify()).size_sectors == DISK_SECTORS
-            assert (await exact.identify()).size_sectors == DISK_SECTORS + 3
-            await exact.write(DISK_SECTORS + 2, SECTOR)
-            assert await exact.read(DISK_SECTORS + 2, 1) == SECTOR
-        assert any("not exported" in line for line in daemon.log_text().splitlines())
+            for remote in (exact, last):
+                assert (await remote.identify()).size_sectors == DISK_SECTORS + 3
+                await remote.write(DISK_SECTORS - 1, SECTOR + SECTOR)
+                await remote.write(DISK_SECTORS + 2, SECTOR)
+                await remote.flush()
+                with pytest.raises(AtaCommandError):
+                    await remote.write(DISK_SECTORS + 2, SECTOR + SECTOR)
+                assert await remote.read(DISK_SECTORS + 2, 1) == SECTOR
+        text = f"not exported: {3 * SECTOR_BYTES} bytes at its end"
+        told = [line for line in daemon.log_text().splitlines() if "not exported" in line]
+        assert ["rounded" in line and text in line for line in told] == [True]
+        for file in files:
+            assert file.stat().st_size == size_bytes
+        assert files[0].read_bytes() == files[2].read_bytes()
+        assert files[0].read_bytes()[-SECTOR_BYTES:] == SECTOR
 
 
 @pytest.mark.parametrize("write_cache", [False, True])

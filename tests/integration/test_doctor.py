@@ -173,10 +173,14 @@ def test_a_file_that_cannot_be_read(scene: Scene, clinic: Clinic) -> None:
 
 
 def test_sizes_and_write_cache(scene: Scene, clinic: Clinic) -> None:
-    scene.disk(size_bytes=DISK_BYTES + 512)
+    scene.disk(size_bytes=DISK_BYTES + 712)
     found = clinic.worst(scene.daemon(device(write_cache=True)))
     row = _one(found, "backing", "warning")
-    assert "not exported: 512 bytes at its end" in row["what"]
+    assert "not exported: 200 bytes at its end" in row["what"]
+    assert "truncate" in row["remedy"]
+    rounded = clinic.worst(scene.daemon(device(exact_size=False)))
+    row = _one(rounded, "backing", "warning")
+    assert "not exported: 712 bytes at its end" in row["what"]
     assert "exact-size = true" in row["remedy"]
     assert "power cut" in _one(found, "configuration", "warning", "disk")["what"]
 

@@ -15,6 +15,7 @@ from ggaoe.backend.file import examine
 from ggaoe.backend.uuid import find_by_uuid
 from ggaoe.config import DeviceConfig
 from ggaoe.errors import BackendError, StateError
+from ggaoe.proto.frame import SECTOR_BYTES
 from ggaoe.server.confine import way_in
 from ggaoe.server.doctor.base import Finding, Live, Situation, read_line
 from ggaoe.server.export import file_spec_of
@@ -107,7 +108,13 @@ def _is_open_to(who: _Credentials, path: Path, *, read_only: bool) -> bool:
 def _remedy(warning: str) -> str:
     if "direct" in warning:
         return "set direct-io = false to accept it, or put the file on another file system"
-    return "set exact-size = true to export all of it" if "rounded" in warning else ""
+    if "rounded down" not in warning:
+        return ""
+    if f"of {SECTOR_BYTES} bytes" in warning:
+        return (
+            f"make a file a multiple of {SECTOR_BYTES} bytes: truncate --size=%{SECTOR_BYTES} FILE"
+        )
+    return "set exact-size = true to export all of it"
 
 
 def _path_of(device: DeviceConfig) -> Path:

@@ -1,7 +1,7 @@
 """The backend contract as tests: a class for each implementation inherits them.
 
-A subclass gives the fixture `backend`: freshly opened, of REGION_BYTES, closed by the fixture. The
-tests know nothing of the implementation but its `granule_bytes`.
+A subclass gives the fixture `backend`: freshly opened, of `region_bytes`, closed by the fixture.
+The tests know nothing of the implementation but its `granule_bytes`.
 """
 
 from __future__ import annotations
@@ -110,17 +110,19 @@ class Driver:
 class Conformance:
     """Inherit, and give the fixture `backend`."""
 
+    region_bytes = REGION_BYTES
+
     @pytest.fixture
     async def driver(self, backend: Backend) -> Driver:
-        assert backend.size_bytes == REGION_BYTES
+        assert backend.size_bytes == self.region_bytes
         return Driver(backend)
 
     async def test_reads_what_was_written(self, driver: Driver) -> None:
         data = pattern(8192)
         assert await driver.run(write(4096, data)) == [8192]
-        whole = read(0, REGION_BYTES)
-        assert await driver.run(whole) == [REGION_BYTES]
-        assert data_of(whole) == bytes(4096) + data + bytes(REGION_BYTES - 12288)
+        whole = read(0, self.region_bytes)
+        assert await driver.run(whole) == [self.region_bytes]
+        assert data_of(whole) == bytes(4096) + data + bytes(self.region_bytes - 12288)
 
     async def test_gathers_and_scatters_in_order(self, driver: Driver) -> None:
         parts = [pattern(length, length) for length in (1024, 512, 2048, 512, 4096)]
@@ -130,7 +132,7 @@ class Conformance:
         assert data_of(scattered) == b"".join(parts)
 
     async def test_completes_each_of_many_exactly_once(self, driver: Driver) -> None:
-        data = pattern(REGION_BYTES)
+        data = pattern(self.region_bytes)
         await driver.run(write(0, data))
         reads = [read(at % REGION_BYTES, 4096) for at in range(0, 4096 * 1000, 4096)]
         assert await driver.run(*reads) == [4096] * 1000
@@ -150,35 +152,35 @@ class Conformance:
 
     async def test_read_ends_where_the_region_ends(self, driver: Driver) -> None:
         data = pattern(4096)
-        await driver.run(write(REGION_BYTES - 4096, data))
-        across = read(REGION_BYTES - 4096, 2048, 6144)
+        await driver.run(write(self.region_bytes - 4096, data))
+        across = read(self.region_bytes - 4096, 2048, 6144)
         results = await driver.run(
             across,
-            read(REGION_BYTES, 4096),
-            read(REGION_BYTES + 4096, 4096),
-            verify(REGION_BYTES, 512),
-            verify(REGION_BYTES - 512, 1024),
+            read(self.region_bytes, 4096),
+            read(self.region_bytes + 4096, 4096),
+            verify(self.region_bytes, 512),
+            verify(self.region_bytes - 512, 1024),
         )
         assert results == [4096, 0, 0, 0, 512]
         assert data_of(across)[:4096] == data
 
     async def test_write_never_passes_the_end(self, driver: Driver) -> None:
         results = await driver.run(
-            write(REGION_BYTES - 4096, pattern(8192)), write(REGION_BYTES, pattern(4096))
+            write(self.region_bytes - 4096, pattern(8192)), write(self.region_bytes, pattern(4096))
         )
         assert all(result < 0 for result in results)
-        last = read(REGION_BYTES - 4096, 4096)
+        last = read(self.region_bytes - 4096, 4096)
         await driver.run(last)
         assert data_of(last) == bytes(4096)
-        assert await driver.backend.refresh_size_bytes() == REGION_BYTES
+        assert await driver.backend.refresh_size_bytes() == self.region_bytes
 
     async def test_verify_reads_and_touches_no_buffer(self, driver: Driver) -> None:
         await driver.run(write(0, pattern(8192)))
         checked = Transfer(Op.VERIFY, 0, [memoryview(bytearray(b"\x5a" * 8192))])
-        assert await driver.run(checked, verify(512, 512), verify(0, REGION_BYTES)) == [
+        assert await driver.run(checked, verify(512, 512), verify(0, self.region_bytes)) == [
             8192,
             512,
-            REGION_BYTES,
+            self.region_bytes,
         ]
         assert data_of(checked) == b"\x5a" * 8192
 
@@ -200,11 +202,11 @@ class Conformance:
         assert data_of(again) == data
 
     async def test_more_buffers_than_the_kernel_takes_are_continued(self, driver: Driver) -> None:
-        sectors = REGION_BYTES // SECTOR_BYTES * 3
+        sectors = self.region_bytes // SECTOR_BYTES * 3
         memory = aligned_buffer(SECTOR_BYTES * sectors)
         buffers = [memory[at : at + SECTOR_BYTES] for at in range(0, len(memory), SECTOR_BYTES)]
         (result,) = await driver.run(Transfer(Op.READ, 0, buffers))
-        assert 0 < result <= REGION_BYTES
+        assert 0 < result <= self.region_bytes
         assert result % SECTOR_BYTES == 0
 
     async def test_submits_from_within_a_completion(self, driver: Driver) -> None:
@@ -223,8 +225,8 @@ class Conformance:
         assert [transfer.result for transfer in chain] == [4096] * 8
 
     async def test_size_stays(self, driver: Driver) -> None:
-        assert await driver.backend.refresh_size_bytes() == REGION_BYTES
-        assert driver.backend.size_bytes == REGION_BYTES
+        assert await driver.backend.refresh_size_bytes() == self.region_bytes
+        assert driver.backend.size_bytes == self.region_bytes
 
     async def test_close_leaves_no_transfer_without_completion(self, driver: Driver) -> None:
         writes = [write(at % REGION_BYTES, bytes(4096)) for at in range(0, 4096 * 500, 4096)]
@@ -238,7 +240,7 @@ class Conformance:
     async def test_random_transfers_agree_with_a_model(self, driver: Driver, seed: int) -> None:
         print("seed", seed)
         chance = random.Random(seed)
-        model = bytearray(REGION_BYTES)
+        model = bytearray(self.region_bytes)
         for _ in range(40):
             batch = _random_batch(chance, driver.backend)
             results = await driver.run(*batch)
@@ -249,7 +251,7 @@ class Conformance:
                     model[at:end] = data_of(transfer)
                 elif transfer.op is Op.READ:
                     assert data_of(transfer) == model[at:end]
-        whole = read(0, REGION_BYTES)
+        whole = read(0, self.region_bytes)
         await driver.run(whole)
         assert data_of(whole) == model
 
@@ -263,11 +265,11 @@ def _random_batch(chance: random.Random, backend: Backend) -> list[Transfer]:
     batch = []
     for _ in range(chance.randrange(1, 12)):
         sectors = chance.choice((1, 1, 2, 7, 8, 16, chance.randrange(1, 40)))
-        sector = chance.randrange(REGION_BYTES // SECTOR_BYTES - sectors)
+        sector = chance.randrange(backend.size_bytes // SECTOR_BYTES - sectors)
         if chance.random() < 0.3:
             sector, sectors = sector // 8 * 8, -(-sectors // 8) * 8
         at, end = sector * SECTOR_BYTES, (sector + sectors) * SECTOR_BYTES
-        if end > REGION_BYTES:
+        if end > backend.size_bytes:
             continue
         granules = set(
             range(

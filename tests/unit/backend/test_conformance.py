@@ -12,7 +12,7 @@ from ggaoe.backend.base import Backend
 from ggaoe.backend.faults import FaultBackend
 from ggaoe.backend.file import FileSpec, open_file
 from ggaoe.backend.memory import MemoryBackend
-from unit.backend.conformance import REGION_BYTES, Conformance
+from unit.backend.conformance import REGION_BYTES, SECTOR_BYTES, Conformance
 from unit.backend.stores import (
     DISK_DIRECTORY,
     loop_of_zeros,
@@ -93,6 +93,39 @@ class TestDirectFileWithoutNowait(Conformance):
         with overlay_file(REGION_BYTES) as path:
             async with opened(FileSpec(path), DIRECT_THREADS) as backend:
                 yield backend
+
+
+class TailConformance(Conformance):
+    """Blocks of 4096 bytes, and a region that ends in the middle of one."""
+
+    region_bytes = REGION_BYTES + 3 * SECTOR_BYTES
+
+
+class TestTailOfFile(TailConformance):
+    """The last block reaches beyond the end of the file, which stays as long as it is."""
+
+    @pytest.fixture
+    async def backend(self) -> AsyncIterator[Backend]:
+        with overlay_file(self.region_bytes + 100) as path:
+            async with opened(FileSpec(path), DIRECT_THREADS) as backend:
+                assert backend.granule_bytes == 4096
+                yield backend
+            assert path.stat().st_size == self.region_bytes + 100
+
+
+class TestTailOfRegion(TailConformance):
+    """The rest of the last block is a neighbor's, which stays as it is."""
+
+    @pytest.fixture
+    async def backend(self) -> AsyncIterator[Backend]:
+        size_bytes = REGION_BYTES + FRAME_BYTES
+        with loop_of_zeros(size_bytes, "--sector-size=4096") as (device, _):
+            behind = b"z" * (size_bytes - self.region_bytes)
+            device.write_bytes(bytes(self.region_bytes) + behind)
+            async with opened(FileSpec(device, None, 0, self.region_bytes), AIO) as backend:
+                assert backend.granule_bytes == 4096
+                yield backend
+            assert device.read_bytes()[self.region_bytes :] == behind
 
 
 class LoopConformance(Conformance):

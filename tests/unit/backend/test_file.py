@@ -23,6 +23,7 @@ from unit.backend.stores import (
     grow_loop_device,
     loop_of_zeros,
     make_swap,
+    overlay_file,
     ramfs_file,
     requires_way,
     sparse_file,
@@ -104,16 +105,16 @@ async def test_device_by_uuid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 # --- region and size -------------------------------------------------------------------------
 
 
-async def test_size_is_rounded_down_to_eight_sectors(path: Path) -> None:
+async def test_size_is_rounded_down_to_eight_sectors_if_wanted(path: Path) -> None:
     os.truncate(path, MIB + 4095)
-    async with opened(FileSpec(path)) as backend:
+    async with opened(FileSpec(path, exact_size=False)) as backend:
         assert backend.size_bytes == MIB
         assert any("not exported: 4095 bytes at its end" in text for text in backend.warnings)
 
 
-async def test_exact_size_exports_every_whole_sector(path: Path) -> None:
+async def test_every_whole_sector_is_exported(path: Path) -> None:
     os.truncate(path, MIB + 3 * 512 + 100)
-    async with opened(FileSpec(path, exact_size=True)) as backend:
+    async with opened(FileSpec(path)) as backend:
         assert backend.size_bytes == MIB + 3 * 512
         assert any("not exported: 100 bytes at its end" in text for text in backend.warnings)
 
@@ -156,7 +157,7 @@ async def test_file_grows_and_shrinks(path: Path) -> None:
     async with opened(FileSpec(path, offset_bytes=4096)) as backend:
         assert backend.size_bytes == MIB - 4096
         os.truncate(path, 2 * MIB + 1000)
-        assert await backend.refresh_size_bytes() == 2 * MIB - 4096
+        assert await backend.refresh_size_bytes() == 2 * MIB - 4096 + 512
         driver = Driver(backend)
         assert await driver.run(write(2 * MIB - 8192, pattern(4096))) == [4096]
         os.truncate(path, 8192)
@@ -328,15 +329,52 @@ async def test_file_system_in_memory() -> None:
         assert examine(FileSpec(path)) == ([], "through the page cache")
 
 
-@pytest.mark.parametrize(("offset_bytes", "length_bytes"), [(512, 8192), (4096, 512)])
-async def test_part_without_whole_blocks_is_buffered(offset_bytes: int, length_bytes: int) -> None:
+async def test_part_that_begins_within_a_block_is_buffered() -> None:
     with loop_of_zeros(MIB, "--sector-size=4096") as (device, _):
-        spec = FileSpec(device, None, offset_bytes, length_bytes, exact_size=True)
-        async with opened(spec) as backend:
+        async with opened(FileSpec(device, None, 512, 8192)) as backend:
             assert backend.description == "buffered, worker threads"
-            assert any("whole blocks of 4096 bytes" in text for text in backend.warnings)
+            assert any("a whole block of 4096 bytes" in text for text in backend.warnings)
             assert await Driver(backend).run(write(0, pattern(512)), flush()) == [512, 0]
-        assert content_of(device).rstrip(b"\0") == bytes(offset_bytes) + pattern(512)
+        assert content_of(device).rstrip(b"\0") == bytes(512) + pattern(512)
+
+
+async def test_parts_of_one_block_are_changed_by_two_devices() -> None:
+    """Each writes its own half of the block, and the rest of its part directly."""
+    with loop_of_zeros(MIB, "--sector-size=4096") as (device, _):
+        first, second = FileSpec(device, None, 0, 10240), FileSpec(device, None, 10240, 2048)
+        async with opened(first) as one, opened(second) as two:
+            assert one.description.startswith("direct")
+            one_driver, two_driver = Driver(one), Driver(two)
+            for seed in range(20):
+                mine, theirs = write(4096, pattern(6144, seed)), write(0, pattern(2048, seed + 50))
+                one_driver.submit([mine])
+                two_driver.submit([theirs])
+                await one_driver.settled([mine])
+                await two_driver.settled([theirs])
+                assert (mine.result, theirs.result) == (6144, 2048)
+            assert await one_driver.run(flush()) == await two_driver.run(flush()) == [0]
+        expected = bytes(4096) + pattern(6144, 19) + pattern(2048, 69)
+        assert content_of(device)[:12288] == expected
+
+
+async def test_tail_moves_with_the_end_of_the_file() -> None:
+    """What was written within a block is read directly when the block has become whole."""
+    with overlay_file(8192 + 1536) as path:
+        async with opened(FileSpec(path)) as backend:
+            requires_way(backend, "direct I/O, worker threads")
+            driver, data = Driver(backend), pattern(4096)
+            assert await driver.run(write(8192, data[:1536])) == [1536]
+            os.truncate(path, 16384 + 512)
+            assert await backend.refresh_size_bytes() == 16384 + 512
+            assert await driver.run(write(8192 + 1536, data[1536:])) == [2560]
+            assert await driver.run(write(16384, data[:512])) == [512]
+            found = read(8192, 4096)
+            assert await driver.run(found, read(16384, 512)) == [4096, 512]
+            assert data_of(found) == data
+            os.truncate(path, 8192 + 512)
+            assert await backend.refresh_size_bytes() == 8192 + 512
+            assert await driver.run(write(8192, data[:512]), read(8192, 4096)) == [512, 512]
+        assert path.stat().st_size == 8192 + 512
 
 
 async def test_cached_reads_need_no_thread(path: Path) -> None:

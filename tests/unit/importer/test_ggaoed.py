@@ -73,10 +73,10 @@ def test_missing_states_are_told(imports: Import, tmp_path: Path) -> None:
     )
 
 
-def test_end_of_a_disk_is_not_lost_silently(imports: Import, tmp_path: Path) -> None:
-    path = source(tmp_path, 8192 + 1024)
-    result = imports("ggaoed", path)
-    assert result.told(f"{path}:9:1: warning: the last 1024 bytes", "exact-size = true")
+def test_size_of_a_disk_stays(imports: Import, tmp_path: Path) -> None:
+    """The original exports every whole sector."""
+    result = imports("ggaoed", source(tmp_path, 8192 + 1024))
+    assert result.config.devices["disk"].exact_size
 
 
 def test_relative_paths_are_told(imports: Import, tmp_path: Path) -> None:
