@@ -129,10 +129,11 @@ def _open(spec: FileSpec, *, is_exclusive: bool = True) -> _Opened:
         if not spec.exact_size:
             store.unit_bytes = PAGE_BYTES
         opened.warnings.extend(_check_region(store))
-        if is_exclusive and not store.lock():
-            opened.warnings.append(
-                f"{path}: the file system has no locks: make sure that nobody else writes to it"
-            )
+        if is_exclusive:
+            if not store.lock():
+                text = "the file system has no locks: make sure that nobody else writes to it"
+                opened.warnings.append(f"{path}: {text}")
+            store.refuse_shared()
         if spec.direct_io:
             _choose_direct(opened)
     except OSError as error:

@@ -6,8 +6,9 @@ the claim of a block device. Must not know transfers, nor how I/O is done.
 Exclusive use has two parts. The **region** is locked with an open-file-description lock, shared
 for a read-only export and exclusive otherwise: devices on disjoint parts of one file live together,
 in one daemon or several; overlapping ones only if all of them are read-only. A **block device** is
-claimed with O_EXCL besides, which also keeps file systems, RAID and LVM away. The kernel knows
-a claim by its open file, so a second one in the same process would fail: claims are counted here.
+claimed with O_EXCL besides, which also keeps file systems, RAID and LVM away; what these reach by
+way of a loop device, `stacking` finds. The kernel knows a claim by its open file, so a second one
+in the same process would fail: claims are counted here.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
+from ggaoe.backend import stacking
 from ggaoe.backend.origin import origin_of
 from ggaoe.errors import BackendError
 from ggaoe.proto.frame import SECTOR_BYTES
@@ -203,6 +205,15 @@ class Store:
             return False
         return ctypes.c_long.from_buffer(answer).value == _TMPFS_MAGIC
 
+    def refuse_shared(self) -> None:
+        """BackendError if something else on this machine writes to the region by way of other block
+        devices; after `lock`, so that of two exports one sees the other."""
+        end = None if self.length_bytes is None else self.offset_bytes + self.length_bytes
+        region = stacking.Region(self.offset_bytes, end)
+        found = stacking.conflict(self.origin, region, read_only=self.read_only)
+        if found is not None:
+            raise BackendError(found)
+
     def stop_direct(self) -> None:
         """From now on I/O goes through the page cache; raises OSError. For use by any thread while
         others use `fd`: its number stays, and what has started ends as it began."""
@@ -241,7 +252,13 @@ class Store:
         name = str(self.path)
         if self.is_block and is_exclusive:
             claim = _claims.setdefault(status.st_rdev, _Claim())
-            name = claim.take(self.path)
+            try:
+                name = claim.take(self.path)
+            except OSError as error:
+                use = stacking.user_of(self.origin) if error.errno == errno.EBUSY else None
+                if use is None:
+                    raise
+                raise BackendError(f"{self.path}: in use: it {use}") from error
             self._claim = claim
         access = os.O_RDONLY if self.read_only else os.O_RDWR
         try:

@@ -12,6 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ggaoe.backend import stacking
 from ggaoe.config import Config, DeviceConfig, ReloadPlan, diff, load_async
 from ggaoe.config.endpoint import Endpoint
 from ggaoe.engine.base import Device, Hooks, Port
@@ -189,6 +190,7 @@ class Daemon:
     def _confine(self) -> None:
         """Give up every privilege that is not needed any more: what needed more is open now, and
         no thread is there yet."""
+        stacking.keep_open()
         self.confinement = confine(self._limits)
         self.confinement.log()
         logs.write_in_thread()

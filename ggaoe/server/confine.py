@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import ggaoe
+from ggaoe.backend import stacking
 from ggaoe.config import Config, DeviceConfig, slots
 from ggaoe.config.model import Template
 from ggaoe.config.read import ETHERS, fixed_part
@@ -234,6 +235,7 @@ def rules(limits: Limits) -> Iterator[tuple[Path, Right]]:
     for name in (*code, *_SYSTEM_LIBRARIES, *_TIME_ZONES):
         yield Path(name), landlock.READ
     yield Path(os.devnull), Right.READ_FILE | Right.WRITE_FILE
+    yield stacking.VIRTUAL_DEVICES, landlock.READ
     if limits.source is not None:
         yield _directory(limits.source), Right.READ_FILE
         yield _place_of(limits.source), Right.READ_FILE

@@ -370,6 +370,23 @@ def test_what_is_mounted_again_in_a_system_directory_says_why_it_waits(
         assert daemon.stop() == 0
 
 
+def test_a_file_that_is_mounted_by_then_is_refused(scene: Scene, engine: str, image: Path) -> None:
+    """The confined daemon sees loop devices and mounts that were made after its start."""
+    place = scene.directory / "place"
+    place.mkdir()
+    scene.disk()
+    with scene.serving(engine, device()) as daemon:
+        with mounted(scene, image, place):
+            daemon.reconfigure(engine, device(), device("image", 2))
+            row = daemon.listed("image")
+            assert row["state"] == "waiting"
+            assert re.match(
+                rf"{image} is attached as /dev/loop\d+, which is mounted at {place}: unmount it",
+                row["reason"],
+            )
+        daemon.wait_for_state("image", "serving")
+
+
 async def test_a_linked_file_is_what_the_link_means(scene: Scene, engine: str) -> None:
     (scene.directory / "images").mkdir()
     disk = scene.disk("images/disk")

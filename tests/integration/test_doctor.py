@@ -332,7 +332,10 @@ def test_a_device_that_is_mounted(scene: Scene, clinic: Clinic) -> None:
         scene.target.run("mount", loop, place)
         try:
             row = _one(clinic.worst(daemon), "backing", "error", "disk")
-            assert f"{loop} is in use: mounted at {place}" in row["what"]
+            assert f"{loop} is in use: it is mounted at {place}" in row["what"]
+            row = _one(clinic.worst(scene.daemon(device(path=image))), "backing", "error", "disk")
+            text = f"{image} is attached as {loop}, which is mounted at {place}: unmount it"
+            assert text in row["what"]
         finally:
             scene.target.run("umount", place)
 

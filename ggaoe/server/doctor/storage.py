@@ -11,7 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from ggaoe.backend import stacking
 from ggaoe.backend.file import examine
+from ggaoe.backend.origin import origin_of
 from ggaoe.backend.uuid import find_by_uuid
 from ggaoe.config import DeviceConfig
 from ggaoe.errors import BackendError, StateError
@@ -43,10 +45,10 @@ def backings(situation: Situation) -> Iterator[Finding]:
         warnings = list(dict.fromkeys([*warnings, *_live_warnings(situation.live, name)]))
         for warning in warnings:
             yield Finding("warning", name, warning, _remedy(warning))
-        used = _user_of(path)
+        used = _user_of(device, path)
         if used is not None:
-            remedy = "unmount it, or export it with read-only = true where the other only reads"
-            yield Finding("error", name, f"{path} is in use: {used}", remedy)
+            remedy = "use it on this machine, or export it: not both"
+            yield Finding("error", name, used, remedy)
         if not device.read_only and not os.access(path, os.W_OK):
             remedy = "change its permissions, or set read-only = true"
             yield Finding("error", name, f"{path} cannot be written", remedy)
@@ -121,18 +123,14 @@ def _path_of(device: DeviceConfig) -> Path:
     return device.path if device.path is not None else find_by_uuid(device.uuid or "")
 
 
-def _user_of(path: Path) -> str | None:
-    """What else has a block device: a file system, or a volume on it."""
-    status = path.stat()
-    if not stat.S_ISBLK(status.st_mode):
-        return None
-    number = f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
-    for fields in _mounts():
-        if fields[2] == number:
-            return f"mounted at {fields[4]}"
-    holders = _BLOCK / number / "holders"
-    names = sorted(one.name for one in holders.iterdir()) if holders.is_dir() else []
-    return f"part of {', '.join(names)}" if names else None
+def _user_of(device: DeviceConfig, path: Path) -> str | None:
+    """What else uses a file or block device, as a sentence about it."""
+    origin = origin_of(path, path.stat())
+    if (use := stacking.user_of(origin)) is not None:
+        return f"{path} is in use: it {use}"
+    end = None if device.length_bytes is None else device.offset_bytes + device.length_bytes
+    region = stacking.Region(device.offset_bytes, end)
+    return stacking.conflict(origin, region, read_only=device.read_only)
 
 
 def _mounts() -> list[list[str]]:
