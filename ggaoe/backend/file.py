@@ -57,9 +57,10 @@ class _Opened:
     warnings: list[str] = field(default_factory=list)
 
 
-async def open_file(spec: FileSpec) -> Backend:
-    """Open and lock what `spec` says, without blocking the loop; raises BackendError."""
-    opening = in_thread(lambda: _open(spec))
+async def open_file(spec: FileSpec, *, is_exclusive: bool = True) -> Backend:
+    """Open and lock what `spec` says, without blocking the loop; raises BackendError. What is not
+    exclusive is not locked either: for a second look at a store that is served."""
+    opening = in_thread(lambda: _open(spec, is_exclusive=is_exclusive))
     try:
         opened = await asyncio.shield(opening)
     except asyncio.CancelledError:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 
@@ -28,6 +28,10 @@ class Origin:
     path: Path
     is_block: bool
     number: tuple[int, int]
+
+    def is_at(self, path: Path) -> bool:
+        """Whether it has this name, too; blocks."""
+        return replace(self, path=path).look() is Place.SAME
 
     def look(self) -> Place:
         """What is there now; blocks. What cannot be seen counts as the same."""

@@ -33,7 +33,7 @@ from ggaoe.server.control import (
     select,
     string_list,
 )
-from ggaoe.server.export import FIRST_ATTEMPT_TIMEOUT_S, State, file_spec_of
+from ggaoe.server.export import FIRST_ATTEMPT_TIMEOUT_S, Export, State, file_spec_of
 from ggaoe.units import format_mac, format_size
 
 if TYPE_CHECKING:
@@ -231,9 +231,11 @@ class Changes:
         """ControlError where the new backing cannot take the place of what is served now."""
         daemon = self._daemon
         device = config.devices[name]
+        export = daemon.exports.get(name)
         try:
             async with asyncio.timeout(FIRST_ATTEMPT_TIMEOUT_S):  # others wait to change something
-                backend = await open_file(file_spec_of(device))
+                is_served = await _is_served(export, device.path)
+                backend = await open_file(file_spec_of(device), is_exclusive=not is_served)
         except TimeoutError:
             text = f"nothing was changed: {device.path}: the store does not answer"
             raise ControlError(REFUSED, text) from None
@@ -242,7 +244,6 @@ class Changes:
             raise ControlError(REFUSED, f"nothing was changed: {why}") from None
         new_bytes = backend.size_bytes
         await backend.close()
-        export = daemon.exports.get(name)
         size_sectors = export.device.target.size_sectors if export is not None else None
         if size_sectors is None or force or new_bytes >= size_sectors * SECTOR_BYTES:
             return
@@ -325,6 +326,14 @@ async def _unsearchable(directories: Sequence[str]) -> list[str]:
         return found
 
     return await in_thread(look)
+
+
+async def _is_served(export: Export | None, path: Path | None) -> bool:
+    """Whether `path` is another name of what the device has open, and has locked."""
+    origin = export.backend.origin if export is not None and export.backend is not None else None
+    if origin is None or path is None:
+        return False
+    return await in_thread(lambda: origin.is_at(path))
 
 
 def _in_file(filed: Config, changes: Sequence[Edit], directory: Path) -> Config:

@@ -335,6 +335,30 @@ async def test_swap_exchanges_the_backing_of_a_live_export(scene: Scene, engine:
             assert await remote.read(0, 1) == b"N" * SECTOR_BYTES
 
 
+async def test_swap_to_another_name_of_what_is_served(scene: Scene) -> None:
+    """As by `set` and by a reload; another device cannot have the same file for all that."""
+    disk = scene.disk()
+    names = [scene.directory / name for name in ("symbolic", "hard")]
+    names[0].symlink_to(disk)
+    names[1].hardlink_to(disk)
+    with scene.serving(device()) as daemon:
+        async with scene.initiator() as initiator:
+            for name in (*names, disk, disk):
+                await asyncio.to_thread(daemon.ask, "swap", "disk", str(name))
+                row = daemon.listed("disk")
+                assert (row["state"], row["path"]) == ("serving", str(name))
+                await round_trip(initiator, disk)
+        assert daemon.ask("set", "disk", f"path={names[0]}")["warnings"] == []
+        assert daemon.listed("disk")["state"] == "serving"
+        assert daemon.ask("reload")["applied"]
+        assert daemon.listed("disk")["state"] == "serving"
+        scene.disk("other")
+        assert daemon.ask("add", "other", "path=other", "shelf=0", "slot=2")["applied"]
+        refused = daemon.ctl("swap", "other", str(names[1]))
+        assert refused.status == 1
+        assert f"nothing was changed: {names[1]}: locked" in refused.stderr
+
+
 def test_swap_to_a_store_that_does_not_answer(scene: Scene) -> None:
     """It is refused, and others can change something again."""
     scene.disk()

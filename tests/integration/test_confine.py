@@ -546,7 +546,7 @@ async def test_nothing_is_imported_later(scene: Scene, engine: str) -> None:
     scene.logs.append(daemon.log)
     daemon.configure(*sections, device(), device("missing", 3))
     daemon.start()
-    swap = ["swap", "buffered", str(scene.directory / "buffered"), "--dry-run"]
+    swap = ["swap", "buffered", str(disk), "--dry-run"]
     diff = scene.ggaoe("check", "-c", daemon.config, "--diff")
     assert diff.status == 0
     asked = {*Verbs(None).handlers(), *Changes(None).handlers()} - {"diff"}  # type: ignore[arg-type]
