@@ -142,7 +142,7 @@ def listing(result: Result, colour: bool) -> list[str]:
                 _size(device["size_bytes"]),
                 _mode(device),
                 _joined(device["interfaces"]),
-                device["path"],
+                _path(device),
                 device["reason"],
             )
             for device in result["devices"]
@@ -285,7 +285,7 @@ def _facts(device: Result) -> list[str]:
     facts: list[tuple[str, Cell]] = [
         ("address", device["address"]),
         ("state", f"{device['state']}{reason}"),
-        ("path", device["path"]),
+        ("path", _path(device)),
         ("size", _size_exactly(device["size_bytes"])),
         ("mode", "read only" if device["read_only"] else "read and write"),
         ("backend", device["backend"]),
@@ -302,6 +302,13 @@ def _facts(device: Result) -> list[str]:
         *(("warning", text) for text in device["warnings"]),
     ]
     return _pairs(facts)
+
+
+def _path(device: Result) -> str:
+    """With the UUID by which it was found."""
+    path: str = device["path"]
+    uuid = device.get("uuid")  # an older daemon has none
+    return path if uuid is None or path == f"UUID={uuid}" else f"{path} (UUID={uuid})"
 
 
 def _limits(limits: Result) -> str:

@@ -23,6 +23,7 @@ from typing import TypeVar
 
 import ggaoe
 from ggaoe.backend import stacking
+from ggaoe.backend.uuid import UDEV
 from ggaoe.config import Config, DeviceConfig, slots
 from ggaoe.config.model import Template
 from ggaoe.config.read import ETHERS, fixed_part
@@ -156,8 +157,10 @@ class Confinement:
     def explain(self, config: DeviceConfig, error: GgaoeError) -> str:
         """Why a device cannot be opened, and what to do, where the confinement is the cause."""
         restriction = self.restriction
-        if config.uuid and restriction and not restriction.permits(DEVICES, Right.READ_FILE):
-            return _outside(f"uuid {config.uuid}", DEVICES)
+        if config.uuid and restriction:
+            for place in (DEVICES, UDEV):
+                if place.exists() and not restriction.permits(place, Right.READ_FILE):
+                    return _outside(f"uuid {config.uuid}", place)
         cause = error.__cause__
         if not isinstance(cause, OSError) or cause.errno != errno.EACCES:
             return str(error)

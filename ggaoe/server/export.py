@@ -100,6 +100,14 @@ class Export:
         return self.config.name
 
     @property
+    def path(self) -> Path | None:
+        """Where its backend is: as configured, or where its UUID was found."""
+        backend = self.backend
+        if self.config.path is None and backend is not None and backend.origin is not None:
+            return backend.origin.path
+        return self.config.path
+
+    @property
     def backend(self) -> Backend | None:
         return self.device.backend
 
@@ -177,7 +185,7 @@ class Export:
         _log.info(
             "%s: serving %s as %s, %s, %s",
             self.name,
-            self.config.path or f"UUID {self.config.uuid}",
+            self.path if self.config.uuid is None else f"{self.path} (UUID {self.config.uuid})",
             self.config.address,
             format_size(backend.size_bytes),
             self.description,

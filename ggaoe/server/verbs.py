@@ -387,6 +387,7 @@ def _summary(export: Export) -> Json:
     size_sectors = export.device.target.size_sectors
     return {
         **_identity(export.config),
+        "path": str(export.path) if export.path else f"UUID={export.config.uuid}",
         "state": export.state.value,
         "reason": export.reason,
         "size_bytes": None if size_sectors is None else size_sectors * SECTOR_BYTES,
@@ -413,6 +414,7 @@ def _identity(config: DeviceConfig) -> Json:
         "shelf": config.shelf,
         "slot": config.slot,
         "path": str(config.path) if config.path else f"UUID={config.uuid}",
+        "uuid": config.uuid,
         "read_only": config.read_only,
     }
 

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 from functools import partial
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -359,11 +360,24 @@ def make_filesystem(disk: Path, uuid: str) -> None:
 
 @pytest.mark.one_engine
 async def test_a_filesystem_is_found_by_its_uuid(scene: Scene) -> None:
-    disk = scene.disk("backing", 8 * MIB)
-    uuid = "0a3407de-014b-458b-b5c1-848e92a327a3"
+    """Which device that is, is told; where several have it, they are named."""
+    disk, uuid = scene.disk("backing", 8 * MIB), str(uuid4())
     make_filesystem(disk, uuid)
-    with loop_device(disk), scene.serving(device(path=None, uuid=uuid)) as daemon:
+    copy = Path(shutil.copy(disk, scene.directory / "copy"))
+    by_uuid = device(path=None, uuid=uuid)
+    with loop_device(disk) as loop, scene.serving(by_uuid) as daemon:
         daemon.wait_for_state("disk", "serving")
+        row = daemon.listed("disk")
+        assert (row["path"], row["uuid"]) == (str(loop), uuid)
+        assert f"disk: serving {loop} (UUID {uuid}) as e0.1" in daemon.log_text()
+        for verb in ("list", "show"):
+            assert f"{loop} (UUID={uuid})" in daemon.ctl(verb).stdout
+        with loop_device(copy) as other:
+            daemon.reconfigure(by_uuid, device("again", 2, path=None, uuid=uuid))
+            row = daemon.listed("again")
+            assert (row["state"], row["path"]) == ("waiting", f"UUID={uuid}")
+            names = " and ".join(sorted(map(str, (loop, other))))
+            assert row["reason"].startswith(f"uuid {uuid}: 2 devices have it, {names}: ")
         async with scene.initiator() as initiator:
             remote = await initiator.open(0, 1)
             assert (await remote.identify()).size_sectors * SECTOR_BYTES == 8 * MIB

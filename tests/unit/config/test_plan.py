@@ -34,7 +34,7 @@ OTHER = {
     "bandwidth-burst": "1MiB",
     "initiator-iops-limit": "500",
     "initiator-bandwidth-limit": "10MiB",
-    "exact-size": "true",
+    "exact-size": "false",
     "read-only": "true",
     "broadcast": "true",
     "write-cache": "true",
