@@ -24,7 +24,7 @@ class Event(StrEnum):
     DEVICE_FAILED = "device-failed"
     """A store has failed a request or a flush."""
     DEVICE_UNSERVED = "device-unserved"
-    """Another device has its address on an interface."""
+    """Another device has its address on an interface, or no interface serves it."""
     INTERFACE_SERVING = "interface-serving"
     INTERFACE_CLOSED = "interface-closed"
     INTERFACE_REFUSED = "interface-refused"

@@ -50,6 +50,15 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}es" if noun.endswith("s") else f"{count} {noun}s"
 
 
+def ago(age_s: float) -> str:
+    """An age for people, as in `12 s ago`; nothing is in the future."""
+    seconds = max(0.0, age_s)
+    for limit, unit, divisor in ((120, "s", 1), (7200, "min", 60), (172_800, "h", 3600)):
+        if seconds < limit:
+            return f"{seconds / divisor:.0f} {unit} ago"
+    return f"{seconds / 86_400:.0f} days ago"
+
+
 def parse_duration_s(text: str) -> float:
     """Seconds from `0.001`, `5ms`, `50us`, `2min`; a bare number is seconds."""
     found = _DURATION.fullmatch(text.strip())

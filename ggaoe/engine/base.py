@@ -10,8 +10,10 @@ All calls are made in the event loop's thread. Nothing a peer sends raises.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import math
+import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
@@ -20,7 +22,7 @@ from typing import ClassVar
 
 from ggaoe.backend.base import Backend
 from ggaoe.engine import limit
-from ggaoe.engine.counters import DeviceCounters, InitiatorCounters, Initiators
+from ggaoe.engine.counters import DeviceCounters, Failures, InitiatorCounters, Initiators
 from ggaoe.engine.flood import FloodGuard
 from ggaoe.engine.sightings import Fate, Sighting, Sightings
 from ggaoe.engine.trace import SNAP_BYTES, Trace, Traced
@@ -126,6 +128,7 @@ class Device:
         """Requests are taken in, and wait for a backend."""
         self.ports: frozenset[Port] = frozenset()
         self.counters = DeviceCounters()
+        self.failures = Failures()
         self.initiators = Initiators(self._greet)
         self.sightings = Sightings()
         self.limit = limit.SourceLimit()
@@ -182,6 +185,14 @@ class Device:
             text = "%s: %s is refused, %s: to see why: ggaoectl why %s %s"
             _log.info(text, self.name, peer, reason.value, peer, self.name, extra=extra)
 
+    def fail(self, what: str, error_number: int, mac: bytes | None = None) -> None:
+        """Count and tell that the backend has failed `what`, which the host `mac` has asked for."""
+        text = f"{what} failed: {strerror(error_number)}"
+        self.failures.add(text)
+        peer = {"peer": format_mac(mac)} if mac is not None else {}
+        extra = about(Event.DEVICE_FAILED, device=self.name, **peer)
+        _log.error("%s: %s", self.name, text, extra=extra)
+
     def is_watched(self) -> bool:
         return self.trace is not None
 
@@ -195,6 +206,7 @@ class Device:
 
     def clear_counters(self) -> None:
         self.counters = DeviceCounters()
+        self.failures = Failures()
         self.initiators.clear()
 
 
@@ -612,3 +624,7 @@ def _count_drop(device: Device, initiator: InitiatorCounters, reason: DropReason
 def sectors_of(port: Port) -> int:
     """Sectors per frame that are advertised on `port`."""
     return min(sectors_advertised(port.path.mtu_bytes), sectors_that_fit(port.path.mtu_bytes))
+
+
+def strerror(error_number: int) -> str:
+    return f"{os.strerror(error_number)} ({errno.errorcode.get(error_number, error_number)})"

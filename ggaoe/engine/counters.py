@@ -5,6 +5,7 @@ Names are the ones that `ggaoectl stats --json` prints; `_ns` sums durations fro
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -52,6 +53,27 @@ class DeviceCounters:
     read_sectors: list[int] = field(default_factory=lambda: [0] * SIZE_BUCKETS)
     write_sectors: list[int] = field(default_factory=lambda: [0] * SIZE_BUCKETS)
     drops: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(slots=True)
+class Failures:
+    """Requests and flushes that a backend has failed since it was opened."""
+
+    count: int = 0
+    last: str | None = None
+    """As in `WRITE of sector 8+1 failed: No space left on device (ENOSPC)`."""
+    last_s: float = 0.0
+    """When that was, on the monotonic clock."""
+
+    def add(self, text: str) -> None:
+        """Count one, which `text` describes."""
+        self.count += 1
+        self.last, self.last_s = text, time.monotonic()
+
+    @property
+    def age_s(self) -> float:
+        """How long ago the last one was."""
+        return max(0.0, time.monotonic() - self.last_s)
 
 
 @dataclass(slots=True)

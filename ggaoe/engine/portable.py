@@ -11,19 +11,26 @@ import asyncio
 import errno
 import logging
 import mmap
-import os
 from collections import deque
 from collections.abc import Sequence
 from typing import ClassVar, cast
 
 from ggaoe.backend.base import Backend, Transfer
-from ggaoe.engine.base import STALE_AGE_NS, SYSTEM_CLOCK, Clock, Device, Engine, Hooks, Port
-from ggaoe.engine.counters import INITIATORS_MAX, InitiatorCounters
+from ggaoe.engine.base import (
+    STALE_AGE_NS,
+    SYSTEM_CLOCK,
+    Clock,
+    Device,
+    Engine,
+    Hooks,
+    Port,
+    strerror,
+)
+from ggaoe.engine.counters import INITIATORS_MAX, Failures, InitiatorCounters
 from ggaoe.engine.histogram import latency_bucket, size_bucket
 from ggaoe.engine.sightings import Fate, Sighting
 from ggaoe.engine.trace import Trace
 from ggaoe.errors import attempt
-from ggaoe.events import Event, about
 from ggaoe.net.buffers import BufferPool, Lease
 from ggaoe.net.link import Frame, Interface, Link, LinkSettings
 from ggaoe.net.plain import PlainLink
@@ -36,7 +43,7 @@ from ggaoe.sched.commit import GroupCommit
 from ggaoe.sched.merge import Vector, settle
 from ggaoe.sched.queue import Arrival, DeviceQueue, Policy
 from ggaoe.sched.request import Request
-from ggaoe.units import counted, format_mac
+from ggaoe.units import counted
 
 FRAMES_PER_TURN_MAX = 64
 """Per link and wake, so that a flood cannot starve completions and the control plane."""
@@ -432,9 +439,7 @@ class PortableEngine(Engine):
                 assert isinstance(request, IoRequest)
                 self._finish(device, request, self._lost(device, request))
             return
-        extra = about(Event.DEVICE_FAILED, device=device.name)
-        reason = strerror(-result)
-        _log.error("%s: flush of the store failed: %s", device.name, reason, extra=extra)
+        device.fail("flush of the store", -result)
         failed = device.commit.failed(-result)
         for request in device.queue.active:
             if request.op is Op.FLUSH or (request.started and request.op is Op.WRITE):
@@ -483,17 +488,8 @@ class PortableEngine(Engine):
             register = ata.AtaError.IDNF  # the store has shrunk since it was admitted
         elif error_number == errno.EIO:
             device.target.is_failing = True
-        _log.error(
-            "%s: %s of sector %d+%d failed: %s",
-            device.name,
-            request.op.name,
-            request.io.sector,
-            request.io.sectors,
-            strerror(error_number),
-            extra=about(
-                Event.DEVICE_FAILED, device=device.name, peer=format_mac(request.header.source)
-            ),
-        )
+        what = f"{request.op.name} of sector {request.io.sector}+{request.io.sectors}"
+        device.fail(what, error_number, request.header.source)
         reply = device.target.io_failure(request.header, request.io, request.path, register)
         request.sighting.fate = Fate.REFUSED
         request.sighting.cause = strerror(error_number)
@@ -605,6 +601,7 @@ class PortableEngine(Engine):
         device.again = []
         device.target.physical_sector_bytes = backend.granule_bytes
         device.target.is_failing = False
+        device.failures = Failures()
         backend.complete = self._on_complete
         device.backend = backend
         device.is_serving = True
@@ -726,7 +723,3 @@ def _transfer_of(device: PortableDevice, vector: Vector, lanes: dict[Port, _Lane
 
 def _owner(transfer: Transfer) -> tuple[PortableDevice, Vector | None]:
     return cast("tuple[PortableDevice, Vector | None]", transfer.owner)
-
-
-def strerror(error_number: int) -> str:
-    return f"{os.strerror(error_number)} ({errno.errorcode.get(error_number, error_number)})"

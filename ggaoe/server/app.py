@@ -31,6 +31,7 @@ from ggaoe.proto.frame import Header
 from ggaoe.server import logs
 from ggaoe.server.advertise import Advertiser
 from ggaoe.server.changes import Changes, losses_of
+from ggaoe.server.condition import condition_of
 from ggaoe.server.confine import Confinement, confine, limits_of
 from ggaoe.server.control import REFUSED, ControlServer
 from ggaoe.server.events import Events
@@ -164,6 +165,16 @@ class Daemon:
                 _log.warning("%s", problem)
             await self._remember_slots(self.config)
             await _first_attempts(self._add(self._automatic(self.config.devices)))
+            self._warn_unserved()
+
+    def _warn_unserved(self) -> None:
+        """Tell of the devices that no interface serves."""
+        for name, export in self.exports.items():
+            state, reason = condition_of(self.interfaces, export)
+            if state is State.NO_INTERFACE:
+                extra = about(Event.DEVICE_UNSERVED, device=name)
+                address = export.config.address
+                _log.warning("%s (%s): not served: %s", name, address, reason, extra=extra)
 
     async def _start_http(self, endpoint: Endpoint) -> None:
         """Where it cannot be, disks are served all the same."""
@@ -203,7 +214,8 @@ class Daemon:
 
     def _status(self) -> str:
         """The line that a service manager shows."""
-        serving = sum(export.state is State.SERVING for export in self.exports.values())
+        states = [condition_of(self.interfaces, one).state for one in self.exports.values()]
+        serving = states.count(State.SERVING)
         devices = counted(len(self.exports), "device")
         return f"serving {serving} of {devices} on {counted(len(self.engine.ports), 'interface')}"
 
@@ -486,6 +498,7 @@ class Daemon:
         ]
         await self._settle(settling, cause)
         await _first_attempts(opening)
+        self._warn_unserved()
         _log.info("%s: done", cause, extra=about(Event.RELOADED))
 
     async def _remember_slots(self, config: Config) -> None:

@@ -23,6 +23,7 @@ from ggaoe.config.document import near
 from ggaoe.config.read import ETHERS, load_hosts, unsearchable
 from ggaoe.errors import BackendError, ConfigError, ControlError
 from ggaoe.proto.frame import SECTOR_BYTES
+from ggaoe.server.condition import condition_of
 from ggaoe.server.control import (
     INVALID_PARAMS,
     NOT_FOUND,
@@ -46,10 +47,14 @@ ACTIVE_S = 300.0
 
 
 def waits(daemon: Daemon, plan: ReloadPlan) -> list[str]:
-    """What the devices wait for that `plan` has added or changed, and why those that it has removed
-    must not lose their disks yet."""
+    """Why those devices do not serve that `plan` has added or changed, and why those that it has
+    removed must not lose their disks yet."""
     concerned = {device.name for device in plan.added} | {one.name for one in plan.changed}
     waiting = [f"{name} waits: {reason}" for name, reason in _waiting(daemon, concerned).items()]
+    for name, export in daemon.exports.items():
+        state, reason = condition_of(daemon.interfaces, export)
+        if name in concerned and state is State.NO_INTERFACE:
+            waiting.append(f"{name} is not served: {reason}")
     removed = {device.name: daemon.unfinished(device.name) for device in plan.removed}
     return waiting + [f"{name}: {reason}" for name, reason in removed.items() if reason]
 

@@ -50,6 +50,8 @@ class State(Enum):
 
     WAITING = "waiting"
     SERVING = "serving"
+    NO_INTERFACE = "no-interface"
+    """It would serve, and no interface does; see `condition`."""
     DRAINING = "draining"
 
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from ggaoe.engine.base import Device, Engine, Port
 from ggaoe.engine.sightings import Fate, Sighting
 from ggaoe.net.strays import Stray
+from ggaoe.units import ago
 
 
 class Strayed(NamedTuple):
@@ -72,11 +73,7 @@ class Inquiry:
 
     def ago(self, time_s: float) -> str:
         """How long ago, for people."""
-        seconds = max(0.0, self.now_s - time_s)
-        for limit, unit, divisor in ((120, "s", 1), (7200, "min", 60), (172_800, "h", 3600)):
-            if seconds < limit:
-                return f"{seconds / divisor:.0f} {unit} ago"
-        return f"{seconds / 86_400:.0f} days ago"
+        return ago(self.now_s - time_s)
 
 
 def sighting_of(strayed: Strayed) -> Sighting:

@@ -111,6 +111,20 @@ class Interfaces:
         missing = sorted(set(_named(device)) - names)
         return reasons | dict.fromkeys(missing, "does not exist")
 
+    def why_unserved(self, device: DeviceConfig) -> str:
+        """Why no interface serves a device that is to be served."""
+        if unserved := self.unserved(device):
+            return "; ".join(f"{name}: {reason}" for name, reason in unserved.items())
+        if wanted := self.wanted_by(device):
+            names = ", ".join(interface.name for interface in wanted)
+            return f"{device.address} on {names} is that of a device before it in the configuration"
+        patterns = ", ".join(device.interfaces)
+        nothing = (
+            f"no interface matches {patterns}" if patterns else "no Ethernet interface is there"
+        )
+        others = ", ".join(one.name for one in self.known if not one.is_loopback)
+        return f"{nothing}; {f'there are {others}' if others else 'there is no other'}"
+
     def why_closed(self, interface: Interface) -> str | None:
         """None where it serves."""
         if interface.name in self.refused:

@@ -34,11 +34,12 @@ from ggaoe.engine.histogram import (
 )
 from ggaoe.proto.frame import SECTOR_BYTES
 from ggaoe.proto.target import DropReason
+from ggaoe.server.condition import condition_of
 from ggaoe.server.export import Export, State
 from ggaoe.units import format_mac, printable
 
 if TYPE_CHECKING:
-    from ggaoe.engine.counters import DeviceCounters, InitiatorCounters
+    from ggaoe.engine.counters import DeviceCounters, Failures, InitiatorCounters
     from ggaoe.server.app import Daemon
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -130,7 +131,7 @@ def _pieces(daemon: Daemon) -> Iterator[Iterable[Metric]]:
     yield _of_daemon(daemon)
     yield _interfaces(daemon)
     for name, export in list(daemon.exports.items()):
-        yield _of_device(name, export)
+        yield _of_device(name, export, condition_of(daemon.interfaces, export).state)
         users = ((mac, one) for mac, one in export.device.initiators.items() if _is_user(one))
         while hosts := list(islice(users, HOSTS_AT_ONCE)):
             yield _initiators(name, hosts)
@@ -149,7 +150,7 @@ def _of_daemon(daemon: Daemon) -> Iterator[Metric]:
     )
 
 
-def _of_device(name: str, export: Export) -> Iterator[Metric]:
+def _of_device(name: str, export: Export, state_now: State) -> Iterator[Metric]:
     config, device = export.config, export.device
     info = GaugeMetricFamily(
         "ggaoe_device_info",
@@ -163,7 +164,7 @@ def _of_device(name: str, export: Export) -> Iterator[Metric]:
         "ggaoe_device_state", "1 for the state that a device is in.", labels=["device", "state"]
     )
     for one in State:
-        state.add_metric([name, one.value], export.state is one)
+        state.add_metric([name, one.value], state_now is one)
     yield state
     size_sectors = device.target.size_sectors
     values: dict[str, int | None] = {
@@ -180,8 +181,26 @@ def _of_device(name: str, export: Export) -> Iterator[Metric]:
             gauge.add_metric([name], value)
         yield gauge
     counters = device.counters
+    yield from _failures(name, device.failures)
     yield from _operations(name, counters)
     yield from _histograms(name, counters)
+
+
+def _failures(name: str, failures: Failures) -> Iterator[Metric]:
+    count = CounterMetricFamily(
+        "ggaoe_device_backend_errors",
+        "Requests and flushes that the file or disk has failed since it was opened.",
+        labels=["device"],
+    )
+    count.add_metric([name], failures.count)
+    age = GaugeMetricFamily(
+        "ggaoe_device_backend_error_age_seconds",
+        "Time since the last one; missing where there is none.",
+        labels=["device"],
+    )
+    if failures.last is not None:
+        age.add_metric([name], failures.age_s)
+    yield from (count, age)
 
 
 def _operations(name: str, counters: DeviceCounters) -> Iterator[Metric]:

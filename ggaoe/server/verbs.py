@@ -28,6 +28,7 @@ from ggaoe.proto.target import Finding, Refusal, TargetState
 from ggaoe.proto.words import words
 from ggaoe.sched.throttle import Limits
 from ggaoe.server.changes import foreseen, losses_of, unsaved, waits
+from ggaoe.server.condition import Condition, condition_of
 from ggaoe.server.control import (
     INVALID_PARAMS,
     PROTOCOL_VERSION,
@@ -202,7 +203,7 @@ class Verbs:
     def _row(self, name: str) -> Json:
         export = self._daemon.exports.get(name)
         if export is not None:
-            return _summary(export)
+            return _summary(export, condition_of(self._daemon.interfaces, export))
         return _stopped(self._daemon.config.devices[name], self._daemon.unfinished(name))
 
     def _interface(self, interface: Interface) -> Json:
@@ -247,11 +248,23 @@ class Verbs:
                 detail = (
                     _detail_of_stopped(configs[name], unfinished[name], kept[name])
                     if export is None
-                    else _detail(export)
+                    else self._detail(export)
                 )
                 yield {"devices": [detail]}
 
         return tell()
+
+    def _detail(self, export: Export) -> Json:
+        backend = export.backend
+        return {
+            **self._row(export.name),
+            "backend": export.description,
+            "warnings": list(backend.warnings) if backend else [],
+            **_configured(export.config),
+            **_kept(export.device.target.state),
+            "counters": counters_of(export),
+            "initiators": _initiators(export.device.initiators),
+        }
 
     async def _why(self, params: Params) -> Parts:
         host = _host(params)
@@ -383,13 +396,19 @@ def _missing(name: str) -> Json:
     }
 
 
-def _summary(export: Export) -> Json:
+def _summary(export: Export, condition: Condition) -> Json:
     size_sectors = export.device.target.size_sectors
+    failures = export.device.failures
     return {
         **_identity(export.config),
         "path": str(export.path) if export.path else f"UUID={export.config.uuid}",
-        "state": export.state.value,
-        "reason": export.reason,
+        "state": condition.state.value,
+        "reason": condition.reason,
+        "failures": {
+            "count": failures.count,
+            "last": failures.last,
+            "age_s": round(failures.age_s, 3) if failures.last else None,
+        },
         "size_bytes": None if size_sectors is None else size_sectors * SECTOR_BYTES,
         "interfaces": sorted(port.name for port in export.device.ports),
     }
@@ -402,6 +421,7 @@ def _stopped(config: DeviceConfig, unfinished: str | None) -> Json:
         **_identity(config),
         "state": "stopped",
         "reason": unfinished or reason,
+        "failures": {"count": 0, "last": None, "age_s": None},
         "size_bytes": None,
         "interfaces": [],
     }
@@ -419,21 +439,8 @@ def _identity(config: DeviceConfig) -> Json:
     }
 
 
-def _detail(export: Export) -> Json:
-    backend = export.backend
-    return {
-        **_summary(export),
-        "backend": export.description,
-        "warnings": list(backend.warnings) if backend else [],
-        **_configured(export.config),
-        **_kept(export.device.target.state),
-        "counters": counters_of(export),
-        "initiators": _initiators(export.device.initiators),
-    }
-
-
 def _detail_of_stopped(config: DeviceConfig, unfinished: str | None, state: TargetState) -> Json:
-    """As `_detail`, of a device that is not started."""
+    """As `Verbs._detail`, of a device that is not started."""
     return {
         **_stopped(config, unfinished),
         "backend": None,

@@ -64,8 +64,10 @@ def test_list_and_show_tell_what_is_served(scene: Scene) -> None:
             "reason": None,
             "size_bytes": DISK_BYTES,
             "path": f"{scene.directory}/disk",
+            "uuid": None,
             "read_only": False,
             "interfaces": ["far0"],
+            "failures": {"count": 0, "last": None, "age_s": None},
         }
         link = daemon.interface("far0")
         assert link is not None

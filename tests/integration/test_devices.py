@@ -6,8 +6,10 @@ import asyncio
 import errno
 import os
 import random
+import re
 import shutil
 import subprocess
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from uuid import uuid4
@@ -18,6 +20,7 @@ from ggaoe.client import AtaCommandError, RefusedError
 from ggaoe.engine.select import live_engine
 from ggaoe.proto.ata import AtaError, Opcode
 from ggaoe.proto.frame import SECTOR_BYTES, Error
+from ggaoe.units import counted
 from helpers.loop import loop_device
 from helpers.needs import requires_program
 from helpers.netns import wait_until
@@ -241,6 +244,35 @@ async def test_a_part_of_a_file(scene: Scene, direct_io: bool) -> None:
     assert found[begin + size :] == original[begin + size :]
 
 
+async def test_a_store_that_fails_is_told(scene: Scene) -> None:
+    """Here a sparse file on a file system that is full; it serves all the same."""
+    full = scene.directory / "full"
+    full.mkdir()
+    scene.target.run("mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", full)
+    scene.target.run("truncate", "--size", str(DISK_BYTES), full / "disk")
+    with scene.serving(device(path="full/disk")) as daemon:
+        async with scene.initiator() as initiator:
+            remote = await initiator.open(0, 1)
+            await remote.write(0, SECTOR)
+            assert daemon.listed("disk")["reason"] is None
+            for sector in range(0, 1024, 8):
+                with suppress(AtaCommandError):
+                    await remote.write(sector, SECTOR)
+        row = daemon.listed("disk")
+        count, last = row["failures"]["count"], row["failures"]["last"]
+        assert count == daemon.counters()["ata_errors"] > 0
+        assert last == "WRITE of sector 1016+1 failed: No space left on device (ENOSPC)"
+        assert row["state"] == "serving"
+        assert re.fullmatch(
+            rf"{counted(count, 'I/O error')}, the last \d+ s ago: {re.escape(last)}", row["reason"]
+        )
+        found = daemon.ctl("metrics").stdout
+        assert f'ggaoe_device_backend_errors_total{{device="disk"}} {count}.0\n' in found
+        assert 'ggaoe_device_backend_error_age_seconds{device="disk"} ' in found
+        assert daemon.ctl("clear-stats").status == 0
+        assert daemon.listed("disk")["reason"] is None
+
+
 async def test_buffered_and_direct_devices_give_the_same(scene: Scene) -> None:
     direct, buffered = scene.disk("direct"), scene.disk("buffered")
     with scene.serving(device("direct", 1), device("buffered", 2, direct_io=False)) as daemon:
@@ -370,8 +402,8 @@ async def test_a_filesystem_is_found_by_its_uuid(scene: Scene) -> None:
         row = daemon.listed("disk")
         assert (row["path"], row["uuid"]) == (str(loop), uuid)
         assert f"disk: serving {loop} (UUID {uuid}) as e0.1" in daemon.log_text()
-        for verb in ("list", "show"):
-            assert f"{loop} (UUID={uuid})" in daemon.ctl(verb).stdout
+        for words in (["list"], ["show", "disk"]):
+            assert f"{loop} (UUID={uuid})" in daemon.ctl(*words).stdout
         with loop_device(copy) as other:
             daemon.reconfigure(by_uuid, device("again", 2, path=None, uuid=uuid))
             row = daemon.listed("again")

@@ -47,7 +47,17 @@ def test_each_device_is_served_by_the_interfaces_it_names(scene: Scene) -> None:
         assert answers(near1, 1) == {(0, 1), (0, 2)}
         assert daemon.listed("disk")["interfaces"] == ["far0", "far1"]
         assert daemon.listed("second")["interfaces"] == ["far1"]
-        assert daemon.listed("none")["interfaces"] == []
+        row = daemon.listed("none")
+        assert (row["interfaces"], row["state"]) == ([], "no-interface")
+        reason = "no interface matches other*; there are far0, far1"
+        assert row["reason"] == reason
+        told = f"warning: none (e0.3): not served: {reason}"
+        assert daemon.log_text().count(told) == 1
+        assert daemon.ask("reload")["applied"]
+        assert daemon.log_text().count(told) == 2
+        changed = daemon.ask("set", "second", "interfaces=oth?r")
+        text = "second is not served: no interface matches oth?r; there are far0, far1"
+        assert changed["warnings"] == [text]
         assert daemon.interface("lo") is None
 
 
@@ -57,7 +67,9 @@ def test_an_address_is_that_of_the_first_device_even_before_it_is_there(scene: S
         scene.disk(name)
     sections = device("first", interfaces="far*", auto=False), device("second", interfaces="*r0")
     with scene.serving(*sections) as daemon:
-        assert daemon.listed("second")["interfaces"] == []
+        row = daemon.listed("second")
+        assert (row["interfaces"], row["state"]) == ([], "no-interface")
+        assert row["reason"] == "e0.1 on far0 is that of a device before it in the configuration"
         daemon.ask("start", "first")
         assert daemon.listed("first")["interfaces"] == ["far0"]
         assert daemon.listed("second")["interfaces"] == []
@@ -125,7 +137,9 @@ async def test_down_up_and_gone(scene: Scene) -> None:
         scene.target.ip("link del far0")
         daemon.wait_for_interface("far0", serving=False)
         assert daemon.interface("far0") is None
-        assert daemon.listed("disk")["state"] == "serving"
+        row = daemon.listed("disk")
+        reason = "no interface matches far*; there is no other"
+        assert (row["state"], row["reason"]) == ("no-interface", reason)
         veth(scene.host, "near0", scene.target, "far0")
         daemon.wait_for_interface("far0", serving=True)
         async with scene.initiator() as initiator:

@@ -98,13 +98,18 @@ def compare(text: str, stats: dict[str, Any], host: str) -> None:
     frames = values[series("ggaoe_interface_received_frames_total", interface="far0")]
     assert frames == stats["interfaces"]["far0"]["rx_frames"]
     assert values[series("ggaoe_device_state", device="gone", state="waiting")] == 1
+    assert values[series("ggaoe_device_state", device="apart", state="no-interface")] == 1
+    assert values[series("ggaoe_device_state", device="apart", state="serving")] == 0
+    assert values[series("ggaoe_device_backend_errors_total", device="disk")] == 0
     assert values[series("ggaoe_device_state", device="disk", state="serving")] == 1
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 async def test_a_scrape_says_what_stats_say(scene: Scene, engine: str) -> None:
     disk = scene.disk()
-    sections = (defaults(metrics=TCP, engine=engine), device(), device("gone", 2))
+    scene.disk("apart")
+    apart = device("apart", 3, interfaces="other*")
+    sections = (defaults(metrics=TCP, engine=engine), device(), device("gone", 2), apart)
     with scene.serving(*sections) as daemon:
         async with scene.initiator() as initiator:
             remote = await initiator.open(0, 1)

@@ -16,14 +16,21 @@ from typing import ClassVar
 
 from ggaoe.backend.base import Backend, FileAccess, Transfer
 from ggaoe.engine import limit
-from ggaoe.engine.base import STALE_AGE_NS, SYSTEM_CLOCK, Clock, Device, Engine, Hooks, Port
-from ggaoe.engine.counters import DeviceCounters, InitiatorCounters, Initiators
+from ggaoe.engine.base import (
+    STALE_AGE_NS,
+    SYSTEM_CLOCK,
+    Clock,
+    Device,
+    Engine,
+    Hooks,
+    Port,
+    strerror,
+)
+from ggaoe.engine.counters import DeviceCounters, Failures, InitiatorCounters, Initiators
 from ggaoe.engine.native.core import Core, CoreDevice, CoreLink
-from ggaoe.engine.portable import strerror
 from ggaoe.engine.sightings import Fate, Sighting
 from ggaoe.engine.trace import Traced
 from ggaoe.errors import attempt
-from ggaoe.events import Event, about
 from ggaoe.net.filters import Role
 from ggaoe.net.link import Frame, Interface, Link, LinkCounters, LinkSettings
 from ggaoe.net.plain import PlainLink
@@ -33,7 +40,7 @@ from ggaoe.proto.ata import Op
 from ggaoe.proto.frame import ATA_HEADER_BYTES, Header, sectors_that_fit
 from ggaoe.proto.target import DropReason, Io, Target
 from ggaoe.sched.queue import Policy
-from ggaoe.units import counted, format_mac
+from ggaoe.units import counted
 
 GRANULE_BYTES_MAX = 512
 """Requests that are not whole blocks of the store need read-modify-write: the backend does that."""
@@ -401,20 +408,12 @@ class NativeEngine(Engine):
         failures, lost = device.core.failures()
         for op, sector, sectors, error_number, mac in failures:
             if op == COMMIT:
-                reason = strerror(error_number)
-                extra = about(Event.DEVICE_FAILED, device=device.name)
-                _log.error("%s: flush of the store failed: %s", device.name, reason, extra=extra)
-                continue
-            _log.error(
-                "%s: %s of sector %d+%d failed: %s",
-                device.name,
-                Op(op).name,
-                sector,
-                sectors,
-                strerror(error_number),
-                extra=about(Event.DEVICE_FAILED, device=device.name, peer=format_mac(mac)),
-            )
+                device.fail("flush of the store", error_number)
+            else:
+                what = f"{Op(op).name} of sector {sector}+{sectors}"
+                device.fail(what, error_number, mac)
         if lost:
+            device.failures.count += lost
             _log.error("%s: %s failed", device.name, counted(lost, "more request"))
         device.target.is_failing = device.target.is_failing or device.core.medium_failed
 
@@ -458,6 +457,7 @@ class NativeEngine(Engine):
         assert isinstance(device, NativeDevice)
         device.target.physical_sector_bytes = backend.granule_bytes
         device.target.is_failing = False
+        device.failures = Failures()
         device.backend = backend
         self.refresh(device)
         access = _file_of(backend)

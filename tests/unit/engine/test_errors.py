@@ -46,6 +46,29 @@ async def test_a_failure_is_told_with_its_host(rig: Rig, caplog: pytest.LogCaptu
     assert record.getMessage() == "disk: READ of sector 8+1 failed: Input/output error (EIO)"
     told = about(Event.DEVICE_FAILED, device="disk", peer=format_mac(MAC_A))
     assert record.__dict__.items() >= told.items()
+    failures = disk.device.failures
+    assert (failures.count, f"disk: {failures.last}") == (1, record.getMessage())
+    assert failures.age_s >= 0
+    disk.device.clear_counters()
+    assert (disk.device.failures.count, disk.device.failures.last) == (0, None)
+
+
+async def test_every_failure_of_the_store_is_counted(rig: Rig) -> None:
+    """Also more of them than are told one by one; what hosts do wrong is none of its failures."""
+    port = rig.port()
+    disk, host = rig.disk(port, write_cache=False), Host(port, MAC_A)
+    disk.strike(Fail(errno.EIO), Op.READ)
+    tags = [host.read(number) for number in range(100)]
+    for tag in tags:
+        assert (await host.answer(tag)).registers == UNC
+    assert (await host.answer(host.read(1 << 24))).registers == IDNF
+    failures = disk.device.failures
+    await until(lambda: failures.count == 100)
+    disk.strike(Fail(errno.ENOSPC), Op.FLUSH)
+    assert (await host.answer(host.write(0, "w"))).registers == ABRT
+    await until(lambda: failures.count == 102)
+    assert failures.last is not None
+    assert failures.last.endswith("failed: No space left on device (ENOSPC)")
 
 
 async def test_other_failures_abort(rig: Rig) -> None:
