@@ -21,6 +21,7 @@ from pathlib import Path
 from ggaoe.backend import stacking
 from ggaoe.backend.origin import Origin, origin_of
 from ggaoe.errors import BackendError
+from ggaoe.units import counted
 
 _LINK_DIRECTORIES = (Path("/dev/disk/by-uuid"), Path("/dev/disk/by-partuuid"))
 UDEV = Path("/run/udev/data")
@@ -49,9 +50,9 @@ def find_by_uuid(uuid: str) -> Path:
     if not devices:
         raise BackendError(f"uuid {uuid}: no such device: compare with blkid, or attach the disk")
     if len(devices) > 1:
-        names = sorted(str(device.path) for device in devices)
+        names = " and ".join(sorted(str(device.path) for device in devices))
         raise BackendError(
-            f"uuid {uuid}: {len(names)} devices have it, {' and '.join(names)}: set the path of "
+            f"uuid {uuid}: {counted(len(devices), 'device')} have it, {names}: set the path of "
             "one, or give the other a new UUID"
         )
     return devices[0].path

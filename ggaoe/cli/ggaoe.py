@@ -114,7 +114,11 @@ def _add_export_parser(commands: argparse._SubParsersAction[argparse.ArgumentPar
     )
     export.add_argument("file", type=Path, help="file or block device to serve")
     export.add_argument(
-        "--interface", action="append", required=True, metavar="IF", help="where (repeatable)"
+        *("-i", "--interface"),
+        action="append",
+        metavar="IF",
+        help="interface to serve on, or a pattern: '*' is every Ethernet interface (repeatable; "
+        "required)",
     )
     export.add_argument("--shelf", type=int, default=0, help="of its address (default: 0)")
     export.add_argument("--slot", type=int, default=0, help="of its address (default: 0)")
@@ -156,7 +160,7 @@ def _add_export_parser(commands: argparse._SubParsersAction[argparse.ArgumentPar
             f"--no-{name}", dest=name, action="store_false", help=f"do not confine it by {name}"
         )
     _add_daemon_options(export)
-    export.set_defaults(run=_run_export)
+    export.set_defaults(run=_run_export, refuse=export.error)
 
 
 def _size(text: str) -> int:
@@ -190,6 +194,8 @@ def _run_daemon(options: argparse.Namespace) -> int:
 
 
 def _run_export(options: argparse.Namespace) -> int:
+    if not options.interface:
+        options.refuse(f"--interface is missing{_choice_of_interfaces()}")
     config = from_mapping(_export_mapping(options), "ggaoe export")
     user = _user(config)
     with ExitStack() as stack:
@@ -239,6 +245,16 @@ class _ExportReadiness(Readiness):
             f"to look at it: {look}\n"
             f"to stop it:    kill {os.getpid()}"
         )
+
+
+def _choice_of_interfaces() -> str:
+    """What --interface may be here."""
+    from ggaoe.net.netlink import list_interfaces
+
+    found = [one for one in list_interfaces() if one.is_ethernet and not one.is_loopback]
+    names = [one.name if one.is_up else f"{one.name} (down)" for one in found]
+    there_are = f"; there are {', '.join(sorted(names))}" if names else ""
+    return f"{there_are}; --interface '*' is every Ethernet interface"
 
 
 def _run_vblade(options: argparse.Namespace) -> int:

@@ -36,8 +36,11 @@ from ggaoe.config.sections import (
 from ggaoe.config.values import convert
 from ggaoe.errors import ConfigError
 from ggaoe.proto.rules import EVERYBODY, Rules
+from ggaoe.units import counted
 
 INTERFACE_NAME_BYTES_MAX = 15  # IFNAMSIZ of Linux, less its final zero
+NAMES_SHOWN_MAX = 3
+"""Of devices, in a warning about all of them."""
 ORIGIN_DEFAULT = "default"
 ORIGIN_AUTOMATIC = f" ({schema.AUTO})"
 """Ends the origin of a number that was chosen."""
@@ -107,6 +110,7 @@ class _Builder:
             raise ConfigError(self.problems.report())
         for device in devices:
             self._warn_closed(device)
+        self._warn_everywhere([one for one in devices if not _patterns(one.settings)])
         return Config(
             document=self.document,
             overlays=MappingProxyType(dict(self.overlays)),
@@ -263,6 +267,20 @@ class _Builder:
             self.problems.warn(device.section.entries[key].value_place, text)
             if key == "accept":
                 break
+
+    def _warn_everywhere(self, devices: list[_Device]) -> None:
+        """Storage on the network that leads to everybody else is nearly always an oversight."""
+        if not devices:
+            return
+        names = [f"[{device.section.name}]" for device in devices[:NAMES_SHOWN_MAX]]
+        if rest := len(devices) - len(names):
+            names.append(counted(rest, "other"))
+        text = (
+            f"no interfaces are set for {', '.join(names)}: every Ethernet interface that is up "
+            "serves them, the one of the default route, too; set interfaces, in [defaults] for all "
+            "devices (interfaces = * is what happens now)"
+        )
+        self.problems.warn(devices[0].section, text)
 
     def _device_config(self, device: _Device) -> DeviceConfig:
         fields = self._fields("device", device.settings)

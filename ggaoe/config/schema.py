@@ -288,7 +288,7 @@ OPTIONS: tuple[Option, ...] = (
         Kind.INTERFACES,
         (),
         "live",
-        "Network interfaces that serve the device.",
+        "Network interfaces that serve the device. A pattern stands for Ethernet interfaces only.",
         field="interfaces",
         unset="every Ethernet interface that is up",
         sample="eth0, san*",

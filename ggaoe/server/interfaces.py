@@ -293,11 +293,14 @@ def _named(device: DeviceConfig) -> list[str]:
 
 
 def wants(device: DeviceConfig, interface: Interface) -> bool:
-    """Whether `device` is to be served on `interface`: by its patterns, or on every Ethernet
-    interface where it has none."""
-    if device.interfaces:
-        return any(fnmatchcase(interface.name, pattern) for pattern in device.interfaces)
-    return interface.is_ethernet and not interface.is_loopback
+    """Whether `device` is to be served on `interface`: by its name, by a pattern if it is an
+    Ethernet interface, or as such where the device has neither."""
+    if interface.name in device.interfaces:
+        return True
+    if not interface.is_ethernet or interface.is_loopback:
+        return False
+    patterns = device.interfaces
+    return not patterns or any(fnmatchcase(interface.name, pattern) for pattern in patterns)
 
 
 class FormerAddress(NamedTuple):

@@ -252,7 +252,9 @@ def test_export_refuses_what_it_cannot_do(scene: Scene) -> None:
     assert outcome.status == 1
     (line,) = errors_of(outcome)
     assert "slot" in line
-    assert scene.ggaoe("export", disk).status == 2
+    outcome = scene.ggaoe("export", disk)
+    assert outcome.status == 2
+    assert "--interface is missing; there are far0; --interface '*' is every" in outcome.stderr
     outcome = scene.ggaoe("export", "/nowhere/disk", "--interface", "far0")
     assert outcome.status == 1
     assert "No such file" in errors_of(outcome)[-1]

@@ -180,3 +180,23 @@ def test_errors_and_warnings_come_together_in_the_order_of_the_file():
         (3, False),
         (4, False),
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[a]\n{0}", "1:1: warning: no interfaces are set for [a]: every Ethernet"),
+        ("[a]\ninterfaces = eth1\n{0}[b]\n{1}", "6:1: warning: no interfaces are set for [b]:"),
+        (
+            "".join(f"[{name}]\n{{{index}}}" for index, name in enumerate("abcde")),
+            "1:1: warning: no interfaces are set for [a], [b], [c], 2 others: every Ethernet",
+        ),
+        ("[a]\ninterfaces = *\n{0}", ""),
+        ("[defaults]\ninterfaces = eth1\n[a]\n{0}", ""),
+    ],
+)
+def test_devices_that_are_served_everywhere_are_told(text: str, told: str) -> None:
+    parts = [f"path = /{slot}\nshelf = 1\nslot = {slot}\n" for slot in range(5)]
+    found = [str(warning) for warning in parse(text.format(*parts), "f").warnings]
+    assert len(found) == bool(told)
+    assert all(line.startswith(f"f:{told}") for line in found)

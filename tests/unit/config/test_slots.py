@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from ggaoe.config import Config, Edit, edit, load, slots
 from ggaoe.config.read import fixed_part
-from ggaoe.errors import ConfigError
+from ggaoe.errors import ConfigError, Problem
+from unit.config.conftest import NO_INTERFACES
 
 Load = Callable[..., Config]
 
@@ -39,6 +40,11 @@ def auto(*names: str) -> str:
 
 def addresses(config: Config) -> dict[str, str]:
     return {name: device.address for name, device in config.devices.items()}
+
+
+def told(config: Config) -> list[Problem]:
+    """Its warnings, less the one that these texts set no interfaces."""
+    return [found for found in config.warnings if NO_INTERFACES not in found.message]
 
 
 def problems(read: Load, text: str) -> list[str]:
@@ -102,7 +108,7 @@ def test_full_shelf_takes_what_went_first_and_says_so(read: Load) -> None:
     read(auto(*names[2:]))
     config = read(auto(*names[2:], "new"))
     assert config.devices["new"].slot == 0
-    (warning,) = config.warnings
+    (warning,) = told(config)
     assert "device [new] becomes e1.0, which was that of 'd0'" in warning.message
     (problem,) = problems(read, auto(*names[2:], "new", "newer", "newest"))
     assert problem.endswith("shelf 1 has no slot left for device [newest]: use another shelf")
@@ -114,7 +120,7 @@ def test_full_shelf_takes_what_was_explicit_and_says_so(read: Load) -> None:
     read(explicit.format(0) + auto(*names[1:]))
     read(explicit.format(254) + auto(*names[1:]))
     config = read(explicit.format(254) + auto(*names[1:], "new"))
-    (warning,) = config.warnings
+    (warning,) = told(config)
     assert "device [new] becomes e1.0, which was that of 'x'" in warning.message
 
 
@@ -274,7 +280,7 @@ def test_volume_that_has_two_names_is_exported_once(read: Load, tmp_path: Path) 
     (tmp_path / "vg" / "b").symlink_to("a")
     config = read(VMS)
     assert list(config.devices) == ["vms-a"]
-    (warning,) = config.warnings
+    (warning,) = told(config)
     assert warning.message == (
         f"{tmp_path}/vg/b is not exported: it is the same as {tmp_path}/vg/a"
     )
@@ -320,7 +326,7 @@ def test_section_without_a_path_changes_one_of_the_devices(read: Load, tmp_path:
     (tmp_path / "vg" / "b").unlink()
     config = read(text)
     assert list(config.devices) == ["vms-a", "vms-c"]
-    (warning,) = config.warnings
+    (warning,) = told(config)
     assert str(warning).endswith(
         "f.conf:7:1: warning: [vms-b] has no effect: its template has no such volume now "
         "(and it has no path)"
@@ -338,7 +344,7 @@ def test_volume_whose_name_cannot_be_used(read: Load, tmp_path: Path) -> None:
     volumes(tmp_path, "a\n", "b")
     config = read(VMS)
     assert list(config.devices) == ["vms-b"]
-    (warning,) = config.warnings
+    (warning,) = told(config)
     assert "cannot name a device" in warning.message
 
 

@@ -124,12 +124,12 @@ def test_wrong_user(problems, name):
     assert "is no name of a user: write it without quotes" in found
 
 
-def test_queue_length_of_one_becomes_two_with_a_warning():
-    config = parse(DEVICE + "queue-length = 1", "f.conf")
-    assert config.devices["d"].queue_length == 2
-    assert [str(warning) for warning in config.warnings] == [
+def test_queue_length_of_one_becomes_two_with_a_warning(problems):
+    text = DEVICE + "queue-length = 1"
+    assert parse(text, "f.conf").devices["d"].queue_length == 2
+    assert problems(text) == [
         (
-            "f.conf:5:16: warning: queue-length = 1 is taken as 2: a Linux initiator never brings "
+            "5:16: warning: queue-length = 1 is taken as 2: a Linux initiator never brings "
             "up a device that announces one buffer"
         )
     ]

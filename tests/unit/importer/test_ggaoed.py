@@ -62,7 +62,8 @@ def test_configuration_is_copied(imports: Import, tmp_path: Path) -> None:
     assert result.config.devices["disk"].queue_length == 32
     assert result.told(f"{path}:4:1: warning", "obsolete")
     assert result.told(f"{path}: warning: ggaoed acknowledges writes before")
-    assert len(result.lines) == 2
+    assert result.told(f"{path}:8:1: warning: no interfaces are set for [disk]")
+    assert len(result.lines) == 3
 
 
 def test_missing_states_are_told(imports: Import, tmp_path: Path) -> None:
