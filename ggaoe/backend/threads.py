@@ -11,6 +11,7 @@ import errno
 import mmap
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 
 from ggaoe.backend.base import Backend, FileAccess, Transfer
 from ggaoe.backend.store import Store
@@ -118,6 +119,27 @@ class ThreadedBackend(Backend):
 
     def _perform(self, transfer: Transfer) -> int:
         """In a worker thread: the whole of one transfer."""
+        try:
+            return self._carry_out(transfer)
+        except OSError as error:
+            self._forget_cached(transfer.op, error.errno)
+            raise
+
+    def _forget_cached(self, op: Op, error_number: int | None) -> None:
+        """After a failed write-back the page cache still has data that the store has not, in pages
+        that count as saved, and reads would show them until these pages are evicted. All of the
+        file, because the kernel keeps what a range covers only in part."""
+        if op is Op.FLUSH:
+            # It also keeps pages that have been written to meanwhile, so save those first: the
+            # error that is about to be reported holds for them, too.
+            with suppress(OSError):
+                os.fdatasync(self.store.fd)
+        elif op is not Op.WRITE or error_number != errno.EIO:
+            return  # a WRITE fails so where a file system is mounted with `sync`
+        with suppress(OSError):
+            os.posix_fadvise(self.store.fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def _carry_out(self, transfer: Transfer) -> int:
         position = self.store.offset_bytes + transfer.offset_bytes
         if transfer.op is Op.FLUSH:
             os.fdatasync(self.store.fd)

@@ -59,6 +59,11 @@ class FaultyDisk(Recorder):
         """Change the content behind the kernel's back, where nobody has read it yet."""
         self._image[sector * SECTOR_BYTES : sector * SECTOR_BYTES + len(data)] = data
 
+    def find(self, data: bytes) -> range:
+        """The sectors that hold `data`, a whole number of them, wherever it was written first."""
+        at = self._image.index(data)
+        return range(at // SECTOR_BYTES, (at + len(data)) // SECTOR_BYTES)
+
     @property
     def holds(self) -> int:
         """Requests that wait for `release`."""

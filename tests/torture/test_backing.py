@@ -174,6 +174,78 @@ async def test_errors_are_told_to_whom_they_concern(scene: Scene, way: Way) -> N
         assert await remote.read(0, 2) == content(7, 2)
 
 
+@contextmanager
+def file_on_ext4(scene: Scene, disk: Path, options: str) -> Iterator[Path]:
+    """A file of zeros that all have blocks on `disk`, in a new file system there."""
+    requires_program("mkfs.ext4")
+    mounted = scene.directory / "mounted"
+    mounted.mkdir()
+    scene.target.run("mkfs.ext4", "-q", disk)
+    scene.target.run("mount", "-o", options, disk, mounted)
+    try:
+        with Path(f"/proc/{scene.target.pid}/root{mounted}/disk").open("wb") as file:
+            file.write(bytes(MIB))
+            os.fsync(file)
+        yield mounted / "disk"
+    finally:
+        scene.target.run("umount", "--lazy", mounted)
+
+
+@asynccontextmanager
+async def failing_write_back(
+    scene: Scene, kind: str, *, write_cache: bool
+) -> AsyncIterator[tuple[FaultyDisk, RemoteDevice]]:
+    """A buffered device, on a disk or a file system. Its first 16 sectors hold `content(1)`, and
+    the disk fails to write anything else to them."""
+    with ExitStack() as stack:
+        disk = stack.enter_context(FaultyDisk(scene.target, scene.directory / "faulty", DISK_BYTES))
+        path = stack.enter_context(loop_device(disk.path, DIRECT, namespace=scene.target))
+        if kind != "disk":
+            path = stack.enter_context(file_on_ext4(scene, path, kind))
+        stack.callback(disk.heal)
+        stack.callback(disk.release)
+        section = device("faulty", path=path, direct_io=False, write_cache=write_cache)
+        stack.enter_context(scene.serving(section))
+        async with scene.initiator() as initiator:
+            remote = await initiator.open(0, 1)
+            await remote.write(0, content(1, 16))
+            await remote.flush()
+            disk.fail(WRITE, errno.EIO, disk.find(content(1, 16)))
+            yield disk, remote
+
+
+@pytest.mark.parametrize("kind", ["disk", "async", "sync"])
+async def test_what_a_failed_write_has_lost_is_not_read(scene: Scene, kind: str) -> None:
+    """From the error on, reads show what is on the disk, not what the page cache still held."""
+    async with failing_write_back(scene, kind, write_cache=kind == "sync") as (disk, remote):
+        await fails(remote.write(0, content(2, 2)), AtaError.ABRT)
+        assert await remote.read(0, 16) == content(1, 16)
+        disk.heal()
+        await remote.write(0, content(3))
+        assert await remote.read(0, 16) == content(3) + content(1)
+
+
+@pytest.mark.parametrize("kind", ["disk", "async"])
+async def test_what_a_failed_flush_has_lost_is_not_read(scene: Scene, kind: str) -> None:
+    """The same of writes that were acknowledged from the page cache, with those that went to it
+    while the flush ran."""
+    async with failing_write_back(scene, kind, write_cache=True) as (disk, remote):
+        disk.hold(WRITE)
+        await remote.write(0, content(2))
+        flush = asyncio.create_task(remote.flush())
+        await asyncio.to_thread(wait_until, lambda: disk.holds > 0, DEADLINE_S, "write-back")
+        await remote.write(8, content(2))
+        assert await remote.read(0, 16) == content(2, 16)
+        disk.release()
+        await fails(flush, AtaError.ABRT)
+        assert await remote.read(0, 16) == content(1, 16)
+        disk.heal()
+        await remote.write(0, content(3))
+        await fails(remote.flush(), AtaError.ABRT)  # it is reported again, in case a reply was lost
+        assert disk.find(content(3))
+        assert await remote.read(0, 16) == content(3) + content(1)
+
+
 @dataclass
 class Tally:
     """What the workers of a storm have met."""

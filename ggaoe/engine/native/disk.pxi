@@ -67,8 +67,23 @@ cdef int64_t perform(Vector *vector) noexcept nogil:
             result = preadv2(fd, vector.parts, vector.count, position_of(vector), 0)
         if result >= 0:
             return result
-        if errno != EINTR:
-            return -errno
+        result = -errno
+        if result != -EINTR:
+            forget_cached(vector.op, fd, <int>-result)
+            return result
+
+
+cdef void forget_cached(int op, int fd, int error) noexcept nogil:
+    # After a failed write-back the page cache still has data that the store has not, in pages that
+    # count as saved, and reads would show them until these pages are evicted. All of the file,
+    # because the kernel keeps what a range covers only in part.
+    if op == FLUSH:
+        # It also keeps pages that have been written to meanwhile, so save those first: the error
+        # that is about to be reported holds for them, too.
+        fdatasync(fd)
+    elif op != WRITE or error != EIO:  # a WRITE fails so where a file system is mounted with `sync`
+        return
+    posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED)
 
 
 cdef void *work(void *argument) noexcept nogil:

@@ -87,6 +87,10 @@ cdef extern from "<sys/resource.h>" nogil:
     int getrusage(int who, rusage *usage)
     int RUSAGE_THREAD
 
+cdef extern from "<fcntl.h>" nogil:
+    int posix_fadvise(int fd, int64_t offset, int64_t size, int advice)
+    int POSIX_FADV_DONTNEED
+
 cdef extern from "<sys/syscall.h>" nogil:
     long SYS_io_setup
     long SYS_io_destroy
