@@ -72,7 +72,7 @@ class DirectBackend(ThreadedBackend):
             return None
         try:
             return AioQueue(
-                self.store.fd, self.store.offset_bytes, self._deliver, self._workers.submit
+                self.store.fd, self.store.offset_bytes, self._deliver, self._offload
             )
         except OSError as error:
             what = "raise fs.aio-max-nr" if isinstance(error, BlockingIOError) else error
@@ -96,7 +96,7 @@ class DirectBackend(ThreadedBackend):
             if self._suits_aio(transfer):
                 aligned.append(transfer)
             else:
-                self._workers.submit(transfer)
+                self._offload(transfer)
         self._queue.submit(aligned)
 
     def _suits_aio(self, transfer: Transfer) -> bool:

@@ -47,7 +47,10 @@ class ThreadedBackend(Backend):
         self._asking: asyncio.Future[int] | None = None
         self._closed = False
         self._completions = Completions(self._deliver)
-        self._workers = Workers(name, self._perform, self._completions)
+        # Writes and flushes do not wait for reads that hang, nor flushes for writes.
+        self._readers = Workers(f"{name}/read", self._perform, self._completions)
+        self._writers = Workers(f"{name}/write", self._perform, self._completions)
+        self._flusher = Workers(f"{name}/flush", self._perform, self._completions, threads_max=1)
 
     def submit(self, transfers: Sequence[Transfer]) -> None:
         self._outstanding += len(transfers)
@@ -82,7 +85,17 @@ class ThreadedBackend(Backend):
 
     def _start(self, transfers: Sequence[Transfer]) -> None:
         for transfer in transfers:
-            self._workers.submit(transfer)
+            self._offload(transfer)
+
+    def _offload(self, transfer: Transfer) -> None:
+        """Have a worker thread carry out `transfer`."""
+        match transfer.op:
+            case Op.FLUSH:
+                self._flusher.submit(transfer)
+            case Op.WRITE:
+                self._writers.submit(transfer)
+            case _:
+                self._readers.submit(transfer)
 
     def _passes_end(self, transfer: Transfer) -> bool:
         return transfer.offset_bytes + transfer.length_bytes > self.size_bytes
@@ -99,7 +112,8 @@ class ThreadedBackend(Backend):
 
     def _stop(self) -> None:
         """Closing, in the loop: cancel what has not started."""
-        self._workers.stop()
+        for workers in (self._readers, self._writers, self._flusher):
+            workers.stop()
 
     def _retire(self) -> None:
         """Closing, in the loop, nothing outstanding: leave the loop."""
@@ -183,7 +197,7 @@ class BufferedBackend(ThreadedBackend):
     def _start(self, transfers: Sequence[Transfer]) -> None:
         for transfer in transfers:
             if not (self._tries_cache and transfer.op is Op.READ and self._read_cached(transfer)):
-                self._workers.submit(transfer)
+                self._offload(transfer)
 
     def _read_cached(self, transfer: Transfer) -> bool:
         """Complete a read if all of it is in the page cache; whatever else is a thread's."""

@@ -24,7 +24,7 @@ from ggaoe.backend.base import Transfer
 T = TypeVar("T")
 
 THREADS_MAX = 8
-"""Threads of one backend, so transfers that it runs at once."""
+"""Threads of one backend for reads, and as many for writes, so how many of each run at once."""
 
 
 def in_thread(call: Callable[[], T]) -> asyncio.Future[T]:
@@ -95,11 +95,16 @@ class Workers:
     """
 
     def __init__(
-        self, name: str, perform: Callable[[Transfer], int], completions: Completions
+        self,
+        name: str,
+        perform: Callable[[Transfer], int],
+        completions: Completions,
+        threads_max: int = THREADS_MAX,
     ) -> None:
         self._name = name
         self._perform = perform
         self._completions = completions
+        self._threads_max = threads_max
         self._jobs: SimpleQueue[Transfer | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._unfinished = 0
@@ -109,7 +114,7 @@ class Workers:
         """Queue one transfer; starts another thread if every one may be busy."""
         with self._lock:
             self._unfinished += 1
-            short = self._threads < min(self._unfinished, THREADS_MAX)
+            short = self._threads < min(self._unfinished, self._threads_max)
         if short:
             self._start_thread()
         if self._threads:

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from ggaoe.backend.file import FileSpec, open_file
+from ggaoe.backend.workers import THREADS_MAX
 from ggaoe.client import AtaCommandError, NoAnswerError, RemoteDevice, Timing
 from ggaoe.errors import BackendError
 from ggaoe.proto.ata import STATUS_ERROR, AtaError
@@ -420,6 +421,24 @@ async def test_reads_go_on_while_one_hangs(scene: Scene) -> None:
         assert not hanging.done()
         disk.release()
         assert await hanging == content(far.start // PAGE_SECTORS % 251)
+
+
+@pytest.mark.parametrize("way", [WAYS[0], ("loop", True, "threads")], ids=["buffered", "direct"])
+async def test_writes_are_made_stable_beside_reads_that_hang(scene: Scene, way: Way) -> None:
+    """Neither a write nor a flush waits for reads, even if these occupy all their threads."""
+    async with broken(scene, way) as stage:
+        disk, remote = stage.disk, stage.remote
+        await remote.write(0, content(1))
+        disk.hold(READ)
+        spots = range(1024, 1024 + 2 * THREADS_MAX * 128, 128)  # too far apart to be read ahead
+        reads = [asyncio.create_task(remote.read(sector, 1)) for sector in spots]
+        await asyncio.to_thread(
+            wait_until, lambda: disk.holds >= THREADS_MAX, DEADLINE_S, "a read in each thread"
+        )
+        await remote.write(0, content(2))
+        await remote.flush()
+        disk.release()
+        assert set(map(bytes, await asyncio.gather(*reads))) == {bytes(SECTOR_BYTES)}
 
 
 async def test_a_question_for_the_size_that_hangs_disturbs_nobody(scene: Scene) -> None:

@@ -367,8 +367,10 @@ cdef class CoreDevice:
             self.c.uring_file = uring_add_file(self.core.c, fd) if direct else -1
             self.c.medium_failed = False
             self.c.by_python = False
-            pool_open(&self.c.readers, self.core.c, READERS_MAX)
-            pool_open(&self.c.writers, self.core.c, 1)
+            pool_open(&self.c.readers, self.core.c, WORKERS_MAX)
+            # Buffered writes to one file exclude each other in the kernel: threads would only fight.
+            pool_open(&self.c.writers, self.core.c, WORKERS_MAX if direct else 1)
+            pool_open(&self.c.flushers, self.core.c, 1)
             serve(self.c, granule, origin)
             leave(self.core.c)
 
@@ -415,6 +417,7 @@ cdef class CoreDevice:
             with nogil:
                 pool_close(&device.readers)
                 pool_close(&device.writers)
+                pool_close(&device.flushers)
         with nogil:
             enter(self.core.c)
             if not device.by_python:

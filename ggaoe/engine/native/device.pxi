@@ -71,7 +71,7 @@ cdef void submit(Device *device, bint after_completion) noexcept nogil:
             if device.by_python:
                 give_python(vector)
             else:
-                hand_over(&device.readers, vector)
+                hand_over(pool_of(vector), vector)
 
 
 cdef void hold(Device *device) noexcept nogil:

@@ -182,10 +182,10 @@ cdef void pool_close(Pool *pool) noexcept nogil:
 
 
 cdef inline Pool *pool_of(Vector *vector) noexcept nogil:
-    # Buffered writes to one file exclude each other in the kernel: more threads would only fight.
-    if vector.op == WRITE and not vector.device.direct:
-        return &vector.device.writers
-    return &vector.device.readers
+    # Writes and flushes do not wait for reads that hang, nor flushes for writes.
+    if vector.op == FLUSH:
+        return &vector.device.flushers
+    return &vector.device.writers if vector.op == WRITE else &vector.device.readers
 
 
 cdef bint read_cached(Vector *vector) noexcept nogil:

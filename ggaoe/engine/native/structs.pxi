@@ -15,7 +15,7 @@ cdef enum:
     VECTOR_BYTES_MAX = 1 << 20
     SLOTS_KEPT_MAX = 2048            # per link, ready for reuse
     SENDS_HELD_MAX = 16384
-    READERS_MAX = 8                  # worker threads per device for reads and flushes
+    WORKERS_MAX = 8                  # threads per device for reads, and as many for direct writes
     FAILURES_KEPT_MAX = 64
     AIO_EVENTS = 1024
     WAITING_BYTES_MAX = 64 << 20
@@ -356,6 +356,7 @@ ctypedef struct Device:
     Device *active_next_device
     Pool readers
     Pool writers
+    Pool flushers
     Stats stats
     Histograms histograms
     Trace *trace                     # NULL: nobody watches
