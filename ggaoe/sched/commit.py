@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from ggaoe.sched.request import Request
 
 HOSTS_MAX = 256
-"""Remembered of one device; beyond that the first is forgotten."""
+"""Initiators remembered of one device; beyond that the first is forgotten. From then on each
+unknown initiator counts as one that has written, because it may be the forgotten one."""
 TOLD_S = 30
 """So long each FLUSH of a host fails after the first that told it of a loss: an answer may get
 lost, and what is sent again cannot be told from a new FLUSH."""
@@ -38,6 +39,8 @@ class GroupCommit:
         self._stable = 1
         """Of what was answered before so many had begun it is known whether it is saved."""
         self._hosts: dict[bytes, _Host] = {}
+        self._forgotten: _Host | None = None
+        """What holds for initiators that were forgotten, and so for each unknown one."""
 
     def join(self, request: Request) -> None:
         """`request` may be answered once a flush that starts from now on is done."""
@@ -67,6 +70,8 @@ class GroupCommit:
             # All of them: who has several addresses may write by one and flush by another.
             for host in self._hosts.values():
                 host.error, host.told_ns = error, None
+            if self._forgotten is not None:
+                self._forgotten.error = error
         self._begun += 1
         self._stable = self._begun
         return lost
@@ -75,14 +80,23 @@ class GroupCommit:
         """A write of this host was answered from the cache: no flush has saved it."""
         self._wrote = self._begun
         if mac not in self._hosts:
-            if len(self._hosts) >= HOSTS_MAX:
-                del self._hosts[next(iter(self._hosts))]
-            self._hosts[mac] = _Host()
+            self._remember(mac)
+
+    def _remember(self, mac: bytes) -> _Host:
+        if len(self._hosts) >= HOSTS_MAX:
+            first = self._hosts.pop(next(iter(self._hosts)))
+            error = self._forgotten.error if self._forgotten is not None else 0
+            self._forgotten = _Host(first.error or error)
+        host = _Host(self._forgotten.error if self._forgotten is not None else 0)
+        self._hosts[mac] = host
+        return host
 
     def error_of(self, mac: bytes, now_ns: int) -> int:
         """The errno with which a FLUSH of this host is answered, whatever its own flush has given:
         a failed one has lost what was answered before. 0 where nothing was lost."""
         host = self._hosts.get(mac)
+        if host is None and self._forgotten is not None:
+            host = self._remember(mac)
         if host is None or not host.error:
             return 0
         if host.told_ns is None:

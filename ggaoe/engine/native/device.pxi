@@ -253,6 +253,8 @@ cdef void lose(Device *device, int error) noexcept nogil:
     cdef Source *source
     cdef int i
     if device.wrote >= device.stable:
+        if device.forgot_writer:
+            device.forgotten_lost = error
         for i in range(SOURCES):
             source = device.sources[i]
             while source != NULL:

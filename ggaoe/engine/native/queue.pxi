@@ -20,6 +20,9 @@ cdef Source *source_of(Device *device, uint64_t mac) noexcept nogil:
     source = <Source *>calloc(1, sizeof(Source))
     if source != NULL:
         source.mac = mac
+        # It may be one that was forgotten.
+        source.has_written = device.forgot_writer
+        source.lost = device.forgotten_lost
         source.next = chain[0]
         chain[0] = source
         device.source_count += 1
@@ -29,27 +32,37 @@ cdef Source *source_of(Device *device, uint64_t mac) noexcept nogil:
 
 
 cdef bint _forget_one(Device *device) noexcept nogil:
-    # Forget the idle host that was silent longest.
-    cdef Source **oldest = NULL
+    # Forget an idle host: of those that a failed flush does not concern, the one that was silent
+    # longest. Where it concerns all of them, the device remembers for the one that is forgotten.
+    cdef Source **chosen = NULL
     cdef Source **place
     cdef Source *source
     cdef int i
     for i in range(SOURCES):
         place = &device.sources[i]
         while place[0] != NULL:
-            source = place[0]
-            if source.active == 0 and (
-                oldest == NULL or source.last_seen_ns < oldest[0].last_seen_ns
-            ):
-                oldest = place
-            place = &source.next
-    if oldest == NULL:
+            if place[0].active == 0 and (chosen == NULL or _is_before(place[0], chosen[0])):
+                chosen = place
+            place = &place[0].next
+    if chosen == NULL:
         return False
-    source = oldest[0]
-    oldest[0] = source.next
+    source = chosen[0]
+    device.forgot_writer = device.forgot_writer or source.has_written
+    if source.lost:
+        device.forgotten_lost = source.lost
+    chosen[0] = source.next
     free(source)
     device.source_count -= 1
     return True
+
+
+cdef inline bint _is_before(Source *source, Source *other) noexcept nogil:
+    # In the order in which hosts are forgotten.
+    cdef bint matters = source.has_written or source.lost
+    cdef bint other_matters = other.has_written or other.lost
+    if matters != other_matters:
+        return other_matters
+    return source.last_seen_ns < other.last_seen_ns
 
 
 cdef void make_ready(Device *device, Request *request) noexcept nogil:

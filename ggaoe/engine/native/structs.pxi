@@ -335,6 +335,8 @@ ctypedef struct Device:
     Bucket buckets[4096]
     Source *sources[256]
     uint32_t source_count
+    bint forgot_writer               # a host with has_written is not in `sources` any more
+    int forgotten_lost               # errno of a flush that should have saved such a host's writes
     Source *turn_head
     Source *turn_tail
     Source *parked_head              # outside the round: they have used up their own limits

@@ -11,10 +11,12 @@ import pytest
 from ggaoe.backend.faults import Fail
 from ggaoe.engine.base import Clock, Engine
 from ggaoe.proto.ata import Op
-from ggaoe.sched.commit import TOLD_S
+from ggaoe.sched.commit import HOSTS_MAX, TOLD_S
 from ggaoe.sched.queue import Policy
 from unit.engine.rig import Host, Rig, sectors, until
 from unit.proto.host import MAC_A, MAC_B, MAC_C
+
+OTHERS = HOSTS_MAX + 40
 
 
 async def test_write_waits_for_a_flush_that_began_after_it_ended(rig: Rig) -> None:
@@ -168,6 +170,28 @@ async def test_failed_flush_is_told_to_every_host_whose_writes_it_may_have_lost(
     passed_ns = (TOLD_S + 1) * 1_000_000_000
     await two.good(two.flush())
     await rig.close()
+
+
+@pytest.mark.parametrize("others_write", [False, True])
+async def test_failed_flush_is_told_to_a_host_that_many_others_followed(
+    rig: Rig, others_write: bool
+) -> None:
+    """However many come after it, and whatever these do: an engine remembers a number of hosts."""
+    port = rig.port()
+    disk = rig.disk(port, write_cache=True)
+    one, two = Host(port, MAC_A), Host(port, MAC_B)
+    others = [Host(port, bytes([2, 0, 0, 1, *divmod(number, 256)])) for number in range(OTHERS)]
+    await one.good(one.write(0, "a"))
+    for other in others:
+        await other.good(other.write(2, "b") if others_write else other.read(2))
+    disk.strike(Fail(errno.EIO), Op.FLUSH, times=1)
+    for host in (two, one, one):
+        assert (await host.answer(host.flush())).registers == (0x41, 0x04)
+    if not others_write:
+        await others[-1].good(others[-1].flush())
+    for other in others:
+        await other.good(other.read(2))
+    assert (await one.answer(one.flush())).registers == (0x41, 0x04)
 
 
 async def test_failed_flush_is_told_to_nobody_whose_writes_are_stable(rig: Rig) -> None:

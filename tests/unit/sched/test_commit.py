@@ -114,10 +114,23 @@ def test_a_loss_is_told_until_a_host_must_have_heard() -> None:
     assert commit.error_of(MAC_A, later_ns + 1) == ENOSPC
 
 
-def test_hosts_are_remembered_up_to_a_number() -> None:
+def test_whoever_is_forgotten_is_told_all_the_same() -> None:
     commit = GroupCommit()
     macs = [number.to_bytes(6, "big") for number in range(HOSTS_MAX + 1)]
     for mac in macs:
         commit.answered(mac)
     flushed(commit, EIO)
-    assert [mac for mac in macs if commit.error_of(mac, NOW_NS)] == macs[1:]
+    unknown = MAC_A
+    assert {commit.error_of(mac, NOW_NS) for mac in (*macs, unknown)} == {EIO}
+    later_ns = NOW_NS + TOLD_S * 1_000_000_000 + 1
+    assert commit.error_of(unknown, later_ns) == 0
+
+
+def test_the_loss_of_one_that_is_forgotten_afterwards_is_told() -> None:
+    commit = GroupCommit()
+    commit.answered(MAC_A)
+    flushed(commit, EIO)
+    for number in range(HOSTS_MAX):
+        commit.answered(number.to_bytes(6, "big"))
+    flushed(commit)
+    assert commit.error_of(MAC_A, NOW_NS) == EIO
