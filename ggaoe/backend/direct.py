@@ -71,9 +71,7 @@ class DirectBackend(ThreadedBackend):
         except (ImportError, OSError):  # the daemon has said so, where it matters
             return None
         try:
-            return AioQueue(
-                self.store.fd, self.store.offset_bytes, self._deliver, self._offload
-            )
+            return AioQueue(self.store.fd, self.store.offset_bytes, self._deliver, self._offload)
         except OSError as error:
             what = "raise fs.aio-max-nr" if isinstance(error, BlockingIOError) else error
             _log.warning("%s: no Linux AIO, worker threads do all I/O: %s", self.store.path, what)

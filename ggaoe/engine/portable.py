@@ -37,11 +37,11 @@ from ggaoe.net.plain import PlainLink
 from ggaoe.net.readable import Readable
 from ggaoe.proto import ata
 from ggaoe.proto.ata import Op
-from ggaoe.proto.frame import Header, unpack_header
+from ggaoe.proto.frame import SECTOR_BYTES, Header, unpack_header
 from ggaoe.proto.target import DropReason, Io, Path, Target
 from ggaoe.sched.commit import GroupCommit
 from ggaoe.sched.merge import Vector, settle
-from ggaoe.sched.queue import Arrival, DeviceQueue, Policy
+from ggaoe.sched.queue import Arrival, DeviceQueue, Policy, Waiting
 from ggaoe.sched.request import Request
 from ggaoe.units import counted
 
@@ -55,8 +55,8 @@ SEND_PAUSE_S_MIN = 0.0001
 """After ENOBUFS: the device's queue is full, and no descriptor tells when it has room again."""
 SEND_PAUSE_S_MAX = 0.001
 """As long as nothing leaves, each pause is twice the last one."""
-REQUEST_BYTES = 1024
-"""What a waiting request without data costs, in terms of the waiting budget."""
+REQUEST_BYTES = 4096
+"""What a waiting request costs beside its data, in terms of the waiting budget."""
 
 _log = logging.getLogger("ggaoe.engine")
 
@@ -90,9 +90,9 @@ class IoRequest(Request):
         received_ns: int,
     ) -> None:
         is_write = io.op is Op.WRITE
-        waiting_bytes = REQUEST_BYTES
+        waiting_bytes = REQUEST_BYTES + io.sectors * SECTOR_BYTES
         if is_write and frame.lease is not None:
-            waiting_bytes += len(frame.lease.view)
+            waiting_bytes = REQUEST_BYTES + len(frame.lease.view)
         super().__init__(
             io.op, io.sector, io.sectors, header.source, key, frame.arrival_ns, waiting_bytes
         )
@@ -119,11 +119,15 @@ class IoRequest(Request):
 
 
 class PortableDevice(Device):
-    """A device with its queue; `transfers` are those that the backend has."""
+    """A device with its queue; `transfers` are those that the backend has, and `total` is what
+    waits for all devices of the engine."""
 
-    def __init__(self, name: str, target: Target, policy: Policy, *, trace_io: bool) -> None:
+    def __init__(
+        self, name: str, target: Target, policy: Policy, total: Waiting, *, trace_io: bool
+    ) -> None:
         super().__init__(name, target, policy, trace_io=trace_io)
-        self.queue = DeviceQueue(policy)
+        self.total = total
+        self.queue = DeviceQueue(policy, total=total)
         self.commit = GroupCommit()
         self.transfers: set[Transfer] = set()
         self.is_serving = False
@@ -210,6 +214,7 @@ class PortableEngine(Engine):
 
     def __init__(self, hooks: Hooks, clock: Clock = SYSTEM_CLOCK) -> None:
         super().__init__(hooks, clock)
+        self._total = Waiting()
         self._lanes: dict[Port, _Lane] = {}
         self._active: dict[PortableDevice, None] = {}
         self._dirty: dict[_Lane, None] = {}
@@ -318,7 +323,7 @@ class PortableEngine(Engine):
     def _new_device(
         self, name: str, target: Target, policy: Policy, *, trace_io: bool
     ) -> PortableDevice:
-        return PortableDevice(name, target, policy, trace_io=trace_io)
+        return PortableDevice(name, target, policy, self._total, trace_io=trace_io)
 
     def _request(
         self,
@@ -654,7 +659,7 @@ class PortableEngine(Engine):
             if not passed.done():
                 passed.set_result(False)
         device.fences = []
-        device.queue = DeviceQueue(device.policy)
+        device.queue = DeviceQueue(device.policy, total=device.total)
         device.commit = GroupCommit()
 
     def refresh(self, device: Device) -> None:

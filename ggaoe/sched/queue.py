@@ -2,8 +2,8 @@
 
 Owns every active request between admission and reply. Time is an argument. At most `queue_length`
 requests are in flight; the rest wait, each initiator in turn, and within one in the order in which
-they became free to start. What waits is bounded: beyond the budget the newest request is refused,
-so nothing old is delayed.
+they became free to start. What waits is bounded, for an initiator, for a device and for all of
+them: beyond a bound the newest request is refused, so nothing old is delayed.
 
 Limits decide when the next request may start, not whose: an initiator that has used up its own
 leaves the round until there is room again, and comes back to the end of it; where the device's is
@@ -23,8 +23,19 @@ from ggaoe.sched.request import Request
 from ggaoe.sched.throttle import NO_LIMITS, Limits, Throttle
 
 WAITING_BYTES_MAX = 64 << 20
+"""Of one device. A write counts with the buffer that it holds, other requests with the data that
+they are about to move."""
 WAITING_BYTES_PER_SOURCE_MAX = 8 << 20
-"""So that one host's flood leaves room for the others."""
+"""Of one initiator, so that its flood leaves room for the others."""
+WAITING_BYTES_TOTAL_MAX = 256 << 20
+"""Of all devices of an engine."""
+WAITING_BYTES_PER_DEVICE_MIN = 1 << 20
+"""Of one device, however much waits for the others."""
+WAITING_PER_BUFFER = 4
+"""Requests of one initiator that may wait, by the number of buffers that are announced to it. One
+that respects the announcement has no more outstanding, with what it has sent again."""
+WAITING_PER_SOURCE_MIN = 256
+"""Requests of one initiator that may wait however few buffers are announced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +60,36 @@ class Arrival(Enum):
     """The budget is used up."""
 
 
-class DeviceQueue:
-    """See the module. `granule_bytes` and `origin_bytes` are the backend's."""
+@dataclass(slots=True)
+class Waiting:
+    """What waits: of one initiator, of a device, or of all devices together."""
 
-    def __init__(self, policy: Policy, granule_bytes: int = 512, origin_bytes: int = 0) -> None:
+    requests: int = 0
+    bytes: int = 0
+
+    def add(self, request: Request) -> None:
+        self.requests += 1
+        self.bytes += request.waiting_bytes
+
+    def remove(self, request: Request) -> None:
+        self.requests -= 1
+        self.bytes -= request.waiting_bytes
+
+
+_NOTHING = Waiting()
+
+
+class DeviceQueue:
+    """See the module. `granule_bytes` and `origin_bytes` are the backend's; `total` is what waits
+    for all devices of the engine."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        granule_bytes: int = 512,
+        origin_bytes: int = 0,
+        total: Waiting | None = None,
+    ) -> None:
         self.in_flight = 0
         self._throttle: Throttle | None = None
         """None: there is no limit."""
@@ -68,8 +105,9 @@ class DeviceQueue:
         self._turns: deque[bytes] = deque()
         self._ready: dict[bytes, deque[Request]] = {}
         self._ready_count = 0
-        self._waiting_bytes = 0
-        self._waiting_bytes_of: dict[bytes, int] = {}
+        self._total = total or Waiting()
+        self._load = Waiting()
+        self._load_of: dict[bytes, Waiting] = {}
         self._hold_until_ns = 0
         self._policy = Policy()
         self.policy = policy
@@ -113,11 +151,7 @@ class DeviceQueue:
         """Take in `request`, unless its twin is active or the budget is used up."""
         if request.key in self._active:
             return Arrival.ABSORBED
-        source_bytes = self._waiting_bytes_of.get(request.source, 0) + request.waiting_bytes
-        if (
-            self._waiting_bytes + request.waiting_bytes > WAITING_BYTES_MAX
-            or source_bytes > WAITING_BYTES_PER_SOURCE_MAX
-        ):
+        if not self._has_room(request):
             return Arrival.REFUSED
         was_idle = self._ready_count == 0
         if not self._wait(request):
@@ -126,11 +160,35 @@ class DeviceQueue:
             self._hold_until_ns = now_ns + self.policy.merge_delay_ns
         return Arrival.READY
 
+    def _has_room(self, request: Request) -> bool:
+        size_bytes = request.waiting_bytes
+        device_bytes = self._load.bytes + size_bytes
+        source = self._load_of.get(request.source, _NOTHING)
+        return (
+            source.requests
+            < max(WAITING_PER_SOURCE_MIN, WAITING_PER_BUFFER * self.policy.queue_length)
+            and source.bytes + size_bytes <= WAITING_BYTES_PER_SOURCE_MAX
+            and device_bytes <= WAITING_BYTES_MAX
+            and (
+                device_bytes <= WAITING_BYTES_PER_DEVICE_MIN
+                or self._total.bytes + size_bytes <= WAITING_BYTES_TOTAL_MAX
+            )
+        )
+
+    def _book(self, request: Request) -> None:
+        for load in (self._total, self._load, self._load_of.setdefault(request.source, Waiting())):
+            load.add(request)
+
+    def _unbook(self, request: Request) -> None:
+        source = self._load_of[request.source]
+        for load in (self._total, self._load, source):
+            load.remove(request)
+        if not source.requests:
+            del self._load_of[request.source]
+
     def _wait(self, request: Request) -> bool:
         """Take in the newest request; whether it is ready."""
-        self._waiting_bytes += request.waiting_bytes
-        source_bytes = self._waiting_bytes_of.get(request.source, 0)
-        self._waiting_bytes_of[request.source] = source_bytes + request.waiting_bytes
+        self._book(request)
         self._active[request.key] = request
         is_ready = self._order.enter(request)
         if is_ready:
@@ -210,12 +268,6 @@ class DeviceQueue:
             del self._parked[source]
             self._turns.append(source)
 
-    def _unbook(self, request: Request) -> None:
-        self._waiting_bytes -= request.waiting_bytes
-        source_bytes = self._waiting_bytes_of.pop(request.source, 0) - request.waiting_bytes
-        if source_bytes:
-            self._waiting_bytes_of[request.source] = source_bytes
-
     def finish(self, request: Request) -> None:
         """`request` was started and is answered, or given up: what waited for it may start."""
         assert request.started
@@ -243,14 +295,15 @@ class DeviceQueue:
 
     def _take_in_again(self, requests: list[Request]) -> None:
         """Have exactly these active, in order of arrival."""
+        for request in self._active.values():
+            if not request.started:
+                self._unbook(request)
         self._active.clear()
         self._turns.clear()
         self._parked.clear()
         self._limited_until_ns = None
         self._ready.clear()
         self._ready_count = 0
-        self._waiting_bytes = 0
-        self._waiting_bytes_of.clear()
         self._order.clear()
         for request in requests:
             request.dependents = []

@@ -8,6 +8,8 @@ it what to admit, and gets every frame that is not flawless. All methods are cal
 thread, and hold the engine's lock for the moment that they need. Objects may be collected in any.
 """
 
+from os import urandom
+
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBUF_WRITE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.memoryview cimport PyMemoryView_FromMemory
@@ -185,6 +187,16 @@ cdef class CoreLink:
             self.c.delivered_head = NULL
             self.c.delivered_count = 0
             leave(self.core.c)
+
+    @property
+    def frame_buffers(self):
+        """How many are in use; a READ that has not started needs none while it waits."""
+        cdef uint32_t count
+        with nogil:
+            enter(self.core.c)
+            count = self.c.slots_out - self.c.short_out
+            leave(self.core.c)
+        return count
 
     @property
     def backlog_frames(self):
@@ -442,7 +454,7 @@ cdef class CoreDevice:
         last.time_ns = 0
         with nogil:
             enter(self.core.c)
-            source = self.c.sources[(number ^ number >> 17) & (SOURCES - 1)]
+            source = source_chain(self.c, number)[0]
             while source != NULL and source.mac != number:
                 source = source.next
             if source != NULL:
@@ -503,6 +515,31 @@ cdef class CoreDevice:
             active = self.c.active_count
             leave(self.core.c)
         return in_flight, active - in_flight
+
+    @property
+    def longest_chain(self):
+        """How many active requests, or pieces of the disk, a search in a table goes through."""
+        cdef Request *request
+        cdef Cell *cell
+        cdef int i, length
+        cdef int longest = 0
+        with nogil:
+            enter(self.core.c)
+            for i in range(CHAINS):
+                length = 0
+                request = self.c.tags[i]
+                while request != NULL:
+                    length += 1
+                    request = request.tag_next
+                longest = max(longest, length)
+                length = 0
+                cell = self.c.cells[i]
+                while cell != NULL:
+                    length += 1
+                    cell = cell.next
+                longest = max(longest, length)
+            leave(self.core.c)
+        return longest
 
     @property
     def oldest(self):
@@ -614,6 +651,7 @@ cdef class Core:
         if self.c == NULL:
             raise MemoryError
         self.c.stale_age_ns = stale_age_ns
+        self.c.seed = int.from_bytes(urandom(8), "little") | 1
         self.c.is_alone = is_alone
         pthread_mutex_init(&self.c.gate, NULL)
         pthread_mutex_init(&self.c.lock, NULL)
@@ -657,6 +695,7 @@ cdef class Core:
             syscall(SYS_io_destroy, self.c.aio)
             self.c.aio = 0
         uring_close(self.c)
+        free_kept(self.c)
         close(self.c.event_fd)
         close(self.c.python_fd)
 
@@ -969,6 +1008,31 @@ def offloads_reads(int64_t debt_ns, bint offloads):
 def end_of_spin_rest(int64_t rests_until_ns, int64_t yielded_ns, int64_t back_ns):
     """Until when the engine thread does not spin; see pace.pxi."""
     return end_of_rest(rests_until_ns, yielded_ns, back_ns)
+
+
+cdef void free_kept(Engine *engine) noexcept nogil:
+    # What is ready for reuse.
+    cdef Vector *vector
+    cdef Cell *cell
+    cdef Waiter *waiter
+    cdef Request *request
+    while engine.free_vectors != NULL:
+        vector = engine.free_vectors
+        engine.free_vectors = vector.next
+        free(vector)
+    while engine.free_cells != NULL:
+        cell = engine.free_cells
+        engine.free_cells = cell.next
+        free(cell)
+    while engine.free_waiters != NULL:
+        waiter = engine.free_waiters
+        engine.free_waiters = waiter.next
+        free(waiter)
+    while engine.free_short != NULL:
+        request = engine.free_short
+        engine.free_short = request.next
+        free(request)
+    engine.free_cell_count = engine.free_waiter_count = engine.short_kept = 0
 
 
 cdef inline bint is_quiet(Engine *engine) noexcept nogil:

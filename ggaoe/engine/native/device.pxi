@@ -91,6 +91,9 @@ cdef Vector *next_vector(Device *device, Request **started, int count, int *at) 
     if request.op == FLUSH:
         join(device, request)
         return NULL
+    if not (request.op == VERIFY and device.by_python or take_buffer(request)):
+        finish(device, request, ENOMEM)
+        return NULL
     vector = new_vector(device.engine, device, request.op)
     if vector == NULL:
         finish(device, request, EIO)
@@ -106,6 +109,7 @@ cdef Vector *next_vector(Device *device, Request **started, int count, int *at) 
             request.op != vector.op
             or request.offset != end
             or vector.bytes + request.bytes > VECTOR_BYTES_MAX
+            or request.op == READ and not take_buffer(request)
         ):
             break
         vector.members[vector.count] = request
@@ -198,6 +202,7 @@ cdef void verify_more(Device *device, Request *request, uint32_t verified) noexc
     # much; so it has no more of the store than the READs that ask for as much.
     request.verified = verified
     request.started = False
+    return_buffer(request)
     device.in_flight -= 1
     device.has_more_to_verify = True
     book(device, request)
@@ -401,12 +406,13 @@ cdef void serve(Device *device, uint64_t granule, uint64_t origin) noexcept nogi
 
 cdef int drop_unstarted(Device *device, int which) noexcept nogil:
     # Give up what has not started, as far as `which` says; what is left is entered into an empty
-    # order and an empty round again.
+    # order and an empty round again. Other granules may need more memory: where there is none, a
+    # request is given up as well.
     cdef Request *request = device.active_head
     cdef Request *following
     cdef Source *source
     cdef int i, dropped = 0
-    memset(device.buckets, 0, sizeof(device.buckets))
+    order_clear(device)
     for i in range(SOURCES):
         source = device.sources[i]
         while source != NULL:
@@ -420,8 +426,9 @@ cdef int drop_unstarted(Device *device, int which) noexcept nogil:
         following = request.active_next
         if request.started:
             order_enter(device, request)
-        elif which == DROP_NONE or (
-            which == DROP_LOCKED_OUT and permits(&device.lists[LIST_RESERVED], request.mac)
+        elif order_prepare(device, request) and (
+            which == DROP_NONE
+            or which == DROP_LOCKED_OUT and permits(&device.lists[LIST_RESERVED], request.mac)
         ):
             if order_enter(device, request):
                 make_ready(device, request)

@@ -20,6 +20,7 @@ cdef Request *slot_new(Link *link) noexcept nogil:
     request.send_bytes = 0
     request.is_short = False
     request.only_for = ADDRESSED
+    request.buffer = NULL
     request.next = NULL
     return request
 
@@ -27,25 +28,61 @@ cdef Request *slot_new(Link *link) noexcept nogil:
 cdef Request *slot_of_its_size(Request *request) noexcept nogil:
     # What waits for Python may be many frames, most of them short: such a one moves to a slot that
     # is no larger than it has to be. `request` itself where it is long, or memory is short.
-    cdef Request *small
-    if request.length > SHORT_BYTES:
-        return request
-    small = <Request *>malloc(sizeof(Request) + SHORT_BYTES)
-    if small == NULL:
-        return request
-    small.head = <uint8_t *>small + sizeof(Request)
-    small.data = small.head + HEAD_BYTES
-    small.link = request.link
-    small.length = request.length
-    small.arrival_ns = request.arrival_ns
-    small.send_bytes = 0
-    small.is_short = True
-    small.is_refused = request.is_refused
-    small.only_for = request.only_for
-    memcpy(small.head, request.head, request.length)
-    request.link.slots_out += 1
-    slot_free(request)
-    return small
+    cdef Request *short = request
+    if request.length <= SHORT_BYTES:
+        short = shortened(request)
+    if short != request:
+        slot_free(request)
+    return short
+
+
+cdef Request *shortened(Request *request) noexcept nogil:
+    # The same request in a short slot, with as much of its frame as fits; it itself where memory is
+    # short.
+    cdef Engine *engine = request.link.engine
+    cdef Request *short = engine.free_short
+    if short != NULL:
+        engine.free_short = short.next
+        engine.short_kept -= 1
+    else:
+        short = <Request *>malloc(sizeof(Request) + SHORT_BYTES)
+        if short == NULL:
+            return request
+    memcpy(short, request, sizeof(Request))
+    short.head = <uint8_t *>short + sizeof(Request)
+    short.data = short.head + HEAD_BYTES
+    short.is_short = True
+    memcpy(short.head, request.head, min(request.length, <uint32_t>SHORT_BYTES))
+    short.link.slots_out += 1
+    short.link.short_out += 1
+    return short
+
+
+cdef bint take_buffer(Request *request) noexcept nogil:
+    # Give a short request, which starts, a slot of its link's for its data; False where memory is
+    # short.
+    cdef Request *buffer
+    if not request.is_short or request.buffer != NULL:
+        return True
+    buffer = slot_new(request.link)
+    if buffer == NULL:
+        return False
+    memcpy(buffer.head, request.head, HEAD_BYTES)
+    request.head = buffer.head
+    request.data = buffer.data
+    request.buffer = buffer
+    return True
+
+
+cdef void return_buffer(Request *request) noexcept nogil:
+    # The reverse: it waits again.
+    cdef Request *buffer = request.buffer
+    if buffer == NULL:
+        return
+    request.buffer = NULL
+    request.head = <uint8_t *>request + sizeof(Request)
+    request.data = request.head + HEAD_BYTES
+    slot_free(buffer)
 
 
 cdef inline uint32_t slow_weight(Request *request) noexcept nogil:
@@ -54,12 +91,23 @@ cdef inline uint32_t slow_weight(Request *request) noexcept nogil:
 
 cdef void slot_free(Request *request) noexcept nogil:
     cdef Link *link = request.link
+    cdef Engine *engine = link.engine
+    if request.buffer != NULL:
+        slot_free(request.buffer)
+        request.buffer = NULL
     link.slots_out -= 1
-    if link.is_open and link.slots_kept < SLOTS_KEPT_MAX and not request.is_short:
+    if request.is_short:
+        link.short_out -= 1
+        if engine.short_kept < SHORT_KEPT_MAX:
+            request.next = engine.free_short
+            engine.free_short = request
+            engine.short_kept += 1
+            request = NULL
+    elif link.is_open and link.slots_kept < SLOTS_KEPT_MAX:
         request.next = link.free
         link.free = request
         link.slots_kept += 1
-        return
+        request = NULL
     free(request)
     if not link.is_open and link.slots_out == 0:
         free(link)

@@ -1,15 +1,19 @@
 # The queue of one device, the twin of sched/queue.py and sched/merge.py.
 
-cdef inline uint32_t _tag_chain(uint64_t mac, uint8_t *head) noexcept nogil:
+cdef inline Request **_tag_chain(Device *device, uint64_t mac, uint8_t *head) noexcept nogil:
     cdef uint32_t tag = (
         <uint32_t>head[20] << 24 | <uint32_t>head[21] << 16 | <uint32_t>head[22] << 8 | head[23]
     )
-    return (tag * <uint32_t>2654435761 ^ <uint32_t>mac) & (TAGS - 1)
+    return &device.tags[hash_of(device.engine, mac << 16 ^ tag) >> CHAIN_SHIFT]
+
+
+cdef inline Source **source_chain(Device *device, uint64_t mac) noexcept nogil:
+    return &device.sources[hash_of(device.engine, mac) >> SOURCES_SHIFT]
 
 
 cdef Source *source_of(Device *device, uint64_t mac) noexcept nogil:
     # The host `mac`; NULL where there is no memory, or every remembered host has work here.
-    cdef Source **chain = &device.sources[(mac ^ mac >> 17) & (SOURCES - 1)]
+    cdef Source **chain = source_chain(device, mac)
     cdef Source *source = chain[0]
     while source != NULL:
         if source.mac == mac:
@@ -80,7 +84,24 @@ cdef void make_ready(Device *device, Request *request) noexcept nogil:
 
 
 cdef inline uint64_t _cost(Request *request) noexcept nogil:
-    return REQUEST_BYTES + request.link.payload_bytes
+    # A write waits in a slot of its link's; others wait in short ones, and are counted with what
+    # they are about to use.
+    return REQUEST_BYTES + (request.link.payload_bytes if request.op == WRITE else request.bytes)
+
+
+cdef inline bint _has_room(Device *device, Source *source, uint64_t cost) noexcept nogil:
+    cdef Engine *engine = device.engine
+    return (
+        source.waiting < max(
+            <uint32_t>WAITING_PER_SOURCE_MIN, WAITING_PER_BUFFER * device.queue_length
+        )
+        and source.waiting_bytes + cost <= WAITING_BYTES_PER_SOURCE_MAX
+        and device.waiting_bytes + cost <= WAITING_BYTES_MAX
+        and (
+            device.waiting_bytes + cost <= WAITING_BYTES_PER_DEVICE_MIN
+            or engine.waiting_bytes + cost <= WAITING_BYTES_TOTAL_MAX
+        )
+    )
 
 
 cdef inline void note(Source *source, Request *request, int64_t now_ns, int fate) noexcept nogil:
@@ -103,20 +124,28 @@ cdef inline void note_fate(Request *request, int fate, int error) noexcept nogil
 
 cdef inline void book(Device *device, Request *request) noexcept nogil:
     # It waits, and what it holds counts.
-    device.waiting_bytes += _cost(request)
-    request.source.waiting_bytes += _cost(request)
+    cdef uint64_t cost = _cost(request)
+    device.engine.waiting_bytes += cost
+    device.waiting_bytes += cost
+    request.source.waiting_bytes += cost
+    request.source.waiting += 1
 
 
 cdef inline void unbook(Device *device, Request *request) noexcept nogil:
-    device.waiting_bytes -= _cost(request)
-    request.source.waiting_bytes -= _cost(request)
+    cdef uint64_t cost = _cost(request)
+    device.engine.waiting_bytes -= cost
+    device.waiting_bytes -= cost
+    request.source.waiting_bytes -= cost
+    request.source.waiting -= 1
 
 
 cdef bint arrive(Device *device, Request *request, int64_t now_ns) noexcept nogil:
     # Take in `request`, or return False: its twin is active, or the budget is used up.
     cdef Source *source = source_of(device, request.mac)
-    cdef Request **chain = &device.tags[_tag_chain(request.mac, request.head)]
+    cdef Request **chain = _tag_chain(device, request.mac, request.head)
     cdef Request *other = chain[0]
+    cdef Request *moved
+    cdef bint is_ready
     if source != NULL:
         source.last_seen_ns = now_ns
         source.link_index = request.link.index
@@ -132,8 +161,8 @@ cdef bint arrive(Device *device, Request *request, int64_t now_ns) noexcept nogi
         other = other.tag_next
     if (
         source == NULL
-        or device.waiting_bytes + _cost(request) > WAITING_BYTES_MAX
-        or source.waiting_bytes + _cost(request) > WAITING_BYTES_PER_SOURCE_MAX
+        or not _has_room(device, source, _cost(request))
+        or not order_prepare(device, request)
     ):
         device.stats.queue_full += 1
         if source != NULL:
@@ -149,6 +178,14 @@ cdef bint arrive(Device *device, Request *request, int64_t now_ns) noexcept nogi
     device.engine.sequence += 1
     request.sequence = device.engine.sequence
     note(source, request, now_ns, UNDER_WAY)
+    is_ready = order_enter(device, request)
+    if request.op != WRITE and (not is_ready or device.active_count >= device.queue_length):
+        # It does not start in this turn.
+        moved = shortened(request)
+        if moved != request:
+            order_moved(device, request, moved)
+            slot_free(request)
+            request = moved
     book(device, request)
     source.active += 1
     request.tag_next = chain[0]
@@ -161,7 +198,7 @@ cdef bint arrive(Device *device, Request *request, int64_t now_ns) noexcept nogi
         device.active_head = request
     device.active_tail = request
     device.active_count += 1
-    if not order_enter(device, request):
+    if not is_ready:
         device.stats.overlaps += 1
     else:
         if device.active_count > device.queue_length:
@@ -176,7 +213,7 @@ cdef bint arrive(Device *device, Request *request, int64_t now_ns) noexcept nogi
 
 cdef void forget(Device *device, Request *request) noexcept nogil:
     # Take a request out of the tables that know the active ones, other than the order.
-    cdef Request **place = &device.tags[_tag_chain(request.mac, request.head)]
+    cdef Request **place = _tag_chain(device, request.mac, request.head)
     while place[0] != request:
         place = &place[0].tag_next
     place[0] = request.tag_next

@@ -6,10 +6,13 @@ cdef enum:
     PAGE_BYTES = 4096
     PADDING_BYTES = 24               # the shortest Ethernet frame has 60
     CONTROL_BYTES = 128
-    BUCKET_SHIFT = 16
-    BUCKETS = 4096
-    TAGS = 1024
+    LINE_BYTES = 64
+    CELL_GRANULES = 16
+    WRITER = -1                      # the holder of a granule
+    CHAINS = 4096                    # of the tables of tags and of cells
+    CHAIN_SHIFT = 52                 # 64 less the bits of a chain's number
     SOURCES = 256                    # chains of the table of hosts
+    SOURCES_SHIFT = 56
     SOURCES_MAX = 256                # hosts remembered per device
     MEMBERS_MAX = 32
     VECTOR_BYTES_MAX = 1 << 20
@@ -18,9 +21,14 @@ cdef enum:
     WORKERS_MAX = 8                  # threads per device for reads, and as many for direct writes
     FAILURES_KEPT_MAX = 64
     AIO_EVENTS = 1024
-    WAITING_BYTES_MAX = 64 << 20
+    WAITING_BYTES_MAX = 64 << 20     # these and the next ones as in sched/queue.py
     WAITING_BYTES_PER_SOURCE_MAX = 8 << 20
-    REQUEST_BYTES = 1024
+    WAITING_BYTES_TOTAL_MAX = 256 << 20
+    WAITING_BYTES_PER_DEVICE_MIN = 1 << 20
+    WAITING_PER_SOURCE_MIN = 256
+    WAITING_PER_BUFFER = 4
+    REQUEST_BYTES = PAGE_BYTES
+    SHORT_KEPT_MAX = 4096            # short slots of an engine, ready for reuse
     LINKS_MAX = 256
     SUBMIT_MAX = 64                  # vectors in one io_submit
     SPIN_IN_FLIGHT_MAX = 4           # vectors at the disk beside which waiting actively pays
@@ -81,12 +89,6 @@ ctypedef struct Meter:               # what has been used of one rate, in billio
     int64_t owed
     int64_t since_ns
 
-ctypedef struct Node:
-    Request *request
-    uint64_t bucket
-    Node *next
-    Node *prev
-
 ctypedef struct Request:
     uint8_t *head                    # 36 bytes, followed by `data`
     uint8_t *data                    # page-aligned, the link's payload size
@@ -102,27 +104,34 @@ ctypedef struct Request:
     bint is_refused                  # by every device that it is for, or by what a host is
     uint32_t only_for                # shelf and slot of the one device that is to have it; ADDRESSED: as its head says
     bint is_short                    # no slot of its link's: head and data have SHORT_BYTES
+    Request *buffer                  # the slot that a short READ or VERIFY uses while it has started
     bint started
     uint64_t ready_number
     int lost                         # errno of a flush that failed while this write was under way,
                                      # or this FLUSH waited
-    int blockers
+    uint32_t blockers                # granules at which it waits
     uint64_t offset
     uint32_t bytes
     uint32_t verified                # bytes of a VERIFY that have been read
-    uint64_t begin                   # the range in whole granules
+    uint64_t begin                   # in granules
     uint64_t end
-    int node_count
-    Node nodes[3]
     Request *tag_next
     Request *active_next
     Request *active_prev
     Request *next                    # in whichever one list it stands: ready, joined, sending, free
     uint32_t send_bytes              # data behind the head
 
-ctypedef struct Bucket:
-    Node *head
-    Node *tail
+ctypedef struct Waiter:              # a request that waits at one granule
+    Request *request
+    Waiter *next                     # the next newer one; of the newest: the oldest
+
+ctypedef struct Cell:                # granules in a row
+    int32_t holders[16]              # readers, or WRITER
+    Cell *next                       # in its chain
+    uint64_t number
+    uint32_t requests                # active ones that touch it
+    uint32_t waited                  # bits of those granules at which requests wait
+    Waiter *newest[16]               # of these
 
 cdef enum:                           # which requests are dropped of those that have not started
     DROP_NONE = 0
@@ -171,6 +180,7 @@ ctypedef struct Source:
     Request *ready_head
     Request *ready_tail
     uint64_t waiting_bytes
+    uint32_t waiting
     uint32_t active
     int link_index
     int64_t last_seen_ns
@@ -305,7 +315,6 @@ ctypedef struct Device:
     bint nowait                      # AIO may be used
     bint tries_cache
     uint64_t granule
-    int bucket_shift                 # of bytes: at least BUCKET_SHIFT
     uint64_t origin
     uint64_t size_bytes
     uint32_t queue_length
@@ -331,8 +340,8 @@ ctypedef struct Device:
     Request *active_tail
     uint32_t active_count
     uint32_t in_flight
-    Request *tags[1024]
-    Bucket buckets[4096]
+    Request *tags[4096]
+    Cell *cells[4096]
     Source *sources[256]
     uint32_t source_count
     bint forgot_writer               # a host with has_written is not in `sources` any more
@@ -398,7 +407,8 @@ ctypedef struct Link:
     uint64_t mac_number
     uint32_t sectors_max
     uint32_t payload_bytes
-    uint32_t slots_out
+    uint32_t slots_out               # with short ones
+    uint32_t short_out
     uint32_t slots_kept
     Request *free
     Request *received[64]
@@ -482,7 +492,15 @@ ctypedef struct Engine:
     bint left_behind                 # a thread that a store holds up, and that nobody waits for
     bint is_fenced                   # Python wants to know when requests finish
     bint is_told                     # Python knows
+    uint64_t seed                    # of the hash tables; odd
     Vector *free_vectors
+    Cell *free_cells
+    uint64_t free_cell_count
+    Waiter *free_waiters
+    uint64_t free_waiter_count
+    Request *free_short
+    uint32_t short_kept
+    uint64_t waiting_bytes           # of all devices
     uint64_t sequence
     uint64_t finished
     int64_t told_monotonic_ns        # without threads: what time it is; 0: ask the kernel

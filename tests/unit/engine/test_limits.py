@@ -9,15 +9,26 @@ import pytest
 
 from ggaoe.backend.file import FileSpec, open_file
 from ggaoe.engine import portable
+from ggaoe.engine.base import Port
+from ggaoe.engine.portable import REQUEST_BYTES
 from ggaoe.proto.ata import Op
-from ggaoe.sched.queue import Policy
+from ggaoe.sched.queue import (
+    WAITING_BYTES_PER_DEVICE_MIN,
+    WAITING_BYTES_PER_SOURCE_MAX,
+    WAITING_BYTES_TOTAL_MAX,
+    WAITING_PER_BUFFER,
+    WAITING_PER_SOURCE_MIN,
+    Policy,
+)
+from unit.engine.conftest import Leases
 from unit.engine.rig import SECTOR, SIZE_SECTORS, Host, Rig, sectors, until
-from unit.proto.host import MAC_A, MAC_B
+from unit.proto.host import MAC_A, MAC_B, SLOT
 
-GREEDY_REQUESTS = 9000
-"""More than one host may have waiting: 8 MiB, at 1 KiB each or more."""
-VERIFIED = 2400
-"""Two hosts may have so many waiting, whatever an engine counts them for."""
+GREEDY_REQUESTS = 900
+"""More than one host may have waiting."""
+VERIFIED = 400
+"""Eight hosts may have so many waiting, each as long as it can be."""
+VERIFY_SECTORS = 255
 REPLIES_HELD_MAX_OF_NATIVE = 16384
 """It is compiled in."""
 
@@ -112,6 +123,81 @@ async def test_beyond_the_budget_the_newest_is_refused_and_counted(rig: Rig) -> 
     await greedy.good(greedy.read(12))
 
 
+def many_hosts(port: Port, count: int, slot: int = SLOT) -> list[Host]:
+    return [Host(port, bytes([2, 0, 0, 0, 7, number]), slot) for number in range(count)]
+
+
+@pytest.mark.parametrize("queue_length", [2, 100])
+async def test_an_initiator_has_so_many_requests_waiting(rig: Rig, queue_length: int) -> None:
+    """Four times as many as are announced to it, or 256: an honest one has no more outstanding."""
+    port = rig.port()
+    disk = rig.disk(port, policy=Policy(queue_length=queue_length))
+    greedy, other = Host(port, MAC_A), Host(port, MAC_B)
+    disk.hold()
+    waiting = max(WAITING_PER_SOURCE_MIN, WAITING_PER_BUFFER * queue_length)
+    tags = [greedy.flush() for _ in range(waiting + queue_length + 7)]
+    await until(lambda: disk.device.counters.drops["queue_full"] == 7)
+    assert (disk.device.in_flight, disk.device.waiting) == (queue_length, waiting)
+    kept_too = other.flush()
+    await until(lambda: disk.device.waiting == waiting + 1)
+    disk.release()
+    await greedy.good(*tags[:-7])
+    await other.good(kept_too)
+
+
+async def test_what_waits_is_bounded_over_all_devices(rig: Rig) -> None:
+    """Beyond that bound each device has a little room of its own."""
+    port = rig.port()
+    cost = REQUEST_BYTES + VERIFY_SECTORS * SECTOR
+    disks = [
+        rig.disk(port, name=f"disk{slot}", slot=slot, policy=Policy(merge_delay_ns=3600 * 10**9))
+        for slot in range(6)
+    ]
+    for slot in range(len(disks)):
+        for host in many_hosts(port, 8, slot):
+            for _ in range(WAITING_BYTES_PER_SOURCE_MAX // cost):
+                host.verify(0, VERIFY_SECTORS)
+            received = port.link.counters.rx_frames + host.link.backlog_frames
+            await until(lambda: port.link.counters.rx_frames == received)  # noqa: B023
+    await rig.quiet()
+    per_device = 8 * (WAITING_BYTES_PER_SOURCE_MAX // cost)
+    left = WAITING_BYTES_TOTAL_MAX // cost - 4 * per_device
+    own = WAITING_BYTES_PER_DEVICE_MIN // cost
+    assert [disk.device.waiting for disk in disks] == [per_device] * 4 + [max(left, own), own]
+    for disk in disks[:2]:
+        rig.engine.drop_waiting(disk.device)
+    host = Host(port, MAC_A, 5)
+    host.verify(0, VERIFY_SECTORS)
+    await until(lambda: disks[5].device.waiting == own + 1)
+
+
+async def test_reads_that_wait_hold_no_buffers(rig: Rig, leases: Leases) -> None:
+    """Whether they wait for another request or for room at the disk."""
+    port = rig.port(mtu_bytes=9000)
+    disk, host = rig.disk(port, policy=Policy(queue_length=2)), Host(port, MAC_A)
+
+    def buffers() -> int:
+        core = getattr(host.link, "core", None)
+        return len(leases.on_loan) if core is None else core.frame_buffers
+
+    disk.hold()
+    wrote = host.write(8, "w")
+    behind = [host.read(0, 17) for _ in range(100)]
+    elsewhere = [host.read(100 + number, 16) for number in range(100)]
+    await until(lambda: disk.device.waiting == 199)
+    await rig.quiet()
+    assert disk.device.in_flight == buffers() == 2
+    disk.fill(100, sectors(*"abcdefghij"))
+    disk.release()
+    await host.good(wrote)
+    expected = bytes(8 * SECTOR) + sectors("w") + bytes(8 * SECTOR)
+    assert {(await host.answer(tag)).data for tag in behind} == {expected}
+    for number, tag in enumerate(elsewhere):
+        assert (await host.answer(tag)).data == disk.content(100 + number, 16)
+    await rig.quiet()
+    assert buffers() == 0
+
+
 async def test_refused_writes_give_their_buffers_back(rig: Rig) -> None:
     """The fixture checks the buffers."""
     port = rig.port()
@@ -204,7 +290,7 @@ async def test_beyond_the_replies_held_the_newest_is_dropped(
     host.link.room_frames = 0
     tags: list[int] = []
     while len(tags) < held_max + 5:
-        more = min(1000, held_max + 5 - len(tags))  # no more than may wait
+        more = min(WAITING_PER_SOURCE_MIN, held_max + 5 - len(tags))
         tags += [host.read(2 * number) for number in range(more)]
         await until(lambda: disk.device.counters.read_requests == len(tags))  # noqa: B023
     assert port.link.counters.drops["replies_held"] == 5
@@ -255,19 +341,19 @@ async def test_verifying_costs_no_memory_while_it_waits(rig: Rig, tmp_path: Path
     path.write_bytes(bytes(512 * SECTOR))
     port = rig.port()
     disk = rig.disk(port, policy=Policy(merge_delay_ns=3600 * 10**9))
-    hosts = [Host(port, MAC_A), Host(port, MAC_B)]
+    hosts = many_hosts(port, 8)
     await rig.engine.detach(disk.device, None)
     backend = await open_file(FileSpec(path=path, direct_io=False))
     disk.device.target.size_sectors = 512
     rig.engine.attach(disk.device, backend)
     before_bytes = peak_bytes(anew=True)
     try:
-        tags = [hosts[number % 2].verify(number % 256, 255) for number in range(VERIFIED)]
+        tags = [hosts[number % 8].verify(number % 256, 255) for number in range(VERIFIED)]
         await until(lambda: disk.device.waiting == VERIFIED)
         disk.device.policy = Policy()
         rig.engine.refresh(disk.device)
-        await hosts[0].good(*tags[::2])
-        await hosts[1].good(*tags[1::2])
+        for number, host in enumerate(hosts):
+            await host.good(*tags[number::8])
         assert peak_bytes() - before_bytes < VERIFIED * 255 * SECTOR // 4
     finally:
         await rig.engine.detach(disk.device, None)

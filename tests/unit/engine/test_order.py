@@ -11,6 +11,7 @@ import pytest
 from ggaoe.engine.portable import FRAMES_PER_TURN_MAX
 from ggaoe.net.link import Frame
 from ggaoe.proto.ata import Op
+from ggaoe.sched.queue import Policy
 from ggaoe.testing.link import MemoryLink
 from unit.engine.rig import Disk, Host, Rig, sectors, until
 from unit.proto.host import MAC_A, MAC_B, READ_EXT, WRITE
@@ -46,6 +47,29 @@ async def test_read_between_two_writes_sees_the_first(rig: Rig) -> None:
     assert (await two.answer(read)).data == sectors("first")
     await one.good(last)
     assert disk.content(0) == sectors("last")
+
+
+async def test_a_crowd_at_one_block_takes_effect_in_order_of_arrival(rig: Rig) -> None:
+    """Each read shows the write before it, also where requests touch more than one block."""
+    port = rig.port(mtu_bytes=9000)
+    disk = rig.disk(port, policy=Policy(queue_length=2))
+    hosts = [Host(port, bytes([2, 0, 0, 0, 0, number])) for number in range(8)]
+    disk.hold(times=1)
+    expected: list[tuple[Host, int, bytes]] = []
+    content = [""] * 20
+    for number in range(600):
+        host, first, count = hosts[number % 8], number % 4, 1 + number % 17
+        if number % 3:
+            expected.append((host, host.read(first, count), sectors(*content[first:][:count])))
+        else:
+            content[first : first + count] = [f"{number} "] * count
+            host.write(first, sectors(*content[first : first + count]))
+    await until(lambda: port.link.counters.rx_frames == 600)
+    assert disk.device.counters.overlaps > 500
+    disk.release()
+    for host, tag, data in expected:
+        assert (await host.answer(tag)).data == data
+    assert disk.content(0, 20) == sectors(*content)
 
 
 async def test_write_waits_for_an_older_read_in_flight(rig: Rig) -> None:

@@ -29,6 +29,8 @@ SECTORS = 4
 PAYLOAD_BYTES = SECTORS * SECTOR
 NO_RATE = (0, 0)
 STALE_AGE_NS = 60_000_000_000
+ORIGIN_SECTORS = 14
+"""So that the core keeps the first two sectors and the others in different cells."""
 QUEUE_LENGTH = 64
 LISTS = 8
 """Access lists of a device; all are empty here."""
@@ -46,7 +48,7 @@ class Bench:
         self.device.admit(SHELF, SLOT, [((), True)] * LISTS, False, True, True)
         self.device.resize(SECTORS * SECTOR)
         self.device.limit(QUEUE_LENGTH, 0, 0)
-        self.device.attach_to_python(SECTOR, 0)
+        self.device.attach_to_python(SECTOR, ORIGIN_SECTORS * SECTOR)
         self.link.route([((SHELF, SLOT), self.device)])
 
     def turn(self) -> list[tuple[int, int, list[Kind]]]:

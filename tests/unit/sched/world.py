@@ -25,6 +25,7 @@ from ggaoe.sched.queue import (
     Arrival,
     DeviceQueue,
     Policy,
+    Waiting,
 )
 from ggaoe.sched.request import Request
 from ggaoe.sched.throttle import NO_LIMITS, Limits, Rate
@@ -439,8 +440,9 @@ class World:
         assert not queue._turns
         assert not queue._parked
         assert not queue._ready
-        assert not queue._waiting_bytes_of
-        assert queue._waiting_bytes == queue._ready_count == 0
+        assert not queue._load_of
+        assert queue._load == queue._total == Waiting()
+        assert queue._ready_count == 0
 
 
 def locate(vector: Vector, position: int) -> tuple[Load, int]:
