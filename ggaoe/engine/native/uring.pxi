@@ -42,7 +42,7 @@ cdef int uring_open(Engine *engine, uint32_t entries) noexcept nogil:
     uring.entries = entries
     uring.fd = uring_setup(&setup, entries)
     if uring.fd < 0:
-        error = -errno
+        error = -ENOSYS if errno == EINVAL else -errno  # it does not know these flags
         free(uring)
         return error
     engine.uring = uring
@@ -51,13 +51,38 @@ cdef int uring_open(Engine *engine, uint32_t entries) noexcept nogil:
         SYS_io_uring_register, uring.fd, IORING_REGISTER_EVENTFD, &engine.event_fd, <long>1
     ) < 0:
         error = -errno
+    if error == 0:
+        memset(uring.files, -1, sizeof(uring.files))
+        uring.has_files = syscall(
+            SYS_io_uring_register, uring.fd, IORING_REGISTER_FILES, uring.files, <long>URING_FILES
+        ) == 0
+        error = uring_restrict(uring)
     if error:
         uring_close(engine)
-        return error
-    memset(uring.files, -1, sizeof(uring.files))
-    uring.has_files = syscall(
-        SYS_io_uring_register, uring.fd, IORING_REGISTER_FILES, uring.files, <long>URING_FILES
-    ) == 0
+    return error
+
+
+cdef int uring_restrict(Uring *uring) noexcept nogil:
+    # Enable the ring for what is done with it here, and for nothing else: no seccomp filter sees
+    # what is asked of a ring.
+    cdef io_uring_restriction allowed[6]
+    cdef uint8_t[4] operations
+    cdef int i
+    operations[:] = [IORING_OP_READ, IORING_OP_READV, IORING_OP_WRITE, IORING_OP_WRITEV]
+    memset(allowed, 0, sizeof(allowed))
+    for i in range(4):
+        allowed[i].opcode = IORING_RESTRICTION_SQE_OP
+        allowed[i].sqe_op = operations[i]
+    allowed[4].opcode = IORING_RESTRICTION_SQE_FLAGS_ALLOWED
+    allowed[4].sqe_flags = IOSQE_FIXED_FILE
+    allowed[5].opcode = IORING_RESTRICTION_REGISTER_OP
+    allowed[5].register_op = <uint8_t>IORING_REGISTER_FILES_UPDATE
+    if syscall(
+        SYS_io_uring_register, uring.fd, IORING_REGISTER_RESTRICTIONS, allowed, <long>6
+    ) < 0 or syscall(
+        SYS_io_uring_register, uring.fd, IORING_REGISTER_ENABLE_RINGS, NULL, <long>0
+    ) < 0:
+        return -errno
     return 0
 
 
@@ -68,10 +93,13 @@ cdef int uring_setup(io_uring_params *setup, uint32_t entries) noexcept nogil:
     memset(setup, 0, sizeof(io_uring_params))
     setup.cq_entries = entries
     # No interrupt between processors for each completion.
-    setup.flags = IORING_SETUP_CQSIZE | IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG
+    setup.flags = (
+        IORING_SETUP_CQSIZE | IORING_SETUP_R_DISABLED
+        | IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG
+    )
     fd = <int>syscall(SYS_io_uring_setup, batch, setup)
     if fd < 0 and errno == EINVAL:  # Linux before 5.19
-        setup.flags = IORING_SETUP_CQSIZE
+        setup.flags = IORING_SETUP_CQSIZE | IORING_SETUP_R_DISABLED
         fd = <int>syscall(SYS_io_uring_setup, batch, setup)
     return fd
 
