@@ -430,13 +430,12 @@ class PortableEngine(Engine):
         durable = not device.target.settings.write_cache
         for request, failure in finished:
             assert isinstance(request, IoRequest)
-            error_number = failure or request.lost
-            if error_number == 0 and request.op is Op.WRITE:
-                if durable:
+            if not failure and request.op is Op.WRITE:
+                if durable or request.lost:
                     device.commit.join(request)
                     continue
                 device.commit.answered(request.source)
-            self._finish(device, request, error_number)
+            self._finish(device, request, failure or request.lost)
 
     def _flushed(self, device: PortableDevice, result: int) -> None:
         if result >= 0:

@@ -61,11 +61,12 @@ class GroupCommit:
         return covered
 
     def failed(self, error: int) -> list[Request]:
-        """The flush failed with that errno; returns everybody who is here. Whoever joined while it
+        """The flush failed with that errno; returns those whom it covered. Whoever joined while it
         ran, or has been answered from the cache, may have lost data to it, too: the kernel reports
-        a failed write-back once, so that the next flush would succeed (fsync(2))."""
-        lost = self._covered + self._joined
-        self._covered, self._joined = [], []
+        a failed write-back once, so that the next flush would succeed (fsync(2)). Those who joined
+        are to be answered with the error, after the next flush: then it is certain what the store
+        has."""
+        lost, self._covered = self._covered, []
         if self._wrote >= self._stable:
             # All of them: who has several addresses may write by one and flush by another.
             for host in self._hosts.values():

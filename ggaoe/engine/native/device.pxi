@@ -167,7 +167,7 @@ cdef void settle(Vector *vector) noexcept nogil:
             request = vector.members[i]
             if request.op == VERIFY and vector.done_bytes + vector.bytes < request.bytes:
                 verify_more(device, request, vector.done_bytes + <uint32_t>vector.bytes)
-            elif request.op == WRITE and not device.write_cache and not request.lost:
+            elif request.op == WRITE and (request.lost or not device.write_cache):
                 join(device, request)
             else:
                 finish(device, request, request.lost)
@@ -229,7 +229,8 @@ cdef void flushed(Device *device, int64_t result) noexcept nogil:
     if result < 0:
         # Whoever joined meanwhile, is under way, waits to flush, or has been answered from the cache
         # may have lost data to this flush, too: the kernel reports a failed write-back once, so that
-        # the next flush would succeed.
+        # the next flush would succeed. Those that are not answered yet are after that flush: then it
+        # is certain what the store has.
         error = <int>-result
         note_failure(device, COMMIT, error, 0, 0, 0)
         following = device.active_head
@@ -243,13 +244,6 @@ cdef void flushed(Device *device, int64_t result) noexcept nogil:
         following = request.next
         finish(device, request, error or request.lost)
         request = following
-    if result < 0:
-        request = device.joined_head
-        device.joined_head = device.joined_tail = NULL
-        while request != NULL:
-            following = request.next
-            finish(device, request, error)
-            request = following
 
 
 cdef void lose(Device *device, int error) noexcept nogil:

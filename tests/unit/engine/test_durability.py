@@ -138,6 +138,29 @@ async def test_failed_flush_fails_writes_that_ended_or_ran_meanwhile(rig: Rig) -
     await host.good(host.write(8, "s"))
 
 
+@pytest.mark.parametrize("write_cache", [False, True])
+async def test_what_ran_while_a_flush_failed_is_answered_after_the_next(
+    rig: Rig, write_cache: bool
+) -> None:
+    """Before, a host that reads back what failed could be shown what is lost a moment later."""
+    port = rig.port()
+    disk, host = rig.disk(port, write_cache=write_cache), Host(port, MAC_A)
+    disk.strike(Fail(errno.EIO), Op.FLUSH, times=1)
+    disk.hold(Op.WRITE, times=1)
+    running = host.write(8, "r")
+    await until(lambda: disk.faults.held)
+    failed = host.flush()
+    assert (await host.answer(failed)).registers == (0x41, 0x04)
+    disk.hold(Op.FLUSH)
+    before = len(disk.of(Op.FLUSH))
+    disk.faults.release(1)
+    await until(lambda: len(disk.of(Op.FLUSH)) == before + 1)
+    await rig.quiet()
+    assert running not in host.answers
+    disk.release()
+    assert (await host.answer(running)).registers == (0x41, 0x04)
+
+
 async def test_failed_flush_fails_a_flush_that_has_arrived_and_not_started(rig: Rig) -> None:
     """What its host has written, by another address, may have been lost."""
     port = rig.port()

@@ -50,13 +50,15 @@ def test_nobody_is_answered_before_a_flush_was_started() -> None:
     assert commit.done() == [request]
 
 
-def test_a_failed_flush_concerns_those_who_joined_while_it_ran() -> None:
+def test_who_joined_while_a_flush_failed_takes_the_next() -> None:
     commit = GroupCommit()
     early, late = write(0), write(1)
     commit.join(early)
     assert commit.start()
     commit.join(late)
-    assert commit.failed(EIO) == [early, late]
+    assert commit.failed(EIO) == [early]
+    assert commit.start()
+    assert commit.done() == [late]
     assert not commit.start()
 
 
