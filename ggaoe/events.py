@@ -33,6 +33,9 @@ class Event(StrEnum):
     RATE_LIMITED = "rate-limited"
     CONFLICT = "conflict"
     """Another target answers for an address of ours."""
+    CONFLICT_ENDED = "conflict-ended"
+    FOREIGN_TARGET = "foreign-target"
+    """Another program of this machine receives AoE on an interface that is served."""
 
 
 FIELDS = ("device", "interface", "peer")

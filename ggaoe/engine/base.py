@@ -64,8 +64,11 @@ from ggaoe.units import counted, format_mac
 STALE_AGE_NS = 5_000_000_000
 """A frame that waited longer in a socket is thrown away: its host has sent it again or given up."""
 CONFLICTS_REMEMBERED_MAX = 256
-CONFLICT_S = 900.0
-"""Another target that has not been heard for so long is taken to be gone: hosts ask each minute."""
+CONFLICT_S = 10.0
+"""Another target that has not been heard for so long is taken to be gone. The server above asks for
+an address that is in conflict more often."""
+CLAIM_TAG = 0x67676165
+"""Of a query for an address by a target that is about to serve it."""
 SILENT_REFUSALS = (DropReason.ACCESS_LIST, DropReason.MASK_LIST, DropReason.DISCOVER_LIST)
 """What is dropped because of its sender: told of once for each, as is what it gets errors for."""
 
@@ -230,6 +233,10 @@ class Hooks:
     `Engine.refresh`, `Engine.fence` where the outcome says so, and `Engine.send` the reply."""
     conflict: Callable[[Port, Header], None]
     """Another target answers for an address of ours on the same network."""
+    answered: Callable[[Port, Header], None] = lambda *_: None
+    """Another target replies for any address; told of each reply, and before `conflict`."""
+    wished: Callable[[Port, Header], None] = lambda *_: None
+    """Another target asks for an address of ours, to serve it."""
 
 
 class Engine(ABC):
@@ -457,10 +464,27 @@ class Engine(ABC):
             _drop_on(port, "rate_limited", now_s, frame)
             return
         raw = bytes(frame) if frame.payload else frame.head
+        if header.tag == CLAIM_TAG and header.command == Command.CONFIG:
+            self._reply_to_target(devices, port, header, raw, now_s)
+            return
         for device in devices:
             if device.trace is not None:
                 device.trace.add(frame.arrival_ns, port.name, len(raw), bytes(raw[:SNAP_BYTES]))
             attempt(self._dispatch_to, device, port, header, frame, raw, now_s)
+
+    def _reply_to_target(
+        self, devices: Iterable[Device], port: Port, header: Header, raw: bytes, now_s: float
+    ) -> None:
+        """Reply to a target that asks who has an address. It is no initiator, and not counted as
+        one; it may know of the devices that an initiator at its address may know of."""
+        if not header.is_wildcard:
+            self._hooks.wished(port, header)
+        for device in devices:
+            outcome = device.target.receive(header, raw, port.path)
+            if isinstance(outcome, Reply) and self._is_within_rate(
+                device, port, header.source, now_s
+            ):
+                self.send(port, outcome.frame)
 
     def _dispatch_to(
         self, device: Device, port: Port, header: Header, frame: Frame, raw: bytes, now_s: float
@@ -569,10 +593,12 @@ class Engine(ABC):
 
     def _notice_conflict(self, port: Port, header: Header, now_s: float) -> None:
         """Two different disks at one address corrupt data without an error anywhere."""
-        ours = {other.path.mac for other in self.ports.values()}
+        address = header.shelf, header.slot
+        ours = {other.path.mac for other in self.ports.values() if address in other.devices}
         if header.command != Command.CONFIG or header.source in ours:
             return
-        if (header.shelf, header.slot) not in port.devices:
+        self._hooks.answered(port, header)
+        if address not in port.devices:
             return
         port.link.counters.drops["conflict"] += 1
         key = (header.source, header.shelf, header.slot)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import socket
 import struct
 import time
@@ -28,6 +29,9 @@ SEND_BUFFER_BYTES = 512 << 10
 for 88 such frames, or half a millisecond at 10 Gbit/s. More would gain nothing there, and at
 1 Gbit/s frames would wait for so long that queue disciplines such as CoDel drop them."""
 VLAN_TAG_BYTES = 4
+LINK_NAME = "ggaoe/link/{}"
+"""Name of a Unix socket beside each packet socket, with that one's inode: other processes tell
+from it that the packet socket is of ggaoe, which claims what it serves."""
 DROPS_PER_CALL_MAX = 1024
 """A flood of frames for others cannot keep `receive` busy."""
 
@@ -85,8 +89,10 @@ class PlainLink(Link):
         self._socket = socket.socket(
             socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0
         )
+        self._mark: socket.socket | None = None
         try:
             self._set_up(settings, role)
+            self._mark = _marked(self._socket)
         except BaseException:
             self.close()
             raise
@@ -234,6 +240,19 @@ class PlainLink(Link):
 
     def close(self) -> None:
         self._socket.close()
+        if self._mark is not None:
+            self._mark.close()
+
+
+def _marked(packets: socket.socket) -> socket.socket | None:
+    """The socket whose name says that `packets` is of ggaoe; None where there can be none."""
+    mark = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        mark.bind(b"\0" + LINK_NAME.format(os.fstat(packets.fileno()).st_ino).encode())
+    except OSError:
+        mark.close()
+        return None
+    return mark
 
 
 def _set_buffer(sock: socket.socket, force_option: int, option: int, size_bytes: int) -> int:

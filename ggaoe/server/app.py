@@ -99,11 +99,17 @@ class Daemon:
         again."""
         self.store = StateStore(state_directory)
         self.engine = create_engine(
-            config.engine, Hooks(changed=self._changed, conflict=self._conflict)
+            config.engine,
+            Hooks(
+                changed=self._changed,
+                conflict=self._conflict,
+                answered=self._answered,
+                wished=self._wished,
+            ),
         )
         self.engine.busy_poll(config.busy_poll_s)
         self.advertiser = Advertiser(self.engine, config.advertise_interval_s)
-        self.interfaces = Interfaces(self.engine, config, self.advertiser.announce)
+        self.interfaces = Interfaces(self.engine, config, self._served, self._has_left)
         self.events = Events()
         self._handlers = {**Verbs(self).handlers(), **Changes(self).handlers()}
         self._control = ControlServer(control_socket, self._handlers) if control_socket else None
@@ -128,6 +134,8 @@ class Daemon:
         self._handle_signals()
         try:
             await self._start()
+            if self.source is None:
+                self._check_addresses()
             readiness.ready()
             self._manager.ready()
             _log.info(
@@ -164,7 +172,7 @@ class Daemon:
             for problem in self.config.warnings:
                 _log.warning("%s", problem)
             await self._remember_slots(self.config)
-            await _first_attempts(self._add(self._automatic(self.config.devices)))
+            await self._until_served(self._add(self._automatic(self.config.devices)))
             self._warn_unserved()
 
     def _warn_unserved(self) -> None:
@@ -272,6 +280,7 @@ class Daemon:
         ]
         await self._wait_or_hurry([*closing, *self._behind])
         self.engine.close()
+        self.interfaces.addresses.close()
         self.store.close()
         self.events.close()
 
@@ -307,14 +316,44 @@ class Daemon:
     def _explain(self, config: DeviceConfig, error: GgaoeError) -> str:
         return self.confinement.explain(config, error) if self.confinement else str(error)
 
+    def _check_addresses(self) -> None:
+        """StartError where another target has the address of a single export: nobody would look at
+        a state of it."""
+        for export in self.exports.values():
+            if any(not conflict.is_served for conflict in self.interfaces.conflicts(export.name)):
+                reason = condition_of(self.interfaces, export).reason
+                raise StartError(f"{export.name} ({export.config.address}): {reason}")
+
+    async def _until_served(self, exports: Iterable[Export]) -> None:
+        """Wait for the first attempts of new devices, and for the questions who has their
+        addresses."""
+        self.interfaces.bind()
+        await _first_attempts(exports)
+        await self.interfaces.addresses.settled()
+
+    def _has_left(self, name: str) -> bool:
+        """Whether a device leaves its address to others: it is stopped, and nothing of it is under
+        way."""
+        return name in self.stopped and name not in self._leaving
+
+    def _served(self, device: Device, gained: frozenset[Port]) -> None:
+        self.advertiser.announce(device, None if gained == device.ports else gained)
+
     def _announce(self, device: Device) -> None:
         self.interfaces.bind()
-        self.advertiser.announce(device)
+        if device.ports:  # those that it gains later advertise it then
+            self.advertiser.announce(device)
 
     def _changed(self, device: Device, port: Port, header: Header, frame: bytes) -> None:
         export = self.exports.get(device.name)
         if export is not None and export.device is device:
             export.change(port, header, frame)
+
+    def _answered(self, port: Port, header: Header) -> None:
+        self.interfaces.addresses.answered(port, header)
+
+    def _wished(self, port: Port, header: Header) -> None:
+        self.interfaces.addresses.wished(port, header)
 
     def _conflict(self, port: Port, header: Header) -> None:
         _log.critical(
@@ -344,7 +383,7 @@ class Daemon:
         self.stopped.difference_update(chosen)
         for name in chosen:
             _log.info("start %s (%s)", name, self.config.devices[name].address)
-        await _first_attempts(self._add(chosen))
+        await self._until_served(self._add(chosen))
 
     def stop(self, names: Iterable[str]) -> None:
         """Begin to drain devices, to make their data stable, and to let go of their backing until
@@ -368,6 +407,7 @@ class Daemon:
             await export.close(None, flush=flush)
             if export.unfinished is None:
                 self._left(name, export)
+                self.interfaces.bind()
 
         return asyncio.create_task(close())
 
@@ -497,7 +537,7 @@ class Daemon:
             if change not in replaced and rules_of(change.old) != rules_of(change.new)
         ]
         await self._settle(settling, cause)
-        await _first_attempts(opening)
+        await self._until_served(opening)
         self._warn_unserved()
         _log.info("%s: done", cause, extra=about(Event.RELOADED))
 

@@ -23,11 +23,16 @@ class Condition(NamedTuple):
 
 def condition_of(interfaces: Interfaces, export: Export) -> Condition:
     """That of `export`. While it serves, several things may be wrong at once."""
-    if export.state is not State.SERVING:
-        return Condition(export.state, export.reason)
-    unserved = None if export.device.ports else interfaces.why_unserved(export.config)
-    state = State.SERVING if unserved is None else State.NO_INTERFACE
-    reasons = (unserved, export.reason, failed(export.device.failures))
+    conflicts = [conflict.text for conflict in interfaces.conflicts(export.name)]
+    state, unserved, failures = export.state, None, None
+    if state is State.SERVING:
+        failures = failed(export.device.failures)
+        if not export.device.ports and not conflicts:
+            unserved = interfaces.why_unserved(export.config)
+            state = State.SERVING if unserved is None else State.NO_INTERFACE
+    if conflicts:
+        state = State.CONFLICT
+    reasons = (*conflicts, unserved, export.reason, failures)
     return Condition(state, "; ".join(filter(None, reasons)) or None)
 
 

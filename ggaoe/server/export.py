@@ -53,6 +53,8 @@ class State(Enum):
     NO_INTERFACE = "no-interface"
     """It would serve, and no interface does; see `condition`."""
     DRAINING = "draining"
+    CONFLICT = "conflict"
+    """Another target has the address, or wants it; see `condition`."""
 
 
 class Export:

@@ -1,7 +1,7 @@
 """Which interfaces are served, and which device by which of them, as the kernel changes them.
 
 Owns the ports' lives: up, down, MTU, rename, hot-plug. Knows patterns and the kernel's events;
-knows no frames.
+knows no frames, and asks `addresses` whether another target is in the way.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from ggaoe.events import Event, about
 from ggaoe.net.link import Interface, LinkSettings
 from ggaoe.net.netlink import InterfaceWatcher, list_interfaces
 from ggaoe.net.plain import SEND_BUFFER_BYTES
+from ggaoe.server.addresses import Addresses, Conflict, words_of
+from ggaoe.server.claims import Address
 from ggaoe.units import format_mac
 
 _log = logging.getLogger("ggaoe.interfaces")
@@ -40,14 +42,21 @@ class Interfaces:
     """Opens and closes the engine's links to match `config` and the kernel's interfaces.
 
     `served` is called with a device and the ports that it has gained, to advertise it there.
+    `is_stopped` tells of a device by name whether it leaves its address to others.
     """
 
     def __init__(
-        self, engine: Engine, config: Config, served: Callable[[Device, frozenset[Port]], None]
+        self,
+        engine: Engine,
+        config: Config,
+        served: Callable[[Device, frozenset[Port]], None],
+        is_stopped: Callable[[str], bool],
     ) -> None:
         self._engine = engine
         self._config = config
         self._served = served
+        self._is_stopped = is_stopped
+        self.addresses = Addresses(engine, self.bind)
         self._watcher = InterfaceWatcher(self._on_change, self._on_gone)
         self.refused: dict[str, str] = {}
         """Why an interface that should be served is not, by name."""
@@ -102,7 +111,8 @@ class Interfaces:
 
     def unserved(self, device: DeviceConfig) -> dict[str, str]:
         """Why such an interface serves nothing, by name."""
-        reasons = {}
+        conflicts = self.addresses.conflicts(device.name)
+        reasons = {one.interface: one.text for one in conflicts if not one.is_served}
         for interface in self.wanted_by(device):
             reason = self.why_closed(interface)
             if reason is not None:
@@ -129,9 +139,17 @@ class Interfaces:
         """None where it serves."""
         if interface.name in self.refused:
             return self.refused[interface.name]
-        if self.port_of(interface.name) is not None:
-            return None
+        port = self.port_of(interface.name)
+        if port is not None:
+            return "asking who has its addresses" if self.addresses.is_asking(port) else None
         return "starting" if interface.is_up else "link is down"
+
+    def problem(self, interface: Interface) -> str | None:
+        """Why it does not serve, or what is wrong with it all the same."""
+        reason, port = self.why_closed(interface), self.port_of(interface.name)
+        if reason is None and port is not None:
+            return next(map(words_of, self.addresses.foreign(port)), None)
+        return reason
 
     def port_of(self, name: str) -> Port | None:
         """The open port on the interface called `name`."""
@@ -140,7 +158,7 @@ class Interfaces:
     # --- the kernel's events ---------------------------------------------------------------
 
     def _on_change(self, interface: Interface) -> None:
-        port = self._engine.ports.get(interface.index)
+        port = before = self._engine.ports.get(interface.index)
         wanted = interface.is_up and any(
             wants(device, interface) for device in self._config.devices.values()
         )
@@ -153,6 +171,8 @@ class Interfaces:
             self._open(interface)
         else:
             self.refused.pop(interface.name, None)
+        if self._engine.ports.get(interface.index) is not before:
+            self.bind()
 
     def _on_gone(self, interface: Interface) -> None:
         self.refused.pop(interface.name, None)
@@ -161,6 +181,7 @@ class Interfaces:
             extra = about(Event.INTERFACE_CLOSED, interface=port.name)
             _log.warning("%s: interface has gone", port.name, extra=extra)
             self._engine.close_link(port)
+            self.bind()
 
     def _is_outdated(self, port: Port, interface: Interface) -> bool:
         configured = self._config.interface(interface.name).mtu_bytes or interface.mtu_bytes
@@ -188,7 +209,6 @@ class Interfaces:
         extra = about(Event.INTERFACE_SERVING, interface=port.name)
         _log.info("%s: serving, MTU %d", port.name, port.path.mtu_bytes, extra=extra)
         self._notice_address(port)
-        self.bind()
 
     def _notice_address(self, port: Port) -> None:
         """`port` is new: has its interface served by another address before?"""
@@ -236,19 +256,20 @@ class Interfaces:
 
         Where patterns give one address to several devices, it is that of the first one in the
         configuration, even while that is not there: hosts must not find one disk after another."""
-        claimed: dict[tuple[Port, int, int], str] = {}
+        claims: dict[Address, tuple[Port, str]] = {}
+        wanted: dict[str, set[Port]] = {}
         for name, config in self._config.devices.items():
             device = self._engine.devices.get(name)
-            is_known = device is not None and device.is_known
-            ports = set()
+            wanted[name] = set()
             for port in self._engine.ports.values():
                 interface = self._watcher.interfaces.get(port.link.index)
                 if interface is None or not wants(config, interface):
                     continue
-                owner = claimed.setdefault((port, config.shelf, config.slot), name)
+                address = Address(port.link.index, config.shelf, config.slot)
+                _, owner = claims.setdefault(address, (port, name))
                 if owner == name:
-                    ports.add(port)
-                elif is_known:
+                    wanted[name].add(port)
+                elif device is not None and device.is_known:
                     _log.error(
                         "%s: not served on %s: %s, which the configuration has first, has %s there",
                         name,
@@ -257,13 +278,25 @@ class Interfaces:
                         config.address,
                         extra=about(Event.DEVICE_UNSERVED, device=name, interface=port.name),
                     )
-            if device is None or not is_known:
-                continue
-            gained = frozenset(ports) - device.ports
-            if ports != device.ports:
-                self._engine.set_ports(device, ports)
-            if gained:
-                self._served(device, gained)
+        self.addresses.follow(
+            {address: claim for address, claim in claims.items() if not self._is_stopped(claim[1])}
+        )
+        for name, ports in wanted.items():
+            self._serve(name, self._config.devices[name], ports)
+
+    def _serve(self, name: str, config: DeviceConfig, wanted: set[Port]) -> None:
+        """Serve a device by those of its ports on which no other target has its address."""
+        device = self._engine.devices.get(name)
+        if device is None or not device.is_known:
+            return
+        shelf, slot = config.shelf, config.slot
+        may_serve = self.addresses.may_serve
+        ports = {port for port in wanted if may_serve(Address(port.link.index, shelf, slot))}
+        gained = ports - device.ports
+        if ports != device.ports:
+            self._engine.set_ports(device, ports)
+        if gained:
+            self._served(device, frozenset(gained))
 
     def reconfigure(self, config: Config) -> None:
         """Follow `config` from now on: open, close and bind what differs."""
@@ -282,9 +315,14 @@ class Interfaces:
         for name in self.missing():
             _log.warning("interface %s does not exist: it will be served when it appears", name)
 
+    def conflicts(self, name: str) -> list[Conflict]:
+        """Where another target has the address of a device, or wants it."""
+        return self.addresses.conflicts(name)
+
     def close(self) -> None:
-        """Stop following the kernel; ports stay as they are."""
+        """Stop following the kernel; ports and claims stay as they are."""
         self._watcher.close()
+        self.addresses.stop()
 
 
 def _named(device: DeviceConfig) -> list[str]:

@@ -207,14 +207,15 @@ class Verbs:
         return _stopped(self._daemon.config.devices[name], self._daemon.unfinished(name))
 
     def _interface(self, interface: Interface) -> Json:
-        port = self._daemon.interfaces.port_of(interface.name)
+        interfaces = self._daemon.interfaces
+        port = interfaces.port_of(interface.name)
         return {
             "name": interface.name,
             "mac": format_mac(interface.mac),
             "mtu_bytes": port.path.mtu_bytes if port else interface.mtu_bytes,
             "is_up": interface.is_up,
-            "serving": port is not None,
-            "reason": self._daemon.interfaces.why_closed(interface),
+            "serving": interfaces.why_closed(interface) is None,
+            "reason": interfaces.problem(interface),
             "sectors": sectors_of(port) if port else 0,
         }
 

@@ -28,6 +28,7 @@ import pytest
 
 from ggaoe.cli import ggaoectl
 from ggaoe.client import Initiator, Timing
+from ggaoe.engine.base import CLAIM_TAG
 from ggaoe.proto.ata import Opcode
 from ggaoe.proto.frame import (
     BROADCAST,
@@ -443,7 +444,8 @@ class Wire:
             self._socket.send(frame)
 
     def pending(self) -> list[Received]:
-        """What has arrived by now, whoever it was for."""
+        """What has arrived by now, whoever it was for, without a target's questions who else serves
+        its addresses."""
         found = []
         with suppress(BlockingIOError):
             while True:
@@ -457,7 +459,8 @@ class Wire:
                     continue
                 header = unpack_header(frame)
                 assert header is not None
-                if address[2] != socket.PACKET_OUTGOING:
+                is_question = header.tag == CLAIM_TAG and not header.is_response
+                if address[2] != socket.PACKET_OUTGOING and not is_question:
                     seconds, nanoseconds = _TIMESPEC.unpack(stamp)
                     found.append(Received(header, frame, seconds * 10**9 + nanoseconds))
         return found

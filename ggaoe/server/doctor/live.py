@@ -47,7 +47,8 @@ def _devices(live: Live) -> Iterator[Finding]:
     for device in live.devices:
         name = device["name"]
         if device["reason"]:
-            severity: Severity = "error" if device["state"] == "waiting" else "warning"
+            is_error = device["state"] in ("waiting", "conflict")
+            severity: Severity = "error" if is_error else "warning"
             yield Finding(severity, name, f"{device['state']}: {device['reason']}")
         elif not device["interfaces"]:
             remedy = "see the findings about interfaces"

@@ -170,16 +170,20 @@ class Host:
 
 
 class Rig:
-    """One engine; `changes` and `conflicts` are what its hooks were told."""
+    """One engine; `changes`, `conflicts`, `answered` and `wished` are what its hooks were told."""
 
     def __init__(self, engine_class: type[Engine], clock: Clock = SYSTEM_CLOCK) -> None:
         self.changes: list[tuple[Device, Port, Header, bytes]] = []
         self.conflicts: list[tuple[Port, Header]] = []
+        self.answered: list[tuple[Port, Header]] = []
+        self.wished: list[tuple[Port, Header]] = []
         self.disks: list[Disk] = []
         self.engine = engine_class(
             Hooks(
                 changed=lambda *change: self.changes.append(change),
                 conflict=lambda *conflict: self.conflicts.append(conflict),
+                answered=lambda *answer: self.answered.append(answer),
+                wished=lambda *wish: self.wished.append(wish),
             ),
             clock,
         )

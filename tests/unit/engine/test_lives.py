@@ -12,7 +12,7 @@ import pytest
 
 from ggaoe.backend.faults import Short
 from ggaoe.engine import base
-from ggaoe.engine.base import Clock, Engine
+from ggaoe.engine.base import CLAIM_TAG, Clock, Engine
 from ggaoe.net.link import Interface, Link, LinkSettings
 from ggaoe.net.readable import Readable
 from ggaoe.proto.ata import AtaError, Op
@@ -21,7 +21,7 @@ from ggaoe.sched.queue import Policy
 from ggaoe.testing.engine import link_of
 from unit.engine.conftest import Leases
 from unit.engine.rig import DEADLINE_S, SECTOR, Host, Rig, interface, sectors, until
-from unit.proto.host import ANY_SLOT, MAC_A, MAC_B, SHELF, SLOT, config_argument, request
+from unit.proto.host import ANY_SLOT, MAC_A, MAC_B, SHELF, SLOT, config_argument, only, request
 
 # --- links -----------------------------------------------------------------------------------
 
@@ -496,7 +496,7 @@ async def test_fence_passes_when_detaching_drops_what_it_waits_for(rig: Rig) -> 
 
 async def test_another_target_at_our_address_is_reported_once(rig: Rig) -> None:
     ports = rig.port(1), rig.port(2)
-    disk = rig.disk(ports[0])
+    disk = rig.disk(*ports)
     link = link_of(ports[0])
 
     def claim(mac: bytes, slot: int = SLOT, command: int = 1) -> bytes:
@@ -530,3 +530,44 @@ async def test_another_target_that_was_gone_is_reported_again(
     assert not rig.engine.conflicts_with(SHELF, SLOT)
     link_of(port).deliver(claim)
     await until(lambda: len(rig.conflicts) == 2)
+
+
+async def test_a_reply_for_an_address_that_is_not_served_is_handed_on(rig: Rig) -> None:
+    """The server may be about to serve it. A port that serves it is no other target."""
+    ports = rig.port(1), rig.port(2)
+    rig.disk(ports[0])
+    for source, slot in ((MAC_B, SLOT + 1), (ports[0].path.mac, SLOT), (ports[0].path.mac, 7)):
+        claim = request(1, config_argument(0), source=source, slot=slot, version_flags=0x18)
+        link_of(ports[1]).deliver(claim)
+    await until(lambda: len(rig.answered) == 2)
+    await rig.quiet()
+    assert [(port, one.source, one.slot) for port, one in rig.answered] == [
+        (ports[1], MAC_B, SLOT + 1),
+        (ports[1], ports[0].path.mac, 7),
+    ]
+    assert not rig.conflicts
+
+
+@pytest.mark.parametrize(("slot", "is_wish"), [(SLOT, True), (0xFF, False)])
+async def test_a_target_that_asks_is_answered_and_is_no_initiator(
+    rig: Rig, slot: int, is_wish: bool
+) -> None:
+    port = rig.port()
+    disk = rig.disk(port)
+    link_of(port).deliver(request(1, config_argument(0), source=MAC_B, slot=slot, tag=CLAIM_TAG))
+    await until(lambda: link_of(port).sent)
+    assert [one.source for _, one in rig.wished] == [MAC_B] * is_wish
+    assert not disk.device.initiators.items()
+    # A change is none of its business, with whatever tag it comes.
+    argument = config_argument(4, b"text")
+    link_of(port).deliver(request(1, argument, source=MAC_B, tag=CLAIM_TAG))
+    await rig.quiet()
+    assert not rig.changes
+    hidden = rig.disk(port, name="hidden", slot=SLOT + 1, accept=only(MAC_A))
+    sent = len(link_of(port).sent)
+    link_of(port).deliver(
+        request(1, config_argument(0), source=MAC_B, slot=SLOT + 1, tag=CLAIM_TAG)
+    )
+    await rig.quiet()
+    assert len(link_of(port).sent) == sent
+    assert not hidden.device.initiators.items()
