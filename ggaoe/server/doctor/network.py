@@ -11,7 +11,7 @@ import ctypes
 import fcntl
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from ggaoe.client import Found, Initiator
@@ -21,7 +21,9 @@ from ggaoe.net.link import Interface
 from ggaoe.net.plain import RECEIVE_BUFFER_BYTES, SEND_BUFFER_BYTES
 from ggaoe.net.ring import BLOCK_BYTES, ReceiveRing
 from ggaoe.proto.frame import MTU_BYTES_MIN, sectors_advertised
+from ggaoe.server import claims
 from ggaoe.server.capabilities import Capability
+from ggaoe.server.claims import PacketSocket
 from ggaoe.server.doctor.base import Finding, Severity, Situation, read_line, read_number
 from ggaoe.server.interfaces import GLOB_CHARACTERS, LinkMemory, link_settings
 from ggaoe.units import counted, format_mac, format_size
@@ -236,6 +238,7 @@ def duplicate_addresses(situation: Situation) -> Iterator[Finding]:
     asked = [one for one in situation.served() if one.is_up and situation.addresses(one)]
     if not asked or Capability.NET_RAW not in situation.capabilities:
         return
+    before = {one for one, _ in claims.programs()}
     try:
         found = asyncio.run(_discover([one.name for one in asked]))
     except ClientError as error:
@@ -243,7 +246,9 @@ def duplicate_addresses(situation: Situation) -> Iterator[Finding]:
         return
     ours = {one.mac for one in situation.interfaces}
     by_name = {one.name: one for one in asked}
-    is_clean = True
+    nearby = [*_programs(situation, before), *_claims(situation)]
+    yield from nearby
+    is_clean = not nearby
     for one in found:
         device = situation.addresses(by_name[one.interface]).get((one.shelf, one.slot))
         if device is not None and one.mac not in ours:
@@ -257,6 +262,47 @@ def duplicate_addresses(situation: Situation) -> Iterator[Finding]:
             )
     if is_clean:
         yield Finding("ok", ", ".join(by_name), "nobody else answers for our addresses")
+
+
+def _programs(situation: Situation, before: Collection[PacketSocket]) -> Iterator[Finding]:
+    """Targets on the same interface of this machine, which no question reaches. What was not there
+    a second ago is a tool that asks and ends."""
+    for one, process in claims.programs():
+        if one not in before or (process is not None and process.is_initiator):
+            continue
+        served = process.serves() if process is not None else None
+        who = process.name if process is not None else f"a program of user {one.user_id}"
+        for interface in situation.served():
+            if one.interface not in (0, interface.index):
+                continue
+            device = situation.addresses(interface).get(served) if served is not None else None
+            if device is not None:
+                text = f"{device.address} is served on {interface.name} by {who} as well"
+                remedy = "stop one of the two, or give it another shelf or slot"
+                yield Finding("error", device.name, text, remedy)
+            elif served is None:
+                text = f"{who} receives AoE here, and may serve an address of this daemon"
+                remedy = "if it is a target, compare its shelf and slot with ggaoectl list"
+                yield Finding("warning", interface.name, text, remedy)
+
+
+def _claims(situation: Situation) -> Iterator[Finding]:
+    """Addresses that a daemon would not get. One that runs has claimed its own."""
+    if situation.live is not None:
+        return
+    table = claims.Claims()
+    try:
+        for interface in situation.served():
+            for (shelf, slot), device in situation.addresses(interface).items():
+                address = claims.Address(interface.index, shelf, slot)
+                if claims.is_claimed(address):
+                    holder = table.holders([address]).get(address)
+                    who = holder.name if holder is not None else "another process"
+                    text = f"{device.address} is claimed on {interface.name} by {who}"
+                    remedy = "stop that process, or use another shelf or slot"
+                    yield Finding("error", device.name, text, remedy)
+    finally:
+        table.close()
 
 
 async def _discover(names: list[str]) -> list[Found]:
