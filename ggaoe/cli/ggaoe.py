@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -121,7 +122,8 @@ def _add_export_parser(commands: argparse._SubParsersAction[argparse.ArgumentPar
         "required)",
     )
     export.add_argument("--shelf", type=int, default=0, help="of its address (default: 0)")
-    export.add_argument("--slot", type=int, default=0, help="of its address (default: 0)")
+    text = "of its address (default: the first one that is free)"
+    export.add_argument("--slot", type=int, help=text)
     export.add_argument("--read-only", action="store_true", help="refuse writes")
     export.add_argument("--buffered", action="store_true", help="use the page cache")
     export.add_argument("--write-cache", action="store_true", help="acknowledge volatile writes")
@@ -196,6 +198,8 @@ def _run_daemon(options: argparse.Namespace) -> int:
 def _run_export(options: argparse.Namespace) -> int:
     if not options.interface:
         options.refuse(f"--interface is missing{_choice_of_interfaces()}")
+    if options.slot is None:
+        options.slot = _free_slot(options.shelf, options.interface)
     config = from_mapping(_export_mapping(options), "ggaoe export")
     user = _user(config)
     with ExitStack() as stack:
@@ -255,6 +259,25 @@ def _choice_of_interfaces() -> str:
     names = [one.name if one.is_up else f"{one.name} (down)" for one in found]
     there_are = f"; there are {', '.join(sorted(names))}" if names else ""
     return f"{there_are}; --interface '*' is every Ethernet interface"
+
+
+def _free_slot(shelf: int, patterns: Sequence[str]) -> int:
+    """The first slot that nobody serves on these interfaces, which is printed. Another process may
+    take it between this look and the claim of the daemon, which then has a conflict."""
+    from ggaoe.net.netlink import list_interfaces
+    from ggaoe.server import process
+    from ggaoe.server.freeslot import first_free
+
+    process.require_capability_net_raw()
+    interfaces = [
+        one
+        for one in list_interfaces()
+        if any(fnmatchcase(one.name, pattern) for pattern in patterns)
+    ]
+    slot = first_free(shelf, interfaces)
+    where = ", ".join(one.name for one in interfaces) or ", ".join(patterns)
+    print(f"ggaoe: e{shelf}.{slot} is the first free address on {where}", file=sys.stderr)
+    return slot
 
 
 def _run_vblade(options: argparse.Namespace) -> int:
