@@ -316,11 +316,16 @@ class Daemon:
     def _explain(self, config: DeviceConfig, error: GgaoeError) -> str:
         return self.confinement.explain(config, error) if self.confinement else str(error)
 
+    def is_held_back(self, export: Export) -> bool:
+        """Whether another target has the address of a device somewhere, so that it is not served
+        there."""
+        return any(not conflict.is_served for conflict in self.interfaces.conflicts(export.name))
+
     def _check_addresses(self) -> None:
         """StartError where another target has the address of a single export: nobody would look at
         a state of it."""
         for export in self.exports.values():
-            if any(not conflict.is_served for conflict in self.interfaces.conflicts(export.name)):
+            if self.is_held_back(export):
                 reason = condition_of(self.interfaces, export).reason
                 raise StartError(f"{export.name} ({export.config.address}): {reason}")
 

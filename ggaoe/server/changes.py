@@ -105,9 +105,9 @@ async def _look(daemon: Daemon, device: DeviceConfig) -> str | None:
 def _waiting(daemon: Daemon, names: Collection[str]) -> dict[str, str]:
     """Why those of the devices `names` wait that do."""
     return {
-        name: str(export.reason)
+        name: str(condition_of(daemon.interfaces, export).reason)
         for name, export in daemon.exports.items()
-        if name in names and export.state is State.WAITING
+        if name in names and (export.state is State.WAITING or daemon.is_held_back(export))
     }
 
 

@@ -152,7 +152,8 @@ def test_what_is_stopped_or_removed_leaves_its_address(scene: Scene) -> None:
         assert daemon.listed("next")["state"] == "serving"
         assert first.ctl("stop", "disk").status == 0
         daemon.wait_for_state("disk", "serving")
-        assert first.ctl("start", "disk").status == 0
+        started = first.ctl("start", "disk")
+        assert (started.status, "disk waits: not served on far0" in started.stderr) == (4, True)
         assert first.listed("disk")["state"] == "conflict"
         # An address that is new after the confinement is claimed, too.
         assert first.ctl("set", "disk", "slot=2").status == 0
