@@ -47,8 +47,6 @@ from ggaoe.units import counted
 
 FRAMES_PER_TURN_MAX = 64
 """Per link and wake, so that a flood cannot starve completions and the control plane."""
-FRAMES_OF_BACKLOG = 16
-"""The same of a link that had more than that, beside others: they have less to wait for."""
 REPLIES_HELD_MAX = 16384
 """Per link while its transmit queue is full; beyond it the newest reply is dropped."""
 SEND_PAUSE_S_MIN = 0.0001
@@ -176,12 +174,9 @@ class _Lane:
         self.pause_s = 0.0
         """How long the last one was; 0: frames have left since."""
 
-    def collect(self, *, beside_others: bool) -> int:
+    def collect(self) -> int:
         """Take from the link what one turn may handle; how many frames it has dropped thereby."""
-        frames_max = (
-            FRAMES_PER_TURN_MAX if self.is_drained or not beside_others else FRAMES_OF_BACKLOG
-        )
-        wanted = frames_max - len(self.received)
+        wanted = FRAMES_PER_TURN_MAX - len(self.received)
         if wanted <= 0:
             return 0
         counters = self.port.link.counters
@@ -267,7 +262,7 @@ class PortableEngine(Engine):
         several = len(lanes) > 1
         began_ns = horizon_ns = self._clock.wall_ns()
         for lane in lanes:
-            attempt(self._collect, lane, several)
+            attempt(self._collect, lane)
             if several and lane.received:
                 _straighten(lane.received, self._clock.wall_ns())
                 if not lane.is_drained:
@@ -295,8 +290,8 @@ class PortableEngine(Engine):
             self._loop.call_soon(self._scheduled_turn)
         self._push()
 
-    def _collect(self, lane: _Lane, several: bool) -> None:
-        dropped = lane.collect(beside_others=several)
+    def _collect(self, lane: _Lane) -> None:
+        dropped = lane.collect()
         if dropped:
             lane.port.guard.useless(self._clock.monotonic_ns() / 1e9, dropped)
 
