@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from ggaoe.backend.base import Backend
 from ggaoe.backend.direct import DirectBackend
-from ggaoe.backend.store import Store, explain
+from ggaoe.backend.store import ADDRESSABLE_BYTES, Store, explain
 from ggaoe.backend.threads import BufferedBackend
 from ggaoe.backend.uuid import find_by_uuid
 from ggaoe.backend.workers import in_thread
@@ -165,7 +165,12 @@ def _check_region(store: Store) -> Iterator[str]:
             f"{store.path}: too small: {counted(region_bytes, 'byte')}, "
             f"needs at least {store.unit_bytes}"
         )
-    if size_bytes < region_bytes:
+    if region_bytes > ADDRESSABLE_BYTES:
+        yield (
+            f"{store.path}: only the first {format_size(size_bytes)} of"
+            f" {format_size(region_bytes)} are exported: sector numbers have 48 bits"
+        )
+    elif size_bytes < region_bytes:
         yield (
             f"{store.path}: not exported: {counted(region_bytes - size_bytes, 'byte')} at its end: "
             f"sizes are rounded down to a multiple of {store.unit_bytes} bytes"

@@ -27,8 +27,11 @@ from pathlib import Path
 from ggaoe.backend import stacking
 from ggaoe.backend.origin import origin_of
 from ggaoe.errors import BackendError
+from ggaoe.proto.ata import LBA48_SECTORS_MAX
 from ggaoe.proto.frame import SECTOR_BYTES
 
+ADDRESSABLE_BYTES = LBA48_SECTORS_MAX * SECTOR_BYTES
+"""128 PiB: what lies beyond has no sector number."""
 FALLBACK_BLOCK_BYTES = 4096
 """Alignment for direct I/O that suits practically every store, where the kernel does not say."""
 
@@ -163,7 +166,8 @@ class Store:
 
     def size_bytes(self) -> int:
         """Bytes of the region to export: whole units only; raises OSError."""
-        return self.region_bytes() // self.unit_bytes * self.unit_bytes
+        region_bytes = min(self.region_bytes(), ADDRESSABLE_BYTES)
+        return region_bytes // self.unit_bytes * self.unit_bytes
 
     def direct_block_bytes(self) -> int:
         """The unit to which O_DIRECT transfers must be aligned, 0 if they are impossible."""

@@ -183,9 +183,10 @@ def test_what_cannot_be_served_says_why(
 @pytest.mark.one_engine
 def test_two_daemons_cannot_serve_one_file(scene: Scene) -> None:
     scene.disk()
+    (scene.directory / "state2").mkdir()
     with scene.serving(DISK) as first:
         second = scene.daemon(
-            "[defaults]\npid-file = pid2\ncontrol-socket = ctl2\n",
+            "[defaults]\npid-file = pid2\ncontrol-socket = ctl2\nstate-directory = state2\n",
             device(slot=2, read_only=True),
             name="second",
         )

@@ -328,6 +328,14 @@ async def test_file_system_in_memory() -> None:
         assert examine(FileSpec(path)) == ([], "through the page cache")
 
 
+async def test_no_more_than_sectors_with_a_number_is_exported() -> None:
+    with sparse_file(MEMORY_DIRECTORY, 1 << 58) as path:
+        async with opened(FileSpec(path)) as backend:
+            assert backend.size_bytes == 1 << 57
+            assert "only the first 128 PiB of 256 PiB are exported" in backend.warnings[0]
+            assert await Driver(backend).run(write((1 << 57) - 512, pattern(512))) == [512]
+
+
 async def test_part_that_begins_within_a_block_is_buffered() -> None:
     with loop_of_zeros(MIB, "--sector-size=4096") as (device, _):
         async with opened(FileSpec(device, None, 512, 8192)) as backend:
