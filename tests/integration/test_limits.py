@@ -21,7 +21,7 @@ def buffers(wire: Wire, tag: int) -> int:
 def test_a_limited_host_waits_and_nobody_else(scene: Scene) -> None:
     scene.disk()
     limits = {"initiator_iops_limit": 10, "bandwidth_limit": "1GiB", "bandwidth_burst": "64MiB"}
-    with scene.wire() as wire, scene.serving(device(**limits)) as daemon:
+    with scene.wire() as wire, scene.serving(device(queue_length=128, **limits)) as daemon:
         assert daemon.ask("show", "disk")["devices"][0]["limits"] == {
             "bandwidth": {"per_s": 1 << 30, "burst": 64 << 20},
             "initiator_iops": {"per_s": 10, "burst": 1},
