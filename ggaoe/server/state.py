@@ -9,6 +9,7 @@ an error, not an empty state: a lost reservation would hand the disk to whoever 
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import os
 from contextlib import suppress
@@ -88,11 +89,20 @@ class StateStore:
         of the one's disk locks hosts out of the other's."""
         path = self.directory / LOCK_NAME
         try:
-            handle = _open_lock(path)
+            handle = _open_lock(path, os.O_RDONLY)
         except OSError as error:
             raise StateError(f"state directory: {path}: {error.strerror}") from None
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno != errno.EBADF:
+                    raise
+                # NFS wants a writable descriptor, with which no other file system could be
+                # remounted read-only.
+                os.close(handle)
+                handle = _open_lock(path, os.O_RDWR)
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             reason = error.strerror
             if isinstance(error, BlockingIOError):
@@ -163,13 +173,8 @@ class StateStore:
             raise StateError(f"state file {path}: {error.strerror}") from None
 
 
-def _open_lock(path: Path) -> int:
-    """Open it as whoever may: it may be left of a daemon that ran as another user."""
-    flags = os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        return os.open(path, flags | os.O_RDWR, 0o644)  # what NFS requires for a lock
-    except PermissionError:
-        return os.open(path, flags | os.O_RDONLY, 0o644)
+def _open_lock(path: Path, access: int) -> int:
+    return os.open(path, os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | access, 0o644)
 
 
 def lock_holder(status: os.stat_result) -> int | None:
