@@ -616,14 +616,15 @@ class Engine(ABC):
     def _is_fresh(self, key: tuple[bytes, int, int], now_s: float) -> bool:
         return now_s - self._conflicts.get(key, -math.inf) < CONFLICT_S
 
-    def conflicts_with(self, shelf: int, slot: int) -> frozenset[bytes]:
-        """Other targets that have answered for this address of late."""
+    def conflicts_with(self, shelf: int, slot: int) -> dict[bytes, float]:
+        """MAC addresses of other targets that have replied for this address of late, with the
+        seconds since each was last heard."""
         now_s = self._clock.monotonic_ns() / 1e9
-        return frozenset(
-            key[0]
-            for key in self._conflicts
+        return {
+            key[0]: now_s - heard_s
+            for key, heard_s in self._conflicts.items()
             if key[1:] == (shelf, slot) and self._is_fresh(key, now_s)
-        )
+        }
 
     def _trace(self, device: Device, header: Header, io: Io) -> None:
         _trace.info(

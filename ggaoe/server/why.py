@@ -6,7 +6,7 @@ Owns the checks and their words. What may be done is decided in `proto`, and onl
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
@@ -25,7 +25,7 @@ from ggaoe.proto.target import DropReason, Refusal
 from ggaoe.server.export import limits_of
 from ggaoe.server.inquiry import Inquiry, Strayed
 from ggaoe.server.interfaces import FormerAddress
-from ggaoe.units import counted, format_mac, format_size
+from ggaoe.units import ago, counted, format_mac, format_size
 
 LISTS = ("accept", "deny", *Operation)
 """In the order in which they decide; the first two are about everything."""
@@ -66,8 +66,8 @@ class Subject:
     """The interfaces on which it is to be served."""
     unserved: dict[str, str]
     """Why such an interface does not serve, by name."""
-    conflicts: frozenset[bytes]
-    """Other targets that have answered for its address of late."""
+    conflicts: Mapping[bytes, float]
+    """MAC addresses of other targets with its address, and the seconds since each was heard."""
     former_addresses: dict[bytes, FormerAddress]
     """Addresses that interfaces had before theirs changed."""
 
@@ -269,10 +269,11 @@ def _vlan(one: Subject) -> Check:
 def _address(one: Subject) -> Check:
     name, address = "address", one.config.address
     if one.conflicts:
+        heard = [f"{format_mac(mac)} {ago(age_s)}" for mac, age_s in sorted(one.conflicts.items())]
         return Check(
             name,
             Verdict.NOT_OK,
-            f"{', '.join(map(format_mac, sorted(one.conflicts)))} answers for {address}, too",
+            f"other targets have replied for {address}: {', '.join(heard)}",
             "unless both are the same storage, give one of them another shelf or slot",
         )
     moved = _moved(one)

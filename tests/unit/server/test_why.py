@@ -67,7 +67,7 @@ async def subject(rig: Rig, disk: Disk | None, **facts: object) -> Subject:
         disk.device if disk is not None else None,
         [interface(port.link.index) for port in rig.engine.ports.values()],
         {},
-        frozenset(),
+        {},
         {},
     )
     return replace(of, **facts)  # type: ignore[arg-type]
@@ -246,8 +246,8 @@ async def test_a_vlans_interface_is_called_so(rig: Rig) -> None:
 
 async def test_a_duplicate_address(rig: Rig) -> None:
     disk = rig.disk(rig.port())
-    fault = only_fault(await found(rig, disk, conflicts=frozenset({MAC_B})))
-    assert fault.text == f"{B} answers for e258.3, too"
+    fault = only_fault(await found(rig, disk, conflicts={MAC_B: 12.0}))
+    assert fault.text == f"other targets have replied for e258.3: {B} 12 s ago"
 
 
 @pytest.mark.parametrize(
