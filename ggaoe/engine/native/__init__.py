@@ -513,6 +513,8 @@ class NativeEngine(Engine):
             )
             self._give_up(device)
         else:
+            if not device.is_suspended:
+                self.drop_waiting(device)  # a VERIFY may have been between two pieces
             device.core.detach()
         self._route(device.ports)
         if self.devices.get(device.name) is not device:

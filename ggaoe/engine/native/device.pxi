@@ -207,6 +207,8 @@ cdef void verify_more(Device *device, Request *request, uint32_t verified) noexc
     device.has_more_to_verify = True
     book(device, request)
     make_ready(device, request)
+    if device.engine.is_fenced:
+        tell_python(device.engine)  # it may have been the last one in flight
 
 
 cdef inline void join(Device *device, Request *request) noexcept nogil:
