@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -62,6 +62,8 @@ class _Entry:
     address: Address
     port: Port
     device: str
+    is_known: bool = False
+    """Whether that device is there, and so replies to others that ask."""
     standing: Standing = Standing.ASKING
     settled: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once it is ours or taken, or no longer wanted."""
@@ -112,8 +114,10 @@ class Addresses:
 
     # --- what is wanted --------------------------------------------------------------------
 
-    def follow(self, wanted: Mapping[Address, tuple[Port, str]]) -> None:
-        """Claim exactly these, each on its port for the device of that name."""
+    def follow(self, wanted: Mapping[Address, tuple[Port, str]], known: Collection[str]) -> None:
+        """Claim exactly these, each on its port for the device of that name. Devices in `known` are
+        there; for one that comes later its addresses are asked for again, because nothing has
+        replied to another target that has asked meanwhile."""
         for address in self._entries.keys() - wanted.keys():
             self._forget(self._entries.pop(address))
         fresh = []
@@ -123,14 +127,23 @@ class Addresses:
                 entry = self._entries[address] = _Entry(address, port, device)
                 fresh.append(entry)
             entry.port, entry.device = port, device
+            is_late = device in known and not entry.is_known and entry.standing is Standing.OURS
+            entry.is_known = device in known
+            if is_late:
+                self._begin(entry)
         if fresh:
             taken = {entry.address for entry in fresh if not self._take(entry)}
             self._holders |= self._claims.holders(taken)
             self._find_blockers(fresh)
         for entry in fresh:
-            entry.task = asyncio.create_task(self._claim(entry), name=f"address {entry.name}")
+            self._begin(entry)
         if wanted and self._watch is None:
             self._watch = asyncio.create_task(self._watch_rivals(), name="addresses")
+
+    def _begin(self, entry: _Entry) -> None:
+        entry.standing = Standing.ASKING
+        entry.settled.clear()
+        entry.task = asyncio.create_task(self._claim(entry), name=f"address {entry.name}")
 
     def _forget(self, entry: _Entry) -> None:
         if entry.task is not None:
@@ -191,8 +204,8 @@ class Addresses:
     def answered(self, port: Port, header: Header) -> None:
         """Another target replies for an address, whether that is served here or not."""
         entry = self._entries.get(Address(port.link.index, header.shelf, header.slot))
-        if entry is None:
-            return
+        if entry is None or (entry.standing is Standing.OURS and not entry.is_known):
+            return  # it is asked again before anything is served
         entry.silent = 0
         rival = f"{format_mac(header.source)} replies for it"
         if entry.standing is Standing.OURS:

@@ -279,7 +279,8 @@ class Interfaces:
                         extra=about(Event.DEVICE_UNSERVED, device=name, interface=port.name),
                     )
         self.addresses.follow(
-            {address: claim for address, claim in claims.items() if not self._is_stopped(claim[1])}
+            {address: claim for address, claim in claims.items() if not self._is_stopped(claim[1])},
+            {name for name, device in self._engine.devices.items() if device.is_known},
         )
         for name, ports in wanted.items():
             self._serve(name, self._config.devices[name], ports)

@@ -247,6 +247,31 @@ def test_a_pair_of_machines_fails_over(scene: Scene) -> None:
     assert one.stop() == 0
 
 
+def test_a_device_that_comes_late_asks_again(scene: Scene) -> None:
+    """While nothing was known of it, another target has found the address free."""
+    scene.disk()
+    scene.disk("other")
+    one = scene.daemon(device())
+    saved = scene.directory / "state" / "disk.json"
+    saved.write_text("damaged")
+    two = second(scene, device(path="other"), namespace=scene.host)
+    one.start()
+    assert one.listed("disk")["state"] == "waiting"
+    two.start()
+    assert two.listed("disk")["state"] == "serving"
+    saved.unlink()
+    one.wait_for_state("disk", "conflict")
+    row = one.listed("disk")
+    mac = scene.host.mac("near0").hex(":")
+    assert (row["interfaces"], row["reason"]) == (
+        [],
+        f"not served on far0 because {mac} replies for it",
+    )
+    assert two.stop() == 0
+    one.wait_for_state("disk", "serving")
+    assert one.stop() == 0
+
+
 # --- other programs on the same interface ------------------------------------------------------
 
 
