@@ -8,6 +8,7 @@ manager's watchdog, which watches the loop, never notices that every callback fa
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import time
@@ -15,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ggaoe.engine.limit import Bucket
+from ggaoe.errors import limit_reached
 
 LASTING_S = 30.0
 """How long failures may go on."""
@@ -57,6 +59,10 @@ class Failures:
     def handle(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """An exception has escaped, as `loop.call_exception_handler` tells it."""
         now_s = self._clock()
+        if (why := _not_accepted(context)) is not None:
+            if self._logged.take(now_s):
+                _log.error("a connection waits: %s", why)
+            return
         if now_s - self._last_s > PAUSE_S:
             self._since_s, self._count = now_s, 0
         self._last_s = now_s
@@ -67,3 +73,14 @@ class Failures:
         if self._count >= FAILURES_MIN and now_s - self._since_s >= LASTING_S:
             _log.critical("internal errors do not end: the process ends, to be started again")
             self._end()
+
+
+def _not_accepted(context: dict[str, Any]) -> str | None:
+    """Why a loop could not accept a connection for now, which it tries again by itself: nothing has
+    failed, and a new process would not get more descriptors or memory. None for anything else."""
+    error = context.get("exception")
+    if not isinstance(error, OSError) or "socket" not in context:
+        return None
+    if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+        return None
+    return limit_reached(error) or error.strerror

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
+import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -87,3 +90,41 @@ async def test_a_task_that_nobody_awaits_is_reported() -> None:
         loop.set_exception_handler(before)
     assert context["message"] == "device data failed"
     assert isinstance(context["exception"], ValueError)
+
+
+async def test_connections_that_cannot_be_accepted_end_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """asyncio's own loop reports each one, a hundred at a time, as long as it lasts."""
+    watched = Watched()
+    loop = asyncio.SelectorEventLoop()
+    reported = 0
+
+    def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        nonlocal reported
+        reported += 1
+        watched.now_s += 1
+        watched.failures.handle(loop, context)
+        if reported > 2 * LASTING_S:
+            loop.stop()
+
+    def serve() -> None:
+        loop.set_exception_handler(handle)
+        path = str(tmp_path / "socket")
+        listening = loop.create_unix_server(asyncio.Protocol, path)
+        server = loop.run_until_complete(listening)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(path)
+            before = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))
+            try:
+                loop.run_forever()
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        server.close()
+        loop.close()
+
+    await asyncio.to_thread(serve)
+    assert reported > LASTING_S
+    assert not watched.ended
+    assert "a connection waits: too many open files: raise their limit" in caplog.text
