@@ -155,14 +155,20 @@ def _backing(config: Config, name: str, path: Path) -> Iterator[Problem]:
 
 
 def _missing_interfaces(config: Config) -> Iterator[Problem]:
-    """Those that are named without a pattern: the daemon does not start without them."""
+    """Those that are not there: the daemon waits for one that matches a pattern, and does not
+    start without one that is named."""
+    from ggaoe.server.interfaces import GLOB_CHARACTERS
+
     known = _interfaces()
     if known is None:
         return
     for name, device in config.devices.items():
         for pattern in device.interfaces:
             if pattern not in known and not any(fnmatchcase(one, pattern) for one in known):
-                text = f"interface {pattern} does not exist now"
+                if GLOB_CHARACTERS & set(pattern):
+                    text = f"no interface matches {pattern} now: device [{name}] waits for one"
+                else:
+                    text = f"interface {pattern} does not exist now: the daemon needs it to start"
                 yield _problem(config, f"devices.{name}", "interfaces", text, warning=True)
 
 

@@ -340,7 +340,13 @@ def empty_file(scene: Scene) -> tuple[str, str]:
 
 
 def no_interface(scene: Scene) -> tuple[str, str]:
-    return device(interfaces="eth9"), "warning: interface eth9 does not exist now"
+    text = "warning: interface eth9 does not exist now: the daemon needs it to start"
+    return device(interfaces="eth9"), text
+
+
+def no_match(scene: Scene) -> tuple[str, str]:
+    text = "warning: no interface matches eth9* now: device [disk] waits for one"
+    return device(interfaces="eth9*"), text
 
 
 @pytest.mark.one_engine
@@ -348,7 +354,7 @@ def no_interface(scene: Scene) -> tuple[str, str]:
     "lack",
     [
         *(nothing, nobodys_user, no_state_directory, no_file),
-        *(directory, character_device, empty_file, no_interface),
+        *(directory, character_device, empty_file, no_interface, no_match),
     ],
 )
 def test_check_tells_what_this_machine_lacks(
