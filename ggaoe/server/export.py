@@ -187,10 +187,10 @@ class Export:
         self.state, self.reason = State.SERVING, None
         self.first_attempt.set()
         _log.info(
-            "%s: serving %s as %s, %s, %s",
+            "%s (%s): opened %s, %s, %s",
             self.name,
-            self.path if self.config.uuid is None else f"{self.path} (UUID {self.config.uuid})",
             self.config.address,
+            self.path if self.config.uuid is None else f"{self.path} (UUID {self.config.uuid})",
             format_size(backend.size_bytes),
             self.description,
             extra=about(Event.DEVICE_SERVING, device=self.name),

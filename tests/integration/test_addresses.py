@@ -189,7 +189,7 @@ def test_exports_without_a_slot_get_different_ones(scene: Scene) -> None:
         logged(scene, disk.name, "ready: ")
         text = (scene.directory / f"{disk.name}.log").read_text()
         assert f"ggaoe: e0.{slot} is the first free address on far0" in text
-        assert f" as e0.{slot}, " in text
+        assert f"(e0.{slot}): opened " in text
     for process in processes:
         assert process.stop() == 0
     there.stop()

@@ -402,7 +402,7 @@ async def test_a_filesystem_is_found_by_its_uuid(scene: Scene) -> None:
         daemon.wait_for_state("disk", "serving")
         row = daemon.listed("disk")
         assert (row["path"], row["uuid"]) == (str(loop), uuid)
-        assert f"disk: serving {loop} (UUID {uuid}) as e0.1" in daemon.log_text()
+        assert f"disk (e0.1): opened {loop} (UUID {uuid}), " in daemon.log_text()
         for words in (["list"], ["show", "disk"]):
             assert f"{loop} (UUID={uuid})" in daemon.ctl(*words).stdout
         with loop_device(copy) as other:

@@ -49,7 +49,7 @@ class Supervisor:
         self._kill()
         while self.rng.random() < DEATH_AT_START_CHANCE:
             self.daemon.launch()
-            landmark = self.rng.choice(["", "far0: serving", "disk: serving"])
+            landmark = self.rng.choice(["", "far0: serving", "disk (e0.1): opened"])
             self.daemon.wait_for_log(landmark)
             self._kill()
             self.kills_at_start += 1
