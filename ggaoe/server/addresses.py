@@ -86,9 +86,17 @@ class Conflict:
     """Two targets have one address, or want it."""
 
     interface: str
-    text: str
+    rival: str
+    """Who else has it or wants it, as the end of a sentence."""
     is_served: bool
     """Whether this daemon serves it all the same."""
+
+    @property
+    def text(self) -> str:
+        """A sentence about the device."""
+        if self.is_served:
+            return f"served on {self.interface}, but {self.rival}"
+        return f"not served on {self.interface} because {self.rival}"
 
 
 class Addresses:
@@ -187,14 +195,11 @@ class Addresses:
 
     def conflicts(self, device: str) -> list[Conflict]:
         """Those of one device, by interface."""
-        found = []
-        for entry in self._entries.values():
-            if entry.device == device and entry.rival:
-                is_served = entry.standing is Standing.OURS
-                what = "served on" if is_served else "not served on"
-                link = ", but" if is_served else " because"
-                text = f"{what} {entry.port.name}{link} {entry.rival}"
-                found.append(Conflict(entry.port.name, text, is_served))
+        found = [
+            Conflict(entry.port.name, entry.rival, entry.standing is Standing.OURS)
+            for entry in self._entries.values()
+            if entry.device == device and entry.rival
+        ]
         return sorted(found, key=lambda conflict: conflict.interface)
 
     def foreign(self, port: Port) -> list[PacketSocket]:

@@ -112,7 +112,7 @@ class Interfaces:
     def unserved(self, device: DeviceConfig) -> dict[str, str]:
         """Why such an interface serves nothing, by name."""
         conflicts = self.addresses.conflicts(device.name)
-        reasons = {one.interface: one.text for one in conflicts if not one.is_served}
+        reasons = {one.interface: one.rival for one in conflicts if not one.is_served}
         for interface in self.wanted_by(device):
             reason = self.why_closed(interface)
             if reason is not None:

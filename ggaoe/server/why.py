@@ -33,6 +33,7 @@ ADDRESS_LEARNED_S = 30.0
 """So long after its change, every host knows an interface's address or has given it up."""
 MEMBERS_SHOWN_MAX = 16
 """Of a list, in the command that would lengthen it."""
+_CONFLICT_REMEDY = "stop the other target, or give one of the two another shelf or slot"
 
 
 class Verdict(StrEnum):
@@ -162,7 +163,9 @@ def _unserved(one: Subject) -> Check:
     if not reasons:
         reasons = [f"there is none that is called {patterns}" if patterns else "there is none"]
     down = next((found.name for found in one.wanted if not found.is_up), None)
-    if down is not None:
+    if one.state == "conflict":
+        remedy = _CONFLICT_REMEDY
+    elif down is not None:
         remedy = f"ip link set {down} up, and look at its cable"
     else:
         remedy = f"correct interfaces of {one.name}: ggaoectl list shows what there is"
@@ -413,6 +416,8 @@ def _device(one: Subject) -> Check:
         text = f"stopped: {one.reason}"
         return Check(name, Verdict.NOT_OK, text, f"ggaoectl start {one.name}")
     size_sectors = one.device.target.size_sectors
+    if one.state == "conflict":
+        return Check(name, Verdict.NOT_OK, f"{one.state}: {one.reason}", _CONFLICT_REMEDY)
     if one.state != "serving" or size_sectors is None:
         remedy = "once that is put right it is served within half a minute, or: ggaoectl reload"
         return Check(name, Verdict.NOT_OK, f"{one.state}: {one.reason}", remedy)

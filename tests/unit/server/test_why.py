@@ -166,6 +166,23 @@ async def test_no_interface_serves_it(
     assert (fault.remedy or "").startswith(remedy)
 
 
+@pytest.mark.parametrize("is_served", [True, False])
+async def test_another_target_has_its_address(rig: Rig, is_served: bool) -> None:
+    """What helps is said of that target, and not of interfaces, which are as they should be."""
+    if is_served:
+        disk = rig.disk(port := rig.port())
+        await query(Host(port, MAC_A))
+    else:
+        disk = rig.disk()
+    unserved = {} if is_served else {"eth1": f"{B} replies for it"}
+    answer = await found(rig, disk, state="conflict", reason="why", unserved=unserved)
+    faults = [check for check in answer.values() if check.verdict is Verdict.NOT_OK]
+    assert [check.check for check in faults] == ["device"] if is_served else ["interface", "device"]
+    assert answer["device"].text == "conflict: why"
+    for check in faults:
+        assert (check.remedy or "").startswith("stop the other target")
+
+
 async def test_more_sectors_than_fit(rig: Rig) -> None:
     disk = rig.disk(port := rig.port())
     host = Host(port, MAC_A)
