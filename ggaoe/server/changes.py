@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 Json = dict[str, object]
 
 ACTIVE_S = 300.0
-"""An initiator that has read or written in this time misses a device that is removed."""
+"""An initiator that has read or written in this time misses a device that leaves its address."""
 
 
 def waits(daemon: Daemon, plan: ReloadPlan) -> list[str]:
@@ -60,18 +60,24 @@ def waits(daemon: Daemon, plan: ReloadPlan) -> list[str]:
 
 
 def losses_of(daemon: Daemon, plan: ReloadPlan) -> list[str]:
-    """Why initiators would miss what a plan removes; nothing where none would."""
-    removed = [device for device in plan.removed if device.name in daemon.exports]
+    """Why initiators would miss what a plan removes or gives another address; nothing where none
+    would."""
     if len(plan.removed) == len(plan.old.devices) > 0 and not plan.added:
-        return [f"all of the devices would be removed ({len(plan.removed)})"]
+        return [f"every device would be removed ({len(plan.removed)})"]
+    lost = [(device, "it would be removed") for device in plan.removed]
+    for change in plan.changed:
+        if change.how == "replace":
+            lost.append((change.old, f"its address would become {change.new.address}"))
     found = []
-    for device in removed:
+    for device, fate in lost:
+        if device.name not in daemon.exports:
+            continue
         initiators = daemon.exports[device.name].device.initiators
         for mac, counters in initiators.items():
             age_s = time.monotonic() - counters.last_seen_s
             if age_s < ACTIVE_S and counters.read_requests + counters.write_requests > 0:
                 used = f"{format_mac(mac)} used {device.name} ({device.address})"
-                found.append(f"{used} {age_s:.0f} s ago, and it would be removed")
+                found.append(f"{used} {age_s:.0f} s ago, and {fate}")
                 break
     return found
 

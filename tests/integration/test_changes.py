@@ -663,6 +663,9 @@ async def test_a_reload_that_takes_a_used_disk_away_has_to_be_forced(
             daemon.hang_up()
             assert f"reload refused: {used}" in daemon.log_text()
             assert daemon.listed("more")["state"] == "serving"
+            daemon.configure(engine, device(), device("more", 4, queue_length=8))
+            moved = daemon.ctl("reload")
+            assert (moved.status, "its address would become e0.4" in moved.stderr) == (1, True)
             daemon.configure(engine, device())  # nobody uses the other one
             assert daemon.ask("remove", "more")["applied"]
             assert daemon.ask("reload")["changes"] == ["remove idle (e0.2)"]
@@ -673,7 +676,7 @@ def test_a_reload_that_takes_all_disks_away_has_to_be_forced(scene: Scene, engin
         scene.disk(name)
     with scene.serving(engine, device(), device("other", 2)) as daemon:
         daemon.configure(engine)
-        text = "all of the devices would be removed (2)"
+        text = "every device would be removed (2)"
         for refused in (daemon.ctl("reload"), daemon.ctl("reload", "--dry-run")):
             assert text in refused.stderr
         daemon.hang_up()
