@@ -198,9 +198,13 @@ def _run_daemon(options: argparse.Namespace) -> int:
 def _run_export(options: argparse.Namespace) -> int:
     if not options.interface:
         options.refuse(f"--interface is missing{_choice_of_interfaces()}")
-    if options.slot is None:
-        options.slot = _free_slot(options.shelf, options.interface)
+    is_slot_free_to_choose = options.slot is None
+    if is_slot_free_to_choose:
+        options.slot = 0  # so that all else is checked before a slot is looked for
     config = from_mapping(_export_mapping(options), "ggaoe export")
+    if is_slot_free_to_choose:
+        options.slot = _free_slot(options.shelf, options.interface)
+        config = from_mapping(_export_mapping(options), "ggaoe export")
     user = _user(config)
     with ExitStack() as stack:
         state_directory, control_socket = options.state_directory, options.control_socket
@@ -262,8 +266,9 @@ def _choice_of_interfaces() -> str:
 
 
 def _free_slot(shelf: int, patterns: Sequence[str]) -> int:
-    """The first slot that nobody serves on these interfaces, which is printed. Another process may
-    take it between this look and the claim of the daemon, which then has a conflict."""
+    """The first slot that nobody serves on these interfaces, which is printed where there are any.
+    Another process may take it between this look and the claim of the daemon, which then has a
+    conflict."""
     from ggaoe.net.netlink import list_interfaces
     from ggaoe.server import process
     from ggaoe.server.freeslot import first_free
@@ -275,8 +280,9 @@ def _free_slot(shelf: int, patterns: Sequence[str]) -> int:
         if any(fnmatchcase(one.name, pattern) for pattern in patterns)
     ]
     slot = first_free(shelf, interfaces)
-    where = ", ".join(one.name for one in interfaces) or ", ".join(patterns)
-    print(f"ggaoe: e{shelf}.{slot} is the first free address on {where}", file=sys.stderr)
+    if interfaces:
+        where = ", ".join(one.name for one in interfaces)
+        print(f"ggaoe: e{shelf}.{slot} is the first free address on {where}", file=sys.stderr)
     return slot
 
 

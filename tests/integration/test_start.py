@@ -247,7 +247,11 @@ def test_export_refuses_what_it_cannot_do(scene: Scene) -> None:
     disk = scene.disk()
     outcome = scene.ggaoe("export", disk, "--interface", "eth9")
     assert outcome.status == 1
-    assert "interface eth9 does not exist" in errors_of(outcome)[-1]
+    (line,) = errors_of(outcome)  # and no free address on it
+    assert "interface eth9 does not exist" in line
+    outcome = scene.ggaoe("export", disk, "--interface", "far0", "--shelf", "70000")
+    (line,) = errors_of(outcome)
+    assert "shelf can be 0 to 65534" in line
     outcome = scene.ggaoe("export", disk, "--interface", "far0", "--slot", "255")
     assert outcome.status == 1
     (line,) = errors_of(outcome)
