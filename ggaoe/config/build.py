@@ -277,7 +277,7 @@ class _Builder:
             names.append(counted(rest, "other"))
         text = (
             f"no interfaces are set for {', '.join(names)}: every Ethernet interface that is up "
-            "serves them, the one of the default route, too; set interfaces, in [defaults] for all "
+            "serves them, even the one of the default route; set interfaces, in [defaults] for all "
             "devices (interfaces = * is what happens now)"
         )
         self.problems.warn(devices[0].section, text)
