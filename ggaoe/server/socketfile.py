@@ -52,6 +52,7 @@ def _bind(sock: socket.socket, path: Path, mode: int) -> None:
     before = os.umask(0)
     try:
         sock.bind(os.fspath(path))
+        sock.listen()  # who finds the file is not refused, even before anything is served
     finally:
         os.umask(before)
 
