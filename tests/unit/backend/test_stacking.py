@@ -15,6 +15,7 @@ import pytest
 from ggaoe.backend import stacking
 from ggaoe.backend.file import FileSpec
 from ggaoe.backend.origin import Origin
+from ggaoe.proto.frame import SECTOR_BYTES
 from helpers.loop import loop_device
 from helpers.needs import requires_program, requires_root
 from helpers.netns import wait_until
@@ -22,7 +23,7 @@ from unit.backend.conformance import DEADLINE_S
 from unit.backend.stores import DISK_DIRECTORY, sparse_file
 from unit.backend.test_file import MIB, opened, refusal
 
-PARTITION_SECTORS = 1024
+PARTITION_SECTORS, BESIDE_SECTORS = 1024, 512
 
 
 @pytest.fixture
@@ -63,13 +64,14 @@ def bind_mounted(file: Path, place: Path) -> Iterator[None]:
 
 @contextmanager
 def partition(file: Path) -> Iterator[tuple[Path, Path]]:
-    """A loop device on `file`, and its one partition, which partx adds where the kernel does not
-    know the format of the table."""
+    """A loop device on `file`, and the first of its two partitions, which partx adds where the
+    kernel does not know the format of the table."""
     requires_program("partx")
-    entry = struct.pack("<B3sB3sII", 0, b"", 0x83, b"", PARTITION_SECTORS, 1000)
+    places = ((PARTITION_SECTORS, 1000), (BESIDE_SECTORS, 256))
+    entries = [struct.pack("<B3sB3sII", 0, b"", 0x83, b"", *place) for place in places]
     with file.open("r+b") as image:
         image.seek(446)
-        image.write(entry + bytes(48) + b"\x55\xaa")
+        image.write(b"".join(entries) + bytes(32) + b"\x55\xaa")
     with loop_device(file, "--partscan") as loop:
         part = Path(f"{loop}p1")
         if not part.exists():
@@ -153,6 +155,12 @@ async def test_partition(file: Path, tmp_path: Path) -> None:
             assert (await refusal(FileSpec(file))).startswith(expected)
             assert await refusal(FileSpec(loop)) == f"{loop}: in use: it {use}"
             assert await refusal(FileSpec(part)) == f"{part}: in use: it is mounted at {place}"
+            # What is beside it, and what is in it, is free.
+            inside = place / "inside"
+            inside.write_bytes(bytes(SECTOR_BYTES))
+            for free in (Path(f"{loop}p2"), inside):
+                async with opened(FileSpec(free)):
+                    pass
         async with opened(FileSpec(part)):
             assert f"{file} is attached as {loop}" in await refusal(FileSpec(file))
     async with opened(FileSpec(file)):
