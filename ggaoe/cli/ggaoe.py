@@ -16,7 +16,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -272,13 +271,10 @@ def _free_slot(shelf: int, patterns: Sequence[str]) -> int:
     from ggaoe.net.netlink import list_interfaces
     from ggaoe.server import process
     from ggaoe.server.freeslot import first_free
+    from ggaoe.server.interfaces import is_meant
 
     process.require_capability_net_raw()
-    interfaces = [
-        one
-        for one in list_interfaces()
-        if any(fnmatchcase(one.name, pattern) for pattern in patterns)
-    ]
+    interfaces = [one for one in list_interfaces() if is_meant(one, patterns)]
     slot = first_free(shelf, interfaces)
     if interfaces:
         where = ", ".join(one.name for one in interfaces)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
@@ -332,13 +332,17 @@ def _named(device: DeviceConfig) -> list[str]:
 
 
 def wants(device: DeviceConfig, interface: Interface) -> bool:
-    """Whether `device` is to be served on `interface`: by its name, by a pattern if it is an
-    Ethernet interface, or as such where the device has neither."""
-    if interface.name in device.interfaces:
+    """Whether `device` is to be served on `interface`."""
+    return is_meant(interface, device.interfaces)
+
+
+def is_meant(interface: Interface, patterns: Collection[str]) -> bool:
+    """Whether `patterns` mean an interface: by its name, by a pattern if it is an Ethernet
+    interface, or as such where there are none."""
+    if interface.name in patterns:
         return True
     if not interface.is_ethernet or interface.is_loopback:
         return False
-    patterns = device.interfaces
     return not patterns or any(fnmatchcase(interface.name, pattern) for pattern in patterns)
 
 

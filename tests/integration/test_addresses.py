@@ -183,12 +183,13 @@ def test_exports_without_a_slot_get_different_ones(scene: Scene) -> None:
     there.start()
     remote.start()
     processes = []
-    for number, slot in ((1, 0), (2, 3), (3, 4)):
+    scene.target.ip("link set lo up")  # which no pattern means
+    for number, slot, pattern in ((1, 0, "far0"), (2, 3, "far*"), (3, 4, "*")):
         disk = scene.disk(f"disk{number}")
-        processes.append(launch(scene, disk.name, "export", disk, "--interface", "far0"))
+        processes.append(launch(scene, disk.name, "export", disk, "--interface", pattern))
         logged(scene, disk.name, "ready: ")
         text = (scene.directory / f"{disk.name}.log").read_text()
-        assert f"ggaoe: e0.{slot} is the first free address on far0" in text
+        assert f"ggaoe: e0.{slot} is the first free address on far0\n" in text
         assert f"(e0.{slot}): opened " in text
     for process in processes:
         assert process.stop() == 0
