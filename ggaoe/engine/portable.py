@@ -383,8 +383,14 @@ class PortableEngine(Engine):
         for vector in vectors:
             if vector.op is Op.FLUSH:
                 device.commit.join(vector.members[0])
-            else:
+                continue
+            try:
                 transfers.append(_transfer_of(device, vector, self._lanes))
+            except (MemoryError, OSError):  # no buffer: otherwise they would never end
+                for request in vector.members:
+                    self._finish(device, request, errno.ENOMEM)
+                self._active[device] = None
+            else:
                 device.counters.merged_requests += len(vector.members) - 1
         if device.commit.start():
             device.counters.commits += 1

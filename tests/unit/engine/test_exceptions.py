@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from ggaoe.engine import portable
 from ggaoe.engine.base import Engine
+from ggaoe.proto.ata import AtaError
 from ggaoe.proto.target import Target
 from unit.engine.conftest import Leases
 from unit.engine.rig import Host, Rig, until
@@ -75,6 +77,22 @@ async def test_a_device_that_fails_is_one_device(
         await rig.engine.remove_device(disks[0].device, 0.0)  # what was lost never ends
     rig.disks.remove(disks[0])
     leases.given_up = int(rig.engine.name == "portable")
+
+
+async def test_reads_without_a_buffer_end(
+    engine_class: type[Engine], rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the portable engine: they share a transfer, and a write waits for one of them."""
+    if engine_class.name != "portable":
+        pytest.skip("of the portable engine")
+    port = rig.port()
+    disk, host = rig.disk(port), Host(port, MAC_A)
+    monkeypatch.setattr(portable, "_transfer_of", once(portable._transfer_of))
+    failed = [host.read(0), host.read(1)]
+    await host.good(host.write(0, "a"), host.read(1))
+    for tag in failed:
+        assert (await host.answer(tag)).registers == (0x41, AtaError.ABRT)
+    assert disk.device.in_flight + disk.device.waiting == 0
 
 
 async def test_a_reply_that_fails_leaves_its_place(
