@@ -247,8 +247,12 @@ class _ExportReadiness(Readiness):
             raise StartError(f"{export.reason} (--wait waits for it)")
         look = f"ggaoectl -s {self._control_socket} list"
         logging.getLogger("ggaoe").info("to look at it: %s", look)
+        path, address = export.config.path, export.config.address
+        does = f"serves {path} as {address}"
+        if export.reason is not None:
+            does = f"waits for {path}, to serve it as {address}"
         self._readiness.ready(
-            f"process {os.getpid()} serves {export.config.path} as {export.config.address}\n"
+            f"process {os.getpid()} {does}\n"
             f"to look at it: {look}\n"
             f"to stop it:    kill {os.getpid()}"
         )

@@ -270,7 +270,8 @@ def background(scene: Scene, *argv: str | os.PathLike[str]) -> Iterator[Callable
     """An export in the background, stopped as it says at the end; gives what lists it."""
     outcome = scene.ggaoe("export", "-d", *argv, "--interface", "far0", "--slot", "3")
     assert outcome.status == 0, outcome
-    process = re.search(r"^process (\d+) serves ", outcome.stdout)
+    does = "waits for" if "--wait" in argv else "serves"
+    process = re.search(rf"^process (\d+) {does} ", outcome.stdout)
     control = re.search(r"ggaoectl -s (\S+) list", outcome.stdout)
     assert process is not None
     assert control is not None
