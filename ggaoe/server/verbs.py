@@ -417,7 +417,7 @@ def _summary(export: Export, condition: Condition) -> Json:
 
 def _stopped(config: DeviceConfig, unfinished: str | None) -> Json:
     """As `_summary`, of a device that is not started."""
-    reason = "stopped by the operator" if config.auto else "auto is false: not started"
+    reason = "stopped by the operator" if config.auto else "not started, because auto = false"
     return {
         **_identity(config),
         "state": "stopped",

@@ -187,7 +187,8 @@ async def test_auto_decides_when_a_device_is_added(scene: Scene, engine: str) ->
         scene.disk(name)
     with scene.serving(engine, device(auto=False)) as daemon:
         assert rows(daemon) == {"disk": ("stopped", "e0.1")}
-        assert daemon.ask("show", "disk")["devices"][0]["reason"] == "auto is false: not started"
+        (shown,) = daemon.ask("show", "disk")["devices"]
+        assert shown["reason"] == "not started, because auto = false"
         async with scene.initiator() as initiator:
             await hears_nothing(initiator)
             await asyncio.to_thread(daemon.ask, "start", "disk")

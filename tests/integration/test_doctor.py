@@ -132,7 +132,10 @@ def test_for_people(scene: Scene, clinic: Clinic) -> None:
 
 
 def test_what_a_running_daemon_waits_for(scene: Scene, clinic: Clinic) -> None:
-    with scene.serving(device()) as daemon:
+    scene.disk("spare")
+    with scene.serving(device(), device("spare", 2, auto=False)) as daemon:
+        what = _one(clinic.examine(daemon), "daemon", "note", "spare")["what"]  # as configured
+        assert what == "stopped: not started, because auto = false"
         found = clinic.worst(daemon)
         assert "waiting: " in _one(found, "daemon", "error", "disk")["what"]
         assert "No such file" in _one(found, "backing", "error", "disk")["what"]

@@ -123,7 +123,7 @@ def test_of_too_many_hosts_it_says_how_many(scene: Scene, browser: Browser) -> N
         browser.wait_for("before !== null")
         cards = browser.run("byId('devices').innerText")
         assert "stopped" in cards
-        assert "auto is false" in cards
+        assert "auto = false" in cards
         daemon.ask("set", "disk", "queue-length=7")
         browser.wait_for(
             "byId('devices-note').textContent.includes('not in the configuration file: 1')"

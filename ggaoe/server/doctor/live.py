@@ -9,6 +9,9 @@ from ggaoe.server.confine import OFF
 from ggaoe.server.doctor.base import Finding, Live, Severity, Situation
 from ggaoe.units import counted
 
+_SEVERITIES: dict[str, Severity] = {"waiting": "error", "conflict": "error", "stopped": "note"}
+"""Of a device with a reason, by its state; of the other states it is a warning."""
+
 
 def daemon(situation: Situation) -> Iterator[Finding]:
     live = situation.live
@@ -47,8 +50,7 @@ def _devices(live: Live) -> Iterator[Finding]:
     for device in live.devices:
         name = device["name"]
         if device["reason"]:
-            is_error = device["state"] in ("waiting", "conflict")
-            severity: Severity = "error" if is_error else "warning"
+            severity = _SEVERITIES.get(device["state"], "warning")
             yield Finding(severity, name, f"{device['state']}: {device['reason']}")
         elif not device["interfaces"]:
             remedy = "see the findings about interfaces"
