@@ -12,7 +12,6 @@ import pwd
 import stat
 import sys
 from collections.abc import Iterator, Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -157,14 +156,14 @@ def _backing(config: Config, name: str, path: Path) -> Iterator[Problem]:
 def _missing_interfaces(config: Config) -> Iterator[Problem]:
     """Those that are not there: the daemon waits for one that matches a pattern, and does not
     start without one that is named."""
-    from ggaoe.server.interfaces import GLOB_CHARACTERS
+    from ggaoe.server.interfaces import GLOB_CHARACTERS, is_meant
 
     known = _interfaces()
     if known is None:
         return
     for name, device in config.devices.items():
         for pattern in device.interfaces:
-            if pattern not in known and not any(fnmatchcase(one, pattern) for one in known):
+            if not any(is_meant(one, [pattern]) for one in known.values()):
                 if GLOB_CHARACTERS & set(pattern):
                     text = f"no interface matches {pattern} now: device [{name}] waits for one"
                 else:
