@@ -6,6 +6,7 @@ from. An image appears under its final name only when it is complete and on stab
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -19,6 +20,8 @@ PARTIAL_SUFFIX = ".partial"
 HOLE_BYTES = 1 << 16
 """Zeros of this length and alignment become a hole."""
 _ZEROS = bytes(HOLE_BYTES)
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+"""What flock(2) says on a file system that has none, where copies do without."""
 
 
 class OutputFile:
@@ -75,6 +78,9 @@ class OutputFile:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise GgaoeError(f"{partial} is being written by another process") from None
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
         length_bytes = os.fstat(self._fd).st_size
         # Whoever had the lock may have finished, and this is no longer the partial file.
         if not partial.exists() or not os.path.samestat(partial.stat(), os.fstat(self._fd)):
