@@ -529,7 +529,7 @@ def command_parser() -> argparse.ArgumentParser:
         elif verb.name == "reload":
             text = "only tell what would change"
             one.add_argument("--dry-run", action="store_true", help=text)
-            text = "even if it removes every device, or removes or moves one used in the last 5 min"
+            text = "even if it removes every device, or removes or moves one that is used"
             one.add_argument("--force", action="store_true", help=text)
         elif verb.names != "none":
             if verb.name == "trace":

@@ -43,7 +43,8 @@ if TYPE_CHECKING:
 Json = dict[str, object]
 
 ACTIVE_S = 300.0
-"""An initiator that has read or written in this time misses a device that leaves its address."""
+"""An initiator that has read or written, and was heard in this time, misses a device that goes.
+Linux asks for devices every minute, also while it holds one that is mounted and idle."""
 
 
 def waits(daemon: Daemon, plan: ReloadPlan) -> list[str]:
@@ -76,8 +77,8 @@ def losses_of(daemon: Daemon, plan: ReloadPlan) -> list[str]:
         for mac, counters in initiators.items():
             age_s = time.monotonic() - counters.last_seen_s
             if age_s < ACTIVE_S and counters.read_requests + counters.write_requests > 0:
-                used = f"{format_mac(mac)} used {device.name} ({device.address})"
-                found.append(f"{used} {age_s:.0f} s ago, and {fate}")
+                used = f"{format_mac(mac)} has used {device.name} ({device.address})"
+                found.append(f"{used}, was heard {age_s:.0f} s ago, and {fate}")
                 break
     return found
 

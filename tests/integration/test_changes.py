@@ -654,7 +654,7 @@ async def test_a_reload_that_takes_a_used_disk_away_has_to_be_forced(
         )
         async with scene.initiator() as initiator:
             await (await initiator.open(0, 3)).write(0, b"x" * SECTOR_BYTES)
-            used = f"{host} used more (e0.3) "
+            used = f"{host} has used more (e0.3), was heard "
             assert f"needs --force: {used}" in daemon.ctl("reload", "--dry-run").stderr
             assert f"needs --force: {used}" in check_diff(scene, daemon).stderr
             refused = daemon.ctl("reload")
