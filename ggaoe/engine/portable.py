@@ -386,9 +386,10 @@ class PortableEngine(Engine):
                 continue
             try:
                 transfers.append(_transfer_of(device, vector, self._lanes))
-            except (MemoryError, OSError):  # no buffer: otherwise they would never end
+            except (MemoryError, OSError):  # no buffer: their hosts send them again
+                self._forget(device, vector.members, DropReason.QUEUE_FULL)
                 for request in vector.members:
-                    self._finish(device, request, errno.ENOMEM)
+                    device.queue.finish(request)
                 self._active[device] = None
             else:
                 device.counters.merged_requests += len(vector.members) - 1

@@ -92,7 +92,7 @@ cdef Vector *next_vector(Device *device, Request **started, int count, int *at) 
         join(device, request)
         return NULL
     if not (request.op == VERIFY and device.by_python or take_buffer(request)):
-        finish(device, request, ENOMEM)
+        drop_started(device, request)
         return NULL
     vector = new_vector(device.engine, device, request.op)
     if vector == NULL:
@@ -320,6 +320,18 @@ cdef void finish(Device *device, Request *request, int error) noexcept nogil:
     device.engine.finished += 1
     order_leave(device, request)
     answer(device, request, error)
+
+
+cdef void drop_started(Device *device, Request *request) noexcept nogil:
+    # There is no buffer for its data: its host sends it again, and an error would end more than that.
+    device.stats.queue_full += 1
+    request.source.dropped += 1
+    note_fate(request, NO_ROOM, 0)
+    forget(device, request)
+    device.in_flight -= 1
+    device.engine.finished += 1
+    order_leave(device, request)
+    slot_free(request)
 
 
 cdef inline bint is_beyond(Device *device, Request *request) noexcept nogil:

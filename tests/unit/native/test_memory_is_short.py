@@ -37,9 +37,12 @@ def no_memory() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_AS, before)
 
 
-@pytest.mark.skipif(
+needs_a_limit = pytest.mark.skipif(
     "asan" in os.environ.get("LD_PRELOAD", ""), reason="the sanitizer ends where memory is short"
 )
+
+
+@needs_a_limit
 def test_the_leader_rests_where_memory_is_short() -> None:
     engine = core.Core(STALE_AGE_NS, False)
     here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
@@ -56,3 +59,44 @@ def test_the_leader_rests_where_memory_is_short() -> None:
         assert link.counters()[0]["rx_frames"] == 1
         engine.close_link(link)
         engine.close()
+
+
+@needs_a_limit
+def test_a_read_that_finds_no_buffer_is_dropped() -> None:
+    """Its host sends it again, while an error would be the file system's."""
+    engine = core.Core(STALE_AGE_NS, False)
+    link = engine.open_link(-1, 1, MAC_TARGET, 2, PAYLOAD_BYTES, None, NO_RATE, NO_RATE)
+    device = core.CoreDevice(engine)
+    device.admit(SHELF, SLOT, [((), True)] * 8, False, True, True)
+    device.limit(1, 0, 0)
+    device.resize(1 << 20)
+    device.attach_to_python(512, 0)
+    link.route([((SHELF, SLOT), device)])
+
+    def carry_out() -> None:
+        _, ((_, handle, *_),), _ = engine.take()
+        engine.complete([(handle, 512)])
+        engine.turn(NOW_NS, WALL_NS)
+
+    def ask(*tags: int) -> None:
+        for tag in tags:
+            link.deliver(request(0, ata_argument(READ), shelf=SHELF, slot=SLOT, tag=tag), WALL_NS)
+            engine.turn(NOW_NS, WALL_NS)
+
+    link.room_frames = 0  # so that replies keep their buffers
+    ask(1, 2, 3)
+    with no_memory():
+        carry_out()
+        carry_out()
+        assert device.load == (0, 0)
+    link.room_frames = -1
+    ask(3)
+    carry_out()
+    engine.turn(NOW_NS + STARVED_NS, WALL_NS)
+    replies = link.sent()
+    assert [(reply[23], reply[27]) for reply in replies] == [(1, 0x40), (2, 0x40), (3, 0x40)]
+    assert device.counters()[1] == 1
+    device.stop()
+    device.detach()
+    engine.close_link(link)
+    engine.close()
