@@ -59,3 +59,9 @@ def requires_user_mode_linux() -> None:
         requires_program(program)
     if not list(UML_MODULES.glob("*/kernel/drivers/block/aoe/aoe.ko*")):
         pytest.skip(f"needs the AoE driver of user-mode-linux: no aoe.ko under {UML_MODULES}")
+
+
+def sanitizer() -> bool:
+    """Whether this process runs under a sanitizer, which changes what memory is used."""
+    mapped = Path("/proc/self/maps").read_text(errors="replace")
+    return "/libasan.so" in mapped or "/libtsan.so" in mapped

@@ -17,6 +17,7 @@ cdef Vector *new_vector(Engine *engine, Device *device, int op) noexcept nogil:
     vector.result = 0
     vector.is_timed = False
     vector.has_stalled = False
+    vector.blocked_ns = 0
     vector.next = NULL
     return vector
 

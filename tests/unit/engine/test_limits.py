@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -20,6 +19,7 @@ from ggaoe.sched.queue import (
     WAITING_PER_SOURCE_MIN,
     Policy,
 )
+from helpers.needs import sanitizer
 from unit.engine.conftest import Leases
 from unit.engine.rig import SECTOR, SIZE_SECTORS, Host, Rig, sectors, until
 from unit.proto.host import MAC_A, MAC_B, SLOT
@@ -333,9 +333,7 @@ def peak_bytes(*, anew: bool = False) -> int:
     return 1024 * next(int(line.split()[1]) for line in status if line.startswith("VmHWM:"))
 
 
-@pytest.mark.skipif(
-    "asan" in os.environ.get("LD_PRELOAD", ""), reason="the sanitizer keeps what has been freed"
-)
+@pytest.mark.skipif(sanitizer(), reason="the sanitizer keeps what has been freed")
 async def test_verifying_costs_no_memory_while_it_waits(rig: Rig, tmp_path: Path) -> None:
     path = tmp_path / "disk"
     path.write_bytes(bytes(512 * SECTOR))

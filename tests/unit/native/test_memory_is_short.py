@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import socket
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers.needs import sanitizer
 from unit.proto.host import MAC_TARGET, READ, SHELF, SLOT, ata_argument, request
 
 core = pytest.importorskip("ggaoe.engine.native.core", reason="the native engine is not built")
@@ -37,9 +37,7 @@ def no_memory() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_AS, before)
 
 
-needs_a_limit = pytest.mark.skipif(
-    "asan" in os.environ.get("LD_PRELOAD", ""), reason="the sanitizer ends where memory is short"
-)
+needs_a_limit = pytest.mark.skipif(sanitizer(), reason="the sanitizer ends where memory is short")
 
 
 @needs_a_limit
