@@ -8,10 +8,12 @@ import threading
 
 import pytest
 
+from helpers.needs import sanitizer
+
 core = pytest.importorskip("ggaoe.engine.native.core", reason="the native engine is not built")
 
 TIMEOUT_S = 60
-ROUNDS = 20_000
+ROUNDS = 2_000 if sanitizer() else 20_000
 
 
 def test_a_device_that_another_thread_collects_stops_nobody() -> None:
