@@ -148,7 +148,8 @@ def _add_export_parser(commands: argparse._SubParsersAction[argparse.ArgumentPar
     export.add_argument(
         "--wait",
         action="store_true",
-        help="wait for a file that cannot be opened, instead of giving up",
+        help="wait for a file that cannot be opened, or an address that another target has,"
+        " instead of giving up",
     )
     export.add_argument(
         "--metrics", metavar="ADDRESS:PORT", help="serve a status page and metrics by HTTP"
@@ -243,13 +244,14 @@ class _ExportReadiness(Readiness):
 
     def ready(self, text: str = "") -> None:
         (export,) = self._daemon.exports.values()
-        if export.reason is not None and not self._may_wait:
-            raise StartError(f"{export.reason} (--wait waits for it)")
+        obstacle = self._daemon.obstacle(export)
+        if obstacle is not None and not self._may_wait:
+            raise StartError(f"{obstacle} (--wait waits until it is served)")
         look = f"ggaoectl -s {self._control_socket} list"
         logging.getLogger("ggaoe").info("to look at it: %s", look)
         path, address = export.config.path, export.config.address
         does = f"serves {path} as {address}"
-        if export.reason is not None:
+        if obstacle is not None:
             does = f"waits for {path}, to serve it as {address}"
         self._readiness.ready(
             f"process {os.getpid()} {does}\n"

@@ -129,8 +129,8 @@ class StartLine(Readiness):
 
     def ready(self, text: str = "") -> None:
         (export,) = self._daemon.exports.values()
-        if export.reason is not None:
-            raise StartError(export.reason)
+        if (obstacle := self._daemon.obstacle(export)) is not None:
+            raise StartError(obstacle)
         access = "O_RDONLY" if export.config.read_only else "O_RDWR"
         sectors = export.device.target.size_sectors
         line = f"pid {os.getpid()}: {export.config.address}, {sectors} sectors {access}"

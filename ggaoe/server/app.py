@@ -134,8 +134,6 @@ class Daemon:
         self._handle_signals()
         try:
             await self._start()
-            if self.source is None:
-                self._check_addresses()
             readiness.ready()
             self._manager.ready()
             _log.info(
@@ -321,13 +319,12 @@ class Daemon:
         there."""
         return any(not conflict.is_served for conflict in self.interfaces.conflicts(export.name))
 
-    def _check_addresses(self) -> None:
-        """StartError where another target has the address of a single export: nobody would look at
-        a state of it."""
-        for export in self.exports.values():
-            if self.is_held_back(export):
-                reason = condition_of(self.interfaces, export).reason
-                raise StartError(f"{export.name} ({export.config.address}): {reason}")
+    def obstacle(self, export: Export) -> str | None:
+        """What keeps a device from being served now; None where it is served."""
+        if self.is_held_back(export):
+            reason = condition_of(self.interfaces, export).reason
+            return f"{export.name} ({export.config.address}): {reason}"
+        return export.reason
 
     async def _until_served(self, exports: Iterable[Export]) -> None:
         """Wait for the first attempts of new devices, and for the questions who has their

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from ggaoe.cli import ggaoectl
 from ggaoe.proto.frame import SECTOR_BYTES
 from helpers.needs import requires_program
 from helpers.netns import Namespace, Process, veth, wait_until
@@ -119,6 +120,21 @@ def test_a_command_does_not_take_the_address_of_a_daemon(scene: Scene, kind: str
         text = rf"not served on far0 because ggaoe, process {daemon.running.pid} has it"
         assert re.search(text, outcome.stderr), outcome.stderr
         assert daemon.listed("disk")["interfaces"] == ["far0"]
+
+
+def test_an_export_waits_for_the_address_when_told_to(scene: Scene) -> None:
+    """As its unit does, so that a restart of the one that serves is not its chance."""
+    scene.disk()
+    other = scene.disk("other")
+    control = scene.directory / "control"
+    with scene.serving(device()):
+        options = ("--interface", "far0", "--slot", "1", "--wait", "--control-socket", control)
+        process = launch(scene, "waiting", "export", other, *options)
+        logged(scene, "waiting", "ready: ")
+        listed = ggaoectl.ask(control, "list", {})["devices"]
+        assert [row["state"] for row in listed] == ["conflict"]
+    logged(scene, "waiting", "has ended")
+    assert process.stop() == 0
 
 
 def test_both_sides_say_it(scene: Scene) -> None:
