@@ -95,9 +95,9 @@ def path_of(word: Word, report: Report) -> str | None:
 
 
 def interface_of(word: Word, report: Report) -> str | None:
-    """An interface by its name."""
+    """An interface by its name; what our configuration refuses as one is an error."""
     name = word.text
-    wrong = any(character.isspace() or character in "/:" for character in name)
+    wrong = any(character.isspace() or character in "/:;\"'" for character in name)
     if wrong or not name.isprintable() or not 0 < len(name.encode()) <= INTERFACE_NAME_BYTES_MAX:
         report.error(word.at, f"{quoted(name)} is no name of an interface")
         return None

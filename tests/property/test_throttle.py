@@ -81,7 +81,7 @@ class Books:
 
 
 def _costs(request: Request) -> tuple[int, int]:
-    return 1, request.length_bytes if request.op in (Op.READ, Op.WRITE) else 0
+    return 1, request.length_bytes if request.op is not Op.FLUSH else 0
 
 
 def has_room(usages: list[tuple[Usage, int]], now_ns: int) -> bool:
