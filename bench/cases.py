@@ -131,7 +131,7 @@ GUEST_MTUS_BYTES = (1500, 9000)
 
 @dataclass(frozen=True)
 class GuestSetup:
-    """What the kernel initiator's cases are measured with."""
+    """MTU and place of the file with which the kernel initiator is measured."""
 
     mtu_bytes: int
     on_tmpfs: bool = False  # the file; otherwise it is in --directory, and in the page cache

@@ -128,7 +128,7 @@ class Reflector(Target):
 
 AS_IN_THE_UNIT = ("setpriv", "--bounding-set=-all,+net_raw", "--inh-caps=-all,+net_raw")
 WMEM_MAX_KIB = 208
-"""What net.core.wmem_max was before Linux 6.18: a process without CAP_NET_ADMIN gets no more."""
+"""Default of net.core.wmem_max before Linux 6.18, the limit without CAP_NET_ADMIN."""
 
 TARGETS: dict[str, Target] = {
     "vblade": Vblade(),

@@ -27,8 +27,8 @@ from ggaoe.proto.frame import SECTOR_BYTES
 from ggaoe.units import counted, format_size
 
 PAGE_BYTES = 4096
-"""What sizes are rounded down to unless they are exact, and the least unit that is exported partly
-by direct I/O and partly through the page cache: the cache writes whole pages."""
+"""Sizes that are not exact are rounded down to this. It is also the least unit that is exported
+partly by direct I/O and partly through the page cache, because the cache writes whole pages."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ async def open_file(spec: FileSpec, *, is_exclusive: bool = True) -> Backend:
 
 
 class Examined(NamedTuple):
-    """What opening would find."""
+    """Result of examining a backing store without serving it."""
 
     warnings: list[str]
     way: str

@@ -30,7 +30,7 @@ class Origin:
     number: tuple[int, int]
 
     def is_at(self, path: Path) -> bool:
-        """Whether it has this name, too; blocks."""
+        """Return whether `path` is another name of the same store. Blocks."""
         return replace(self, path=path).look() is Place.SAME
 
     def look(self) -> Place:

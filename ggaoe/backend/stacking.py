@@ -1,11 +1,11 @@
-"""What else on this machine uses a store: block devices that are stacked on it, and their users.
+"""Other users of a backing store on this machine: block devices stacked on it, and their users.
 
 Owns what the kernel says of them in /sys and /proc. Must not know how a store is opened or locked.
 
 A block device has one exclusive user: a mounted filesystem, a swap area, RAID, LVM, or an export. A
 loop device needs no such claim on what it is attached to. So a file, or a block device, that a
-filesystem uses by way of a loop device looks free. Whoever exports the lower one therefore looks
-for loop devices on it, and whoever exports the upper one looks for locks and claims below it.
+filesystem uses by way of a loop device looks free. Therefore an export of the lower one looks for
+loop devices on it, and an export of the upper one looks for locks and claims below it.
 """
 
 from __future__ import annotations
